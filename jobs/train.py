@@ -1,0 +1,28 @@
+"""Train a model: ``spark-submit jobs/train.py --config conf/penguins/pipeline.yaml [--set key=value ...]``."""
+
+import argparse
+import sys
+
+from pipeline.console import run_job
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of this job's command line."""
+    args = argparse.ArgumentParser(prog="train.py", description="CSV in, tracked PyTorch model out.")
+    args.add_argument("--config", required=True, metavar="FILE", help="the use case's pipeline.yaml")
+    args.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting: training.epochs=5"
+    )
+    return args
+
+
+if __name__ == "__main__":
+    options = parser().parse_args()
+
+    def job() -> dict[str, object]:
+        """Import after the command line has been read, so that --help needs no Spark."""
+        from pipeline.job import train
+
+        return train(options.config, options.set)
+
+    sys.exit(run_job(job))

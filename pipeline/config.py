@@ -1,0 +1,380 @@
+"""The user's YAML as typed, validated settings; ``--set a.b=c`` overrides anything in it.
+
+Every mistake ends as a :class:`~pipeline.errors.UserError` that names the file, the key and the nearest valid name.
+The docstring line under each field is the field's documentation; ``python -m pipeline.config`` prints them as the
+table that the README shows.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import UserError, nearest
+
+
+class _Settings(BaseModel):
+    """What all sections share: unknown keys are errors, values are fixed once read."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, coerce_numbers_to_str=True, allow_inf_nan=False
+    )
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _as_column(value: Any) -> Any:
+    return {"column": value} if isinstance(value, str) else value
+
+
+class Source(_Settings):
+    """Where the rows come from and what they look like."""
+
+    path: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
+    """CSV file, folder or glob (`.gz` too), or a list of them; relative paths start at the config's folder."""
+    schema_: str = Field(alias="schema", min_length=1)
+    """The columns of the CSV in order, as Spark DDL: `Island STRING, BodyMass DOUBLE`."""
+    options: dict[str, str | bool | int | float] = {}
+    """Options of Spark's CSV reader (`sep`, `encoding`, `multiLine`, …); `header: true` unless given."""
+    bad_records: Literal["quarantine", "fail"] = "quarantine"
+    """What to do with records that do not fit the schema: set them aside and go on, or stop (exit 2)."""
+
+
+class NumericFeature(_Settings):
+    """A column of features.sql that the network takes as a number; the bare column name is short for it."""
+
+    column: str
+    """Name of the column in the result of features.sql."""
+    scaling: Literal["none", "standard", "minmax"] = "standard"
+    """`standard`: (x - mean) / std; `minmax`: to 0…1; both fitted on the training rows and stored in the model."""
+
+
+class CategoricalFeature(_Settings):
+    """A column of features.sql that the network takes as a category; the bare column name is short for it."""
+
+    column: str
+    """Name of the column in the result of features.sql."""
+    encoding: Literal["index", "onehot", "embedding"] = "onehot"
+    """How the network sees it: its position in the sorted vocabulary, one input per value, or a learned vector."""
+    dim: int | None = Field(default=None, ge=1)
+    """Length of the learned vector (embedding only); default min(600, round(1.6 · values^0.56))."""
+    values: list[str] | None = Field(default=None, min_length=1)
+    """The vocabulary, if known; without it one more pass over the data finds the training rows' values."""
+
+    @model_validator(mode="after")
+    def _dim_needs_embedding(self) -> CategoricalFeature:
+        if self.dim is not None and self.encoding != "embedding":
+            raise ValueError(f"dim is for encoding: embedding, but encoding is {self.encoding}")
+        return self
+
+
+class Features(_Settings):
+    """What the network sees of a row."""
+
+    sql: str = "features.sql"
+    """File with one Spark SQL `SELECT … FROM raw`; relative to the config's folder."""
+    numeric: list[Annotated[NumericFeature, BeforeValidator(_as_column)]] = []
+    """Numeric inputs, in order."""
+    categorical: list[Annotated[CategoricalFeature, BeforeValidator(_as_column)]] = []
+    """Categorical inputs, in order, after the numeric ones."""
+
+
+class Label(_Settings):
+    """What the network learns to predict."""
+
+    column: str
+    """Name of the column in the result of features.sql."""
+    task: Literal["classification", "regression"] = "classification"
+    """Classes, or a number."""
+    classes: list[str] | None = Field(default=None, min_length=2)
+    """Class names: of an integer label the names of 0, 1, 2, …, of a string label its values; default: found."""
+
+    @model_validator(mode="after")
+    def _classes_need_classification(self) -> Label:
+        if self.classes is not None and self.task == "regression":
+            raise ValueError("classes is for task: classification, but task is regression")
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes names a class twice")
+        return self
+
+
+class Split(_Settings):
+    """Which rows are kept from training to measure it."""
+
+    validation_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the rows held out; identical rows always fall on the same side."""
+    seed: int = 0
+    """Another seed, another split."""
+
+
+class Model(_Settings):
+    """The network: fully connected layers with ReLU between them."""
+
+    hidden_sizes: list[Annotated[int, Field(ge=1)]] = [64, 64]
+    """Width of each hidden layer; an empty list makes a linear model."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of hidden activations dropped in training."""
+
+
+class EarlyStopping(_Settings):
+    """When to stop before the last epoch."""
+
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after this many epochs without a lower validation loss; null: never."""
+    min_delta: float = Field(default=0.0, ge=0)
+    """How much lower the validation loss must be to count as lower."""
+
+
+class Training(_Settings):
+    """How the network learns."""
+
+    epochs: int = Field(default=20, ge=1)
+    """Passes over the training rows."""
+    batch_size: int = Field(default=32, ge=1)
+    """Rows per step and rank; the global batch is this times the number of ranks."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """torch.optim's Adam, AdamW, or SGD with momentum 0.9."""
+    learning_rate: float = Field(default=0.001, gt=0)
+    """For one rank; see lr_scaling."""
+    lr_scaling: Literal["none", "linear", "sqrt"] = "linear"
+    """Multiply the learning rate by 1, by the number of ranks (Goyal et al. 2017), or by its square root."""
+    warmup_epochs: float = Field(default=0, ge=0)
+    """Epochs over which the learning rate rises linearly, step by step, from its 1-rank value to its scaled one."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """The optimizer's weight_decay."""
+    early_stopping: EarlyStopping = EarlyStopping()
+    """See below."""
+    seed: int = 0
+    """Seeds the first weights, the order of the rows and dropout."""
+
+
+class Run(_Settings):
+    """Where and how wide the job runs."""
+
+    num_proc: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", union_mode="left_to_right")
+    """Ranks; `auto`: one per executor, on `local[N]` N."""
+    work_dir: str = ".work"
+    """Everything the job writes locally is under this folder; relative to where the job is started."""
+    start_timeout_s: int = Field(default=600, ge=1)
+    """Seconds to wait for Spark to give every rank its slot."""
+
+
+class Tracking(_Settings):
+    """Where MLflow keeps what happened."""
+
+    uri: str | None = None
+    """MLflow tracking URI; default: an SQLite file in work_dir."""
+    experiment: str | None = None
+    """Experiment name; default: the name of the config's folder."""
+    run_name: str | None = None
+    """Run name; default: MLflow makes one up."""
+
+
+class Config(_Settings):
+    """One use case: a folder with `pipeline.yaml`, `features.sql` and often the data."""
+
+    source: Source
+    """Where the rows come from and what they look like."""
+    features: Features
+    """What the network sees of a row."""
+    label: Label
+    """What the network learns to predict."""
+    split: Split = Split()
+    """Which rows are kept from training to measure it."""
+    oversample: int = Field(default=1, ge=1)
+    """Each training row is there this many times; validation rows never are."""
+    model: Model = Model()
+    """The network."""
+    training: Training = Training()
+    """How the network learns."""
+    run: Run = Run()
+    """Where and how wide the job runs."""
+    tracking: Tracking = Tracking()
+    """Where MLflow keeps what happened."""
+
+    _file: Path = Path("pipeline.yaml")
+
+    @model_validator(mode="after")
+    def _columns_are_used_once(self) -> Config:
+        names = [f.column for f in (*self.features.numeric, *self.features.categorical)]
+        if not names:
+            raise ValueError("features lists no column: name at least one under features.numeric or .categorical")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"features lists column '{name}' twice")
+            if name == self.label.column:
+                raise ValueError(f"label.column '{name}' is also listed in features: the answer would be an input")
+        return self
+
+    @property
+    def file(self) -> Path:
+        """The YAML file this was read from, as it was given."""
+        return self._file
+
+    @property
+    def folder(self) -> Path:
+        """The absolute folder of the YAML file: relative paths in `source` and `features` start here."""
+        return self._file.resolve().parent
+
+    @property
+    def work_dir(self) -> Path:
+        """`run.work_dir`, absolute."""
+        return Path(self.run.work_dir).expanduser().resolve()
+
+    @property
+    def source_paths(self) -> list[str]:
+        """`source.path`, absolute: URIs and absolute paths as they are, others below the config's folder."""
+        return [p if "://" in p or p.startswith("/") else str(self.folder / p) for p in self.source.path]
+
+    @property
+    def features_sql(self) -> str:
+        """The text of `features.sql`. Raises UserError when the file cannot be read."""
+        path = self.folder / self.features.sql
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.file}: features.sql: cannot read {path}: {_reason(error)}") from None
+
+    @property
+    def feature_columns(self) -> list[str]:
+        """Every input of the network in its order: numeric, then categorical."""
+        return [f.column for f in (*self.features.numeric, *self.features.categorical)]
+
+    def mistake(self, key: str, problem: str) -> UserError:
+        """Return the error that says what is wrong with `key` of this file."""
+        return UserError(f"{self.file}: {key}: {problem}")
+
+    def to_yaml(self) -> str:
+        """Return the whole configuration, defaults and overrides included, as YAML."""
+        return yaml.safe_dump(self.model_dump(by_alias=True), sort_keys=False, allow_unicode=True)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read `path`, apply `overrides` (each `"a.b=value"`, the value in YAML), and validate.
+
+    Raises:
+        UserError: the file cannot be read, is not YAML, or does not fit; one sentence with file, key and nearest key.
+    """
+    file = Path(path)
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read: {_reason(error)}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{file}: is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{file}: must hold a mapping with the keys {', '.join(_keys(Config))}")
+    for override in overrides:
+        _override(tree, override)
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{file}: {_explain(error)}") from None
+    config._file = file
+    return config
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    """Set one dotted key in the tree read from YAML; list items by position (`features.numeric.0.scaling`)."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {override}: must look like --set training.epochs=5")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: '{text}' is not a YAML value") from None
+    *parents, last = key.split(".")
+    node: Any = tree
+    for part in parents:
+        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif isinstance(node, dict):
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        else:
+            raise UserError(f"--set {override}: '{part}' is not inside a mapping or list of the file")
+    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
+        node[int(last)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise UserError(f"--set {override}: '{last}' is not inside a mapping or list of the file")
+
+
+def _explain(error: ValidationError) -> str:
+    """Say the first mistake of a validation in one sentence, and how many more there are."""
+    mistakes = error.errors()
+    first = next((m for m in mistakes if m["type"] == "extra_forbidden"), mistakes[0])
+    loc = first["loc"]
+    key = ".".join(str(part) for part in loc)
+    if loc[:2] == ("run", "num_proc"):  # a union: pydantic reports every member that did not fit
+        mistakes = [m for m in mistakes if m["loc"][:2] != loc[:2]] + [first]
+        said = f"run.num_proc: must be a whole number of at least 1, or auto, not {first['input']!r}"
+    elif first["type"] == "extra_forbidden":
+        said = f"unknown key '{key}'{nearest(str(loc[-1]), _keys(_model_at(loc[:-1])))}"
+    elif first["type"] == "missing":
+        said = f"{key}: is missing"
+    elif first["type"] == "literal_error":
+        choices = [c.strip(" '") for c in first["ctx"]["expected"].replace(" or ", ",").split(",")]
+        said = f"{key}: '{first['input']}' is not one of {', '.join(choices)}{nearest(str(first['input']), choices)}"
+    elif first["type"] == "value_error":
+        said = f"{key + ': ' if key else ''}{first['ctx']['error']}"
+    else:
+        said = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
+    others = len({m["loc"] for m in mistakes}) - 1
+    return said + (f" (and {others} more mistake{'s' if others > 1 else ''})" if others > 0 else "")
+
+
+def _keys(model: type[BaseModel] | None) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()] if model else []
+
+
+def _model_at(loc: Sequence[int | str]) -> type[BaseModel] | None:
+    """Return the section that a location in the file belongs to."""
+    model: Any = Config
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
+        model = next(_models_in(field.annotation), None) if field else None
+        if model is None:
+            return None
+    return model  # type: ignore[no-any-return]
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if get_origin(annotation) in (list, Union, types.UnionType, Annotated):
+        for arg in get_args(annotation):
+            yield from _models_in(arg)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+
+
+def reference(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Yield the rows of the README's table of settings: key, default, meaning."""
+    for name, field in model.model_fields.items():
+        key = prefix + (field.alias or name)
+        section = next(_models_in(field.annotation), None)
+        if section is None:
+            default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
+            yield f"| `{key}` | {default} | {field.description} |"
+        else:
+            item = "[]." if get_origin(field.annotation) is list else "."
+            yield from reference(section, key + item)
+
+
+if __name__ == "__main__":
+    print("| key | default | meaning |\n|---|---|---|", *reference(), sep="\n")

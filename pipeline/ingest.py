@@ -1,0 +1,174 @@
+"""CSV into a DataFrame under the declared schema; records that do not fit it are counted and set aside."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.errors import AnalysisException, ParseException
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StringType, StructType
+
+from pipeline.config import Config
+from pipeline.errors import UserError, nearest
+from pipeline.manifest import SourceData
+
+_CORRUPT = "_corrupt_record"
+_FILE = "_source_file"
+
+# RFC 4180 doubles a quote inside quotes, Spark's own default is a backslash; and Spark checks a file's header
+# against the schema only when it is not told to enforce the schema by position.
+_DEFAULT_OPTIONS: dict[str, Any] = {"header": True, "escape": '"', "enforceSchema": False}
+
+
+@dataclass(frozen=True)
+class Records:
+    """Every record of the source, each with the reason why it does not fit (NULL when it does)."""
+
+    frame: DataFrame
+    """The declared columns, then `_corrupt_record` (the raw record if it does not fit) and `_source_file`."""
+    seen: Observation
+    """`read` and `bad` record counts; available after the first action on something made from `frame`."""
+
+    def good(self) -> DataFrame:
+        """Return the records that fit, with the declared columns only."""
+        return self.frame.where(F.col(_CORRUPT).isNull()).drop(_CORRUPT, _FILE)
+
+
+def source_schema(spark: SparkSession, config: Config) -> StructType:
+    """Return `source.schema` as Spark types. Raises UserError when it is not valid DDL or names a column twice."""
+    try:
+        schema = spark.createDataFrame([], config.source.schema_).schema
+    except ParseException as error:
+        raise config.mistake("source.schema", f"is not valid Spark DDL: {sentence(error)}") from None
+    lower = [name.lower() for name in schema.names]
+    for name in schema.names:
+        if lower.count(name.lower()) > 1:
+            raise config.mistake("source.schema", f"names column '{name}' twice (Spark ignores upper and lower case)")
+        if name in (_CORRUPT, _FILE):
+            raise config.mistake("source.schema", f"column name '{name}' is reserved")
+    return schema
+
+
+def list_source(spark: SparkSession, config: Config) -> SourceData:
+    """Return what `source.path` stands for: its files, and a fingerprint of their names, lengths and times.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    try:
+        # binaryFile reads no content as long as the column `content` is not asked for
+        files = spark.read.format("binaryFile").load(config.source_paths)
+        files = files.select("path", "length", F.col("modificationTime").cast("double").alias("time"))
+        found = sorted((row.path, row.length, row.time) for row in files.toLocalIterator())
+    except AnalysisException as error:
+        raise config.mistake("source.path", f"{sentence(error)} (looked for {', '.join(config.source_paths)})") from None
+    if not found:
+        raise config.mistake("source.path", f"no file in {', '.join(config.source_paths)}")
+    digest = hashlib.sha256(repr(found).encode()).hexdigest()
+    return SourceData(
+        paths=config.source_paths, files=len(found), bytes=sum(length for _, length, _ in found), fingerprint=digest
+    )
+
+
+def read_records(spark: SparkSession, config: Config) -> Records:
+    """Return every record of the source, lazily; nothing is read yet.
+
+    A record does not fit when it has more or fewer fields than the schema, a field that is not of its column's type,
+    or a NUL character. (A NUL at either end of a floating-point field is white space to Java's number parser: the
+    number is read as it stands.)
+    """
+    schema = source_schema(spark, config)
+    with_corrupt = StructType([*schema.fields]).add(_CORRUPT, StringType())
+    options = {**_DEFAULT_OPTIONS, **config.source.options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": _CORRUPT}
+    try:
+        frame = spark.read.schema(with_corrupt).options(**options).csv(config.source_paths)
+    except (AnalysisException, ValueError) as error:
+        raise config.mistake("source", sentence(error)) from None
+    frame = frame.select(
+        *map(column, schema.names),
+        F.coalesce(column(_CORRUPT), F.when(_holds_nul(schema), F.to_csv(F.struct(*map(column, schema.names)))))
+        .alias(_CORRUPT),
+        F.col("_metadata.file_path").alias(_FILE),
+    )
+    seen = Observation()
+    # Counting every column makes Spark convert every column: it would not notice "abc" in a DOUBLE that no feature uses.
+    every_column = [F.count(column(name)).alias(f"c{i}") for i, name in enumerate(schema.names)]
+    counted = frame.observe(seen, F.count(F.lit(1)).alias("read"), F.count(_CORRUPT).alias("bad"), *every_column)
+    return Records(frame=counted, seen=seen)
+
+
+def quarantine(spark: SparkSession, config: Config, folder: str) -> int:
+    """Write the records that do not fit to ``folder`` as JSON lines {file, reason, record}; return how many.
+
+    This reads the source a second time, so that a source without bad records pays nothing for the possibility.
+    """
+    schema = source_schema(spark, config)
+    bad = read_records(spark, config).frame.where(F.col(_CORRUPT).isNotNull())
+    described = bad.select(
+        F.col(_FILE).alias("file"), _reason(schema, config).alias("reason"), F.col(_CORRUPT).alias("record")
+    )
+    written = Observation()
+    described.observe(written, F.count(F.lit(1)).alias("rows")).write.mode("overwrite").json(folder)
+    return int(written.get["rows"])
+
+
+def _reason(schema: StructType, config: Config) -> Column:
+    """Say why a raw record does not fit: parse it again as strings and look at each field."""
+    options = {**_DEFAULT_OPTIONS, **config.source.options, "mode": "PERMISSIVE"}
+    options = {key: str(value) for key, value in options.items() if key not in ("header", "enforceSchema", "multiLine")}
+    # positional names, since those of the schema may clash with the extra field
+    as_strings = ", ".join(f"c{i} STRING" for i in range(len(schema) + 1))
+    text = F.from_csv(F.col(_CORRUPT), as_strings, options)
+    typed = F.from_csv(F.col(_CORRUPT), schema.simpleString()[len("struct<") : -1], options)
+    wrong_type = [
+        F.when(
+            text[f"c{i}"].isNotNull() & typed[f.name].isNull(),
+            F.format_string("%s: '%s' is not %s", F.lit(f.name), text[f"c{i}"], F.lit(f.dataType.simpleString().upper())),
+        )
+        for i, f in enumerate(schema.fields)
+    ]
+    return (
+        F.when(F.contains(F.col(_CORRUPT), F.lit("\0")), F.lit("holds a NUL character"))
+        .when(text[f"c{len(schema)}"].isNotNull(), F.lit(f"more than the {len(schema)} declared fields"))
+        .otherwise(F.coalesce(*wrong_type, F.lit(f"fewer than the {len(schema)} declared fields")))
+    )
+
+
+def _holds_nul(schema: StructType) -> Column:
+    texts = [column(f.name) for f in schema.fields if isinstance(f.dataType, StringType)]
+    return F.contains(F.concat_ws("", *texts), F.lit("\0")) if texts else F.lit(False)
+
+
+def column(name: str) -> Column:
+    """Return the column of exactly this name, whatever characters are in it."""
+    return F.col("`" + name.replace("`", "``") + "`")
+
+
+def sentence(error: Exception) -> str:
+    """Return what a Spark exception says, in one line, without its plan or stack."""
+    text = str(getattr(error, "desc", None) or error)
+    text = text.split("== SQL ==")[0].split(";\n")[0]
+    return re.sub(r"\[[A-Z_.]+\] ?", "", " ".join(text.split())).rstrip(". ")
+
+
+def header_mistake(config: Config, error: Exception) -> UserError | None:
+    """Return the user's error behind a failed Spark job when a file's header does not fit the schema, else None."""
+    text = str(error)
+    file = re.search(r"CSV file: (\S+)", text)
+    names = re.search(r"Expected: (.*?) but found: (.*?)\n", text)
+    lengths = re.search(r"Header length: (\d+), schema size: (\d+)", text)
+    if file and names:
+        schema = re.search(r"Schema: (.*?)\n", text)
+        known = schema.group(1).split(", ") if schema else []
+        problem = f"has the header '{names.group(2)}' where source.schema has '{names.group(1)}'"
+        hint = nearest(names.group(2), known) if names.group(2) not in known else "; the columns are in another order"
+        return config.mistake("source.schema", f"{file.group(1)} {problem}{hint}")
+    if file and lengths:
+        header, declared = lengths.groups()
+        return config.mistake("source.schema", f"{file.group(1)} has {header} columns but the schema declares {declared}")
+    return None
+

@@ -1,0 +1,72 @@
+"""`horovod.spark.run`: one training process per Spark task slot, and their reports brought together."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from pipeline.console import log
+from pipeline.errors import RankError
+from pipeline.worker import RankReport, Task
+
+
+def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> dict[str, Any]:
+    """Run ``run_rank(task)`` on ``num_proc`` ranks and return rank 0's result.
+
+    Raises:
+        RankError: a rank failed; the message holds the traceback of the one that failed first.
+    """
+    import horovod.spark
+
+    from pipeline.worker import run_rank
+
+    logging.getLogger("horovod").setLevel(logging.WARNING)
+    log.info("launching %d rank(s) with Horovod", num_proc)
+    try:
+        reports: list[RankReport] = horovod.spark.run(
+            run_rank,
+            args=(task,),
+            num_proc=num_proc,
+            start_timeout=task.config.run.start_timeout_s,
+            use_gloo=True,
+            env=_environment(task.threads),
+            # stdout is for the summary alone
+            stdout=_Relay(),
+            stderr=_Relay(),
+            verbose=0,
+        )
+    except Exception as error:
+        raise RankError(f"training on {num_proc} ranks failed before every rank could report: {error}") from error
+    failed = [report for report in reports if report.error]
+    if failed:
+        first = next((report for report in failed if not report.stopped_by_peer), failed[0])
+        raise RankError(f"rank {first.rank} of {num_proc} failed:\n{first.error}")
+    result = reports[0].result
+    assert result is not None
+    return result
+
+
+class _Relay:
+    """Passes on what ranks print, without the `[rank]<stream>:` that Horovod puts before each line."""
+
+    def write(self, text: str) -> int:
+        """Write to the driver's stderr."""
+        return sys.stderr.write(re.sub(r"^\[\d+\]<std(?:out|err)>:", "", text, flags=re.MULTILINE))
+
+    def flush(self) -> None:
+        """Flush the driver's stderr."""
+        sys.stderr.flush()
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Environment of every rank: its share of the cores, and no warnings about other people's code."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning,ignore::UserWarning",
+        "HOROVOD_LOG_LEVEL": "fatal",  # a rank's failure is told once, in the driver
+    }

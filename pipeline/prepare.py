@@ -1,0 +1,189 @@
+"""Preparation in Spark SQL: the user's features.sql, the leak-free split, encodings and the statistics they need.
+
+Everything here is lazy: it builds one plan, and the pass that writes the Parquet (shards.py) runs it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, TypeGuard
+
+import numpy as np
+from pyspark.errors import AnalysisException, ParseException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import BooleanType, DataType, IntegralType, NumericType, StringType
+
+from pipeline.config import Config
+from pipeline.errors import nearest
+from pipeline.ingest import Records, column, sentence
+from pipeline.manifest import NumericStats
+
+SPLIT = "split"
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
+_RESERVED = (SPLIT, "code", "copies")
+_MAX_VOCABULARY = 1_000_000  # codes travel through float32, which is exact to 2^24
+
+
+def typed_rows(spark: SparkSession, config: Config, records: Records) -> DataFrame:
+    """Return features.sql's result as the network will see it, one row per good record, with its side of the split.
+
+    Numeric columns are FLOAT (NULL where they are not a finite one), categorical ones and class labels STRING.
+    `split` is 'train' or 'validation', and NULL where a used column is NULL. It depends on nothing but the values
+    of the row and `split.seed`, so identical rows are on the same side whatever the partitioning.
+
+    Raises:
+        UserError: the SQL is wrong, or does not produce a column that the configuration names.
+    """
+    records.good().createOrReplaceTempView("raw")
+    sql_file = config.folder / config.features.sql
+    try:
+        result = spark.sql(config.features_sql)
+    except (AnalysisException, ParseException) as error:
+        raise config.mistake("features.sql", f"{sql_file}: {sentence(error)}") from None
+    _check_columns(config, result)
+
+    numeric = [_finite(f.column) for f in config.features.numeric]
+    categorical = [column(f.column).cast("string").alias(f.column) for f in config.features.categorical]
+    label = _finite(config.label.column) if config.label.task == "regression" else _class_text(config, result)
+    typed = result.select(*numeric, *categorical, label)
+
+    used = [column(name) for name in typed.columns]
+    row_hash = F.xxhash64(F.lit(config.split.seed), *used)
+    is_validation = F.pmod(row_hash, F.lit(1_000_000)) < F.lit(round(config.split.validation_fraction * 1_000_000))
+    side = F.when(is_validation, F.lit("validation")).otherwise(F.lit("train"))
+    return typed.select("*", F.when(~any_null(typed.columns), side).alias(SPLIT))
+
+
+def any_null(names: list[str]) -> Column:
+    """Return whether any of the named columns is NULL."""
+    return F.greatest(*[column(name).isNull() for name in names]) if len(names) > 1 else column(names[0]).isNull()
+
+
+def known_vocabularies(config: Config) -> dict[str, list[str]]:
+    """Return the vocabularies of the categorical features that list their values."""
+    return {f.column: _sorted_values(list(set(f.values))) for f in config.features.categorical if f.values is not None}
+
+
+def unknown_vocabularies(config: Config) -> list[str]:
+    """Return the columns whose values have to be found in the data."""
+    columns = [f.column for f in config.features.categorical if f.values is None]
+    if config.label.task == "classification" and config.label.classes is None:
+        columns.append(config.label.column)
+    return columns
+
+
+def find_vocabularies(config: Config, typed: DataFrame, columns: list[str]) -> dict[str, list[str]]:
+    """Return the sorted distinct values of each column: of features in the training rows, of the label in all.
+
+    One pass over the source. Raises UserError when a column has too many values to be a category.
+    """
+    usable = typed.where(F.col(SPLIT).isNotNull())
+    is_seen = {name: F.lit(name == config.label.column) | (F.col(SPLIT) == "train") for name in columns}
+    sets = [F.collect_set(F.when(is_seen[name], column(name))).alias(name) for name in columns]
+    found = usable.agg(*sets).first()
+    assert found is not None
+    for name in columns:
+        if len(found[name]) > _MAX_VOCABULARY:
+            problem = f"'{name}' has {len(found[name]):,} different values, more than {_MAX_VOCABULARY:,}; is it an id?"
+            raise config.mistake("label.column" if name == config.label.column else "features.categorical", problem)
+    return {name: _sorted_values(found[name]) for name in columns}
+
+
+def label_codes(config: Config, typed: DataFrame, found: dict[str, list[str]], is_integer: bool) -> list[str]:
+    """Return the label's values in the order of their codes, as text: 0, 1, 2, … of an integer label with names."""
+    if config.label.classes is None:
+        return found[config.label.column]
+    return [str(code) for code in range(len(config.label.classes))] if is_integer else list(config.label.classes)
+
+
+def is_integer_label(spark: SparkSession, config: Config, records: Records) -> bool:
+    """Return whether features.sql produces the label as an integer or a boolean."""
+    return _is_whole(spark.sql(config.features_sql).schema[config.label.column].dataType)
+
+
+def encode(spark: SparkSession, typed: DataFrame, vocabularies: dict[str, list[str]]) -> DataFrame:
+    """Replace the text of each given column by its position in its vocabulary; unknown values get the length of it."""
+    encoded = typed
+    for name, values in vocabularies.items():
+        # one JSON literal, not one literal per value: a vocabulary may hold 100,000 of them
+        literal = F.from_json(F.lit(json.dumps(values)), "array<string>")
+        codes = spark.range(1).select(F.posexplode(literal).alias("code", name))
+        others = [column(other) for other in encoded.columns if other != name]
+        code = F.coalesce(F.col("code"), F.lit(len(values))).cast("bigint").alias(name)
+        encoded = encoded.join(F.broadcast(codes), name, "left").select(*others, code)
+    return encoded.select(*[column(name) for name in typed.columns])
+
+
+def numeric_statistics(names: list[str]) -> list[Column]:
+    """Return aggregates for :func:`read_statistics`: of each column over the training rows."""
+    aggregates = []
+    for i, name in enumerate(names):
+        training = F.when(F.col(SPLIT) == "train", column(name)).cast("double")
+        for kind, function in (("mean", F.avg), ("std", F.stddev_pop), ("min", F.min), ("max", F.max)):
+            aggregates.append(function(training).alias(f"{kind}{i}"))
+    return aggregates
+
+
+def read_statistics(names: list[str], observed: dict[str, Any]) -> dict[str, NumericStats]:
+    """Return the statistics that the aggregates of :func:`numeric_statistics` came to.
+
+    They are rounded to float32: Spark adds partial sums in the order in which tasks end, and the last bits of the
+    double sum depend on it.
+    """
+    kinds = ("mean", "std", "min", "max")
+    return {
+        name: NumericStats(**{kind: float(np.float32(observed[f"{kind}{i}"])) for kind in kinds})
+        for i, name in enumerate(names)
+    }
+
+
+def _finite(name: str) -> Column:
+    number = column(name).cast("float")
+    # NaN compares as larger than any number in Spark SQL
+    return F.when(number.between(-_LARGEST_FLOAT, _LARGEST_FLOAT), number).alias(name)
+
+
+def _class_text(config: Config, result: DataFrame) -> Column:
+    value = column(config.label.column)
+    if isinstance(result.schema[config.label.column].dataType, BooleanType):
+        value = value.cast("int")
+    return value.cast("string").alias(config.label.column)
+
+
+def _is_whole(kind: DataType) -> TypeGuard[IntegralType | BooleanType]:
+    return isinstance(kind, IntegralType | BooleanType)
+
+
+def _sorted_values(values: list[str]) -> list[str]:
+    """Sort as numbers when all are whole numbers (2 before 10), else as text."""
+    try:
+        return sorted(values, key=int)
+    except ValueError:
+        return sorted(values)
+
+
+def _check_columns(config: Config, result: DataFrame) -> None:
+    """Raise UserError unless features.sql produced every column that the configuration names, in a usable type."""
+    Kind = Literal["numeric", "categorical", "label"]
+    used: list[tuple[str, str, Kind]] = [
+        *((f"features.numeric.{i}.column", f.column, "numeric") for i, f in enumerate(config.features.numeric)),
+        *((f"features.categorical.{i}.column", f.column, "categorical") for i, f in enumerate(config.features.categorical)),
+        ("label.column", config.label.column, "label"),
+    ]
+    for key, name, kind in used:
+        if result.columns.count(name) != 1:
+            times = "does not produce" if name not in result.columns else "produces more than once"
+            raise config.mistake(key, f"{config.features.sql} {times} a column '{name}'{nearest(name, set(result.columns))}")
+        if not name.isidentifier() or name.startswith("_") or name in _RESERVED:
+            raise config.mistake(key, f"'{name}' cannot name a column here: give it a plain alias in {config.features.sql}")
+        found = result.schema[name].dataType
+        is_number = isinstance(found, NumericType | BooleanType)
+        wants_number = kind == "numeric" or (kind == "label" and config.label.task == "regression")
+        if wants_number and not is_number:
+            problem = f"'{name}' is a {found.simpleString().upper()}, not a number: CAST it in {config.features.sql}"
+            raise config.mistake(key, problem)
+        if kind == "label" and not wants_number and not (_is_whole(found) or isinstance(found, StringType)):
+            problem = f"'{name}' is a {found.simpleString().upper()}; a class label is an integer or a string"
+            raise config.mistake(key, f"{problem}: CAST it in {config.features.sql}, or set label.task: regression")
+

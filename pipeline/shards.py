@@ -1,0 +1,294 @@
+"""Prepared rows as plain Parquet that the ranks can share out evenly, and the manifest that accounts for every row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
+
+from pipeline import ingest, manifest, prepare
+from pipeline.config import Config
+from pipeline.console import log
+from pipeline.manifest import LabelData, Manifest, RowGroup, Rows, SourceData, SplitData, SplitName
+from pipeline.prepare import SPLIT
+from pipeline.session import progress
+
+# Small enough that a shard is many row groups (ranks get equal shares, rows of several can be mixed), large enough
+# that decoding one is worth a task.
+_ROW_GROUP_BYTES = 8 * 2**20
+_ROW_GROUP_MIN_ROWS = 1_000
+
+# A split is dealt out again when the fullest rank has this much more than the average one.
+_MAX_IMBALANCE = 1.05
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set that is ready to train on."""
+
+    folder: Path
+    manifest: Manifest
+    reused: bool
+    """Whether an earlier job had already prepared it."""
+
+
+def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared:
+    """Return the prepared data set for this source, configuration and number of ranks; prepare it if need be.
+
+    Raises:
+        UserError: the source or the configuration is wrong.
+    """
+    source = ingest.list_source(spark, config)
+    config_fingerprint = _config_fingerprint(config, num_proc)
+    folder = config.work_dir / "data" / manifest.dataset_fingerprint(source.fingerprint, config_fingerprint)
+    existing = Manifest.read(folder)
+    if existing is not None:
+        log.info("reusing the data prepared earlier in %s: source and configuration are the same", folder)
+        return Prepared(folder=folder, manifest=existing, reused=True)
+    if folder.exists():
+        log.info("removing %s: it has no manifest, so its preparation was interrupted", folder)
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    try:
+        made = _prepare(spark, config, num_proc, source, config_fingerprint, folder)
+    except Exception as error:
+        mistake = ingest.header_mistake(config, error)
+        if mistake is None:
+            raise
+        raise mistake from None
+    made.write(folder)
+    return Prepared(folder=folder, manifest=made, reused=False)
+
+
+def _prepare(
+    spark: SparkSession, config: Config, num_proc: int, source: SourceData, config_fingerprint: str, folder: Path
+) -> Manifest:
+    records = ingest.read_records(spark, config)
+    typed = prepare.typed_rows(spark, config, records)
+
+    # Vocabularies: listed ones are free, the others take a pass of their own.
+    vocabularies = prepare.known_vocabularies(config)
+    unknown = prepare.unknown_vocabularies(config)
+    if unknown:
+        with progress(spark, f"finding the values of {', '.join(unknown)}"):
+            vocabularies |= prepare.find_vocabularies(config, typed, unknown)
+    classes: list[str] = []
+    if config.label.task == "classification":
+        is_integer = prepare.is_integer_label(spark, config, records)
+        codes = prepare.label_codes(config, typed, vocabularies, is_integer)
+        classes = list(config.label.classes or codes)
+        vocabularies[config.label.column] = codes
+    for f in config.features.categorical:
+        if not vocabularies[f.column]:
+            raise config.mistake("features.categorical", f"column '{f.column}' has no value in any training row")
+
+    # The pass: CSV to Parquet, counting and measuring on the way.
+    rows = prepare.encode(spark, typed, vocabularies)
+    numeric = [f.column for f in config.features.numeric]
+    numeric += [config.label.column] if config.label.task == "regression" else []
+    seen = Observation()
+    counted = rows.observe(
+        seen,
+        *_row_counts(typed),
+        *_class_counts(config.label.column, classes),
+        *prepare.numeric_statistics(numeric),
+    )
+    columns: dict[str, Any] = dict(counted.drop(SPLIT).dtypes)
+    parts = folder / "parts"
+    group_rows = max(_ROW_GROUP_MIN_ROWS, _ROW_GROUP_BYTES // sum(8 if t == "bigint" else 4 for t in columns.values()))
+    with progress(spark, f"preparing {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {folder}"):
+        kept = _oversampled(counted.where(F.col(SPLIT).isNotNull()), config.oversample)
+        writer = kept.write.mode("overwrite").option("maxRecordsPerFile", group_rows).partitionBy(SPLIT)
+        writer.parquet(f"file://{parts}")
+
+    observed = seen.get
+    counts = Rows(
+        read=records.seen.get["read"],
+        quarantined=records.seen.get["bad"],
+        dropped=observed["dropped"],
+        train=observed["train"],
+        validation=observed["validation"],
+    )
+    _set_bad_records_aside(spark, config, counts, folder)
+    _check_counts(config, counts, observed, classes)
+    dropped_by_column = {name: observed[f"null{i}"] for i, name in enumerate(typed.columns[:-1]) if observed[f"null{i}"]}
+    by_column = "".join(f", {n} without {name}" for name, n in dropped_by_column.items())
+    log.info(
+        "read %d rows: %d quarantined, %d dropped%s, %d to train on (times %d), %d to validate on",
+        counts.read, counts.quarantined, counts.dropped, by_column, counts.train, config.oversample, counts.validation,
+    )  # fmt: skip
+
+    statistics = prepare.read_statistics(numeric, observed)
+    splits: dict[SplitName, SplitData] = {}
+    for split, expected in (("train", counts.train * config.oversample), ("validation", counts.validation)):
+        splits[split] = SplitData(  # type: ignore[index]
+            rows=expected,
+            class_counts=[
+                observed[f"{split}{code}"] * (config.oversample if split == "train" else 1)
+                for code in range(len(classes))
+            ],
+            row_groups=_balanced(spark, folder, split, expected, num_proc, group_rows),
+        )
+    return Manifest(
+        format_version=manifest.FORMAT_VERSION,
+        source=source,
+        config_fingerprint=config_fingerprint,
+        num_proc=num_proc,
+        seed=config.split.seed,
+        spark_version=spark.version,
+        columns=columns,
+        rows=counts,
+        dropped_by_column=dropped_by_column,
+        oversample=config.oversample,
+        numeric={f.column: statistics[f.column] for f in config.features.numeric},
+        vocabularies={f.column: vocabularies[f.column] for f in config.features.categorical},
+        label=LabelData(
+            column=config.label.column,
+            task=config.label.task,
+            classes=classes,
+            stats=statistics.get(config.label.column),
+        ),
+        splits=splits,
+    )
+
+
+def _config_fingerprint(config: Config, num_proc: int) -> str:
+    """Hash what shapes the data; a change of the rest (epochs, scaling, …) reuses it."""
+    shape = {
+        "source": config.source.model_dump(),
+        "sql": config.features_sql,
+        "numeric": [f.column for f in config.features.numeric],
+        "categorical": [(f.column, f.values) for f in config.features.categorical],
+        "label": config.label.model_dump(),
+        "split": config.split.model_dump(),
+        "oversample": config.oversample,
+        "num_proc": num_proc,
+    }
+    return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
+
+
+def _row_counts(typed: DataFrame) -> list[Column]:
+    names = [name for name in typed.columns if name != SPLIT]
+    return [
+        F.count_if(F.col(SPLIT).isNull()).alias("dropped"),
+        F.count_if(F.col(SPLIT) == "train").alias("train"),
+        F.count_if(F.col(SPLIT) == "validation").alias("validation"),
+        *[F.count_if(ingest.column(name).isNull()).alias(f"null{i}") for i, name in enumerate(names)],
+    ]
+
+
+def _class_counts(label: str, classes: Sequence[str]) -> list[Column]:
+    return [
+        F.count_if((F.col(SPLIT) == split) & (ingest.column(label) == code)).alias(f"{split}{code}")
+        for split in manifest.SPLITS
+        for code in range(len(classes))
+    ]
+
+
+def _oversampled(rows: DataFrame, factor: int) -> DataFrame:
+    if factor == 1:
+        return rows
+    copies = F.array_repeat(F.lit(0), F.when(F.col(SPLIT) == "train", factor).otherwise(1))
+    return rows.select("*", F.explode(copies).alias("copies")).drop("copies")
+
+
+def _set_bad_records_aside(spark: SparkSession, config: Config, counts: Rows, folder: Path) -> None:
+    if not counts.quarantined:
+        return
+    place = folder / "quarantine"
+    with progress(spark, f"setting {counts.quarantined} records aside in {place}"):
+        written = ingest.quarantine(spark, config, f"file://{place}")
+    if written != counts.quarantined:
+        problem = f"changed while it was read ({counts.quarantined} records that do not fit, then {written}); run again"
+        raise config.mistake("source.path", problem)
+    if config.source.bad_records == "fail":
+        first = spark.read.json(f"file://{place}").first()
+        assert first is not None
+        problem = f"{written} of {counts.read} records do not fit source.schema and bad_records is fail; the first, in "
+        problem += f"{first.file}: {first.reason}; all are in {place}"
+        raise config.mistake("source.bad_records", problem)
+
+
+def _check_counts(config: Config, counts: Rows, observed: dict[str, Any], classes: list[str]) -> None:
+    usable = counts.train + counts.validation
+    if counts.read != counts.quarantined + counts.dropped + usable:
+        problem = f"features.sql made {counts.dropped + usable} rows of {counts.read - counts.quarantined}; "
+        raise config.mistake("features.sql", problem + "it must make one row of each")
+    if not usable:
+        told = f"{counts.read} read, {counts.quarantined} quarantined, {counts.dropped} dropped for a missing value"
+        raise config.mistake("source.path", f"there is no usable row in {', '.join(config.source_paths)} ({told})")
+    for split in manifest.SPLITS:
+        if not getattr(counts, split):
+            problem = f"left no {split} row of {usable} usable rows; take another split.seed or more rows"
+            raise config.mistake("split.validation_fraction", problem)
+    if config.label.task == "regression":
+        return
+    per_class = [sum(observed[f"{split}{code}"] for split in manifest.SPLITS) for code in range(len(classes))]
+    where = f"'{config.label.column}'"
+    if sum(per_class) < usable:
+        problem = f"lists {len(classes)} classes, but {usable - sum(per_class)} of {usable} rows have another {where}"
+        raise config.mistake("label.classes", f"{problem} than {', '.join(classes)} (an integer label counts from 0)")
+    missing = [name for name, rows in zip(classes, per_class, strict=True) if not rows]
+    if missing:
+        problem = f"lists {len(classes)} classes, but no row has {', '.join(missing)} as its {where}"
+        raise config.mistake("label.classes", problem)
+    if len(classes) < 2:
+        raise config.mistake("label.column", f"{where} has one value only, {classes[0]}: there is nothing to learn")
+
+
+def _balanced(
+    spark: SparkSession, folder: Path, split: str, rows: int, num_proc: int, group_rows: int
+) -> list[RowGroup]:
+    """Return the split's row groups; dealt out again if the ranks' shares would be unequal.
+
+    Spark writes as many files as it has read partitions, so large sources come out even by themselves. Small or
+    lopsided ones are rewritten by one task, in the order of the rows' hash, as files of equal length.
+    """
+    written = f"parts/{SPLIT}={split}"
+    groups = _row_groups(folder, written)
+    if sum(group.rows for group in groups) != rows:
+        raise RuntimeError(f"{folder / written} holds {sum(g.rows for g in groups)} rows, but {rows} were written")
+    shares = [sum(group.rows for group in groups[rank::num_proc]) for rank in range(num_proc)]
+    if max(shares) <= max(_MAX_IMBALANCE * rows / num_proc, min(shares) + 1):
+        return groups
+    with progress(spark, f"dealing {rows} {split} rows out to {num_proc} ranks evenly"):
+        frame = spark.read.parquet(f"file://{folder / written}")
+        ordered = frame.coalesce(1).sortWithinPartitions(F.xxhash64(*map(ingest.column, frame.columns)))
+        length = _group_length(rows, num_proc, group_rows)
+        ordered.write.mode("overwrite").option("maxRecordsPerFile", length).parquet(f"file://{folder / split}")
+    shutil.rmtree(folder / written)
+    return _row_groups(folder, split)
+
+
+def _group_length(rows: int, num_proc: int, most: int) -> int:
+    """Return a file length that cuts ``rows`` into at least ``num_proc`` files, the same number for each rank.
+
+    With fewer rows than ranks, every file holds one row and some ranks get none.
+    """
+    per_rank = -(-rows // (num_proc * most))
+    length = -(-rows // (num_proc * per_rank))
+    return length if -(-rows // length) >= num_proc else max(1, rows // num_proc)
+
+
+def _row_groups(folder: Path, below: str) -> list[RowGroup]:
+    """Read the row counts from the footers of all Parquet files in ``folder/below``, in the order of their names."""
+    files = sorted((folder / below).glob("*.parquet"))
+
+    def read(file: Path) -> list[RowGroup]:
+        footer = pyarrow.parquet.ParquetFile(file).metadata
+        path = str(file.relative_to(folder))
+        return [
+            RowGroup(path=path, index=i, rows=footer.row_group(i).num_rows) for i in range(footer.num_row_groups)
+        ]
+
+    with ThreadPoolExecutor(16) as pool:
+        return [group for groups in pool.map(read, files) for group in groups if group.rows]

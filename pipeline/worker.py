@@ -1,0 +1,315 @@
+"""What one rank does, from `hvd.init` to the last epoch. Read it top to bottom: it is the whole training loop."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import horovod.torch as hvd
+import numpy as np
+import torch
+from horovod.common.exceptions import HorovodInternalError
+from torch import Tensor
+
+from pipeline.checkpoint import save_weights
+from pipeline.config import Config, Training
+from pipeline.evaluation import HISTOGRAM_BINS, classification_metrics, regression_metrics
+from pipeline.loader import Shard, check_rows, epoch_order, read_shard, steps_and_rows
+from pipeline.manifest import Manifest, SplitName
+from pipeline.model import NetSpec, TabularNet, describe_weights, loss_sum, net_spec
+from pipeline.tracking import MetricWriter, log_files
+
+_EVALUATION_BATCH = 4096
+_LIFE_SIGN_S = 10
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the driver hands to every rank."""
+
+    config: Config
+    data: Manifest
+    folder: Path
+    """Of the prepared data set."""
+    tracking_uri: str
+    run_id: str
+    threads: int
+    """Cores of this rank's share of its machine."""
+
+
+@dataclass
+class RankReport:
+    """What a rank hands back: the result of rank 0, or the traceback of a rank that failed."""
+
+    rank: int
+    result: dict[str, Any] | None = None
+    error: str | None = None
+    stopped_by_peer: bool = False
+    """This rank was well, but another one had ended."""
+
+
+@dataclass
+class _Sums:
+    """What one rank has seen of one split in one epoch; it adds up over the ranks."""
+
+    loss: float = 0.0
+    rows: int = 0
+    detail: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """Confusion matrix, or the sums of `regression_metrics` followed by the histogram of actual × predicted."""
+
+
+def run_rank(task: Task) -> RankReport:
+    """Train as one rank of a Horovod job. Never raises: a failure is in the report, so that it is told once."""
+    hvd.init()
+    report = RankReport(rank=hvd.rank())
+    try:
+        report.result = _train(task)
+    except HorovodInternalError:
+        report.stopped_by_peer = True
+        report.error = traceback.format_exc()
+    except Exception:
+        report.error = traceback.format_exc()
+    finally:
+        hvd.shutdown()  # the others' next collective fails at once instead of waiting for this rank
+    return report
+
+
+def _train(task: Task) -> dict[str, Any] | None:
+    config, data, settings = task.config, task.data, task.config.training
+    rank, num_proc = hvd.rank(), hvd.size()
+    torch.set_num_threads(task.threads)
+    device = torch.device(f"cuda:{hvd.local_rank()}" if torch.cuda.is_available() else "cpu")
+
+    # Every rank starts from the same weights and draws its own dropout.
+    torch.manual_seed(settings.seed)
+    net = TabularNet(net_spec(config, data)).to(device)
+    hvd.broadcast_parameters(net.state_dict(), root_rank=0)
+    torch.manual_seed(settings.seed + 1 + rank)
+
+    learning_rate = settings.learning_rate * _lr_factor(settings, num_proc)
+    optimizer = _optimizer(settings, net, learning_rate)
+    hvd.broadcast_optimizer_state(optimizer, root_rank=0)
+    # Sum, not average: each rank divides by the rows of the global batch, so that every row weighs the same however
+    # unequal the ranks' last batches are. One group: all gradients travel in one message, whose order of summation
+    # cannot change from run to run.
+    optimizer = hvd.DistributedOptimizer(optimizer, net.named_parameters(), op=hvd.Sum, groups=1)
+
+    shards = {split: read_shard(task.folder, data, split, rank, num_proc) for split in data.splits}
+    batch_rows = steps_and_rows(data.splits["train"].shard_rows(num_proc), settings.batch_size)
+    metric_writer = MetricWriter(task.tracking_uri, task.run_id) if rank == 0 else None
+    say = _speaker(rank)
+    say(
+        f"training on {data.splits['train'].rows:,} rows, {len(batch_rows):,} steps an epoch of up to "
+        f"{settings.batch_size * num_proc:,} rows, {num_proc} rank(s) with {task.threads} thread(s), {device}"
+    )
+
+    best: dict[str, Any] = {"validation_loss": math.inf}
+    best_weights: dict[str, Tensor] = {}
+    history: list[dict[str, float]] = []
+    begin = time.perf_counter()
+    for epoch in range(1, settings.epochs + 1):
+        epoch_begin = time.perf_counter()
+        lr = _train_epoch_lr(settings, epoch, num_proc, learning_rate, len(batch_rows))
+        trained = _train_epoch(net, optimizer, shards["train"], batch_rows, task, epoch, lr, device, say)
+        validated = _evaluate(net, shards["validation"], data, device)
+        record, detail = _epoch_record(data, task.folder, epoch, trained, validated, net.spec)
+        record["learning_rate"] = optimizer.param_groups[0]["lr"]
+        record["rows_per_s"] = record["train_rows"] / (time.perf_counter() - epoch_begin)
+        history.append(record)
+        if metric_writer:
+            metric_writer.write(record, epoch)
+        say(_epoch_line(record, settings.epochs))
+
+        if record["validation_loss"] < best["validation_loss"] - settings.early_stopping.min_delta or epoch == 1:
+            best = {**record, "detail": detail}
+            best_weights = copy.deepcopy(net.state_dict())
+        patience = settings.early_stopping.patience
+        if patience is not None and epoch - best["epoch"] >= patience:  # the same on every rank: the sums are shared
+            say(f"stopping: no lower validation loss for {patience} epochs")
+            break
+    train_s = time.perf_counter() - begin
+
+    if not metric_writer:
+        return None
+    net.load_state_dict(best_weights)
+    return _keep(task, net, best, history, train_s, metric_writer)
+
+
+def _train_epoch(
+    net: TabularNet,
+    optimizer: torch.optim.Optimizer,
+    shard: Shard,
+    batch_rows: list[int],
+    task: Task,
+    epoch: int,
+    lr: Callable[[int], float],
+    device: torch.device,
+    say: Callable[[str], None],
+) -> _Sums:
+    """Take every step of one epoch; the sums are of the weights as they were at each step."""
+    settings = task.config.training
+    net.train()
+    sums = _Tally(net.spec, task.data, device)
+    batches = shard.batches(settings.batch_size, epoch_order(shard.rows, settings.seed, epoch, hvd.rank()))
+    none_left = shard.features[:0], shard.labels[:0]
+    last_word = time.monotonic()
+    for step, rows in enumerate(batch_rows):
+        # A rank without rows takes the step all the same, or the others would wait for it for ever.
+        features, labels = next(batches, none_left)
+        features, labels = features.to(device), labels.to(device)
+        for group in optimizer.param_groups:
+            group["lr"] = lr(step)
+        optimizer.zero_grad()
+        outputs = net(features)
+        loss = loss_sum(net, outputs, labels)
+        (loss / rows).backward()
+        optimizer.step()
+        sums.add(loss.detach(), outputs.detach(), labels)
+        if time.monotonic() - last_word > _LIFE_SIGN_S:
+            last_word = time.monotonic()
+            say(f"epoch {epoch}/{settings.epochs}  step {step + 1:,} of {len(batch_rows):,}")
+    return sums.total()
+
+
+@torch.no_grad()
+def _evaluate(net: TabularNet, shard: Shard, data: Manifest, device: torch.device) -> _Sums:
+    """Measure the net on this rank's part of the validation rows; nothing is exchanged until the epoch's end."""
+    net.eval()
+    sums = _Tally(net.spec, data, device)
+    for features, labels in shard.batches(_EVALUATION_BATCH):
+        features, labels = features.to(device), labels.to(device)
+        outputs = net(features)
+        sums.add(loss_sum(net, outputs, labels), outputs, labels)
+    return sums.total()
+
+
+class _Tally:
+    """Adds up loss, rows and the detail of the metrics on the device, without waiting for it at each batch."""
+
+    def __init__(self, spec: NetSpec, data: Manifest, device: torch.device) -> None:
+        self._classes = spec.outputs
+        self._stats = data.label.stats
+        self._rows = 0
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+        size = spec.outputs**2 if spec.outputs > 1 else 4 + HISTOGRAM_BINS**2
+        self._detail = torch.zeros(size, dtype=torch.float64, device=device)
+
+    def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
+        """Count one batch: its summed loss, outputs (rows, outputs) and labels (rows,)."""
+        self._rows += len(labels)
+        self._loss += loss
+        if self._classes > 1:
+            cells = labels * self._classes + outputs.argmax(dim=1)
+            self._detail += torch.bincount(cells, minlength=self._classes**2)
+            return
+        assert self._stats is not None
+        predicted, actual = outputs.squeeze(1).double(), labels.double()
+        error, deviation = predicted - actual, actual - self._stats.mean
+        sums = torch.stack([error.square().sum(), error.abs().sum(), deviation.sum(), deviation.square().sum()])
+        span = (self._stats.max - self._stats.min) or 1.0
+        bins = [
+            ((value - self._stats.min) / span * HISTOGRAM_BINS).long().clamp(0, HISTOGRAM_BINS - 1)
+            for value in (actual, predicted)
+        ]
+        histogram = torch.bincount(bins[0] * HISTOGRAM_BINS + bins[1], minlength=HISTOGRAM_BINS**2)
+        self._detail += torch.cat([sums, histogram])
+
+    def total(self) -> _Sums:
+        """Return what was counted."""
+        return _Sums(loss=self._loss.item(), rows=self._rows, detail=self._detail.cpu().numpy())
+
+
+def _epoch_record(
+    data: Manifest, folder: Path, epoch: int, trained: _Sums, validated: _Sums, spec: NetSpec
+) -> tuple[dict[str, float], np.ndarray]:
+    """Add the ranks' sums up, prove that no row is missing, and return the metrics and the validation's detail."""
+    sums: dict[SplitName, _Sums] = {"train": trained, "validation": validated}
+    mine = np.concatenate([np.append(s.detail, [s.loss, s.rows]) for s in sums.values()])
+    everyone = hvd.allreduce(torch.from_numpy(mine), op=hvd.Sum, name="epoch").numpy()
+    record: dict[str, float] = {"epoch": epoch}
+    for split, part in zip(sums, np.split(everyone, 2), strict=True):
+        loss, rows, detail = float(part[-2]), round(part[-1]), part[:-2]
+        check_rows(data, folder, split, epoch, rows)
+        metrics = (
+            classification_metrics(detail.reshape(spec.outputs, spec.outputs))
+            if spec.outputs > 1
+            else regression_metrics([rows, *detail[:4]])
+        )
+        record |= {f"{split}_rows": rows, f"{split}_loss": loss / rows}
+        record |= {f"{split}_{name}": value for name, value in metrics.items()}
+    return record, detail
+
+
+def _keep(
+    task: Task, net: TabularNet, best: dict[str, Any], history: list[dict[str, float]], train_s: float,
+    metric_writer: MetricWriter,
+) -> dict[str, Any]:  # fmt: skip
+    """Rank 0: put the best epoch's weights where MLflow keeps them, and report."""
+    folder = task.config.work_dir / "runs" / task.run_id
+    sha256 = save_weights(net.state_dict(), folder / "weights.safetensors")
+    (folder / "weights.txt").write_text(describe_weights(net), encoding="utf-8")
+    (folder / "network.json").write_text(json.dumps(asdict(net.spec), indent=1), encoding="utf-8")
+    detail = best.pop("detail")
+    metric_writer.flush()
+    log_files(task.tracking_uri, task.run_id, sorted(folder.iterdir()), "weights")
+    return {
+        "weights_sha256": sha256,
+        "best": best,
+        "detail": detail.tolist(),
+        "history": history,
+        "epochs": len(history),
+        "train_s": train_s,
+    }
+
+
+def _lr_factor(settings: Training, num_proc: int) -> float:
+    return {"none": 1.0, "linear": float(num_proc), "sqrt": math.sqrt(num_proc)}[settings.lr_scaling]
+
+
+def _train_epoch_lr(
+    settings: Training, epoch: int, num_proc: int, peak: float, steps: int
+) -> Callable[[int], float]:
+    """Return the learning rate of each step of this epoch: a linear rise to ``peak`` over the warm-up, then flat."""
+    start = settings.learning_rate if num_proc > 1 else 0.0
+    warmup_steps = settings.warmup_epochs * steps
+
+    def at(step: int) -> float:
+        done = (epoch - 1) * steps + step + 1
+        return peak if done >= warmup_steps else start + (peak - start) * done / warmup_steps
+
+    return at
+
+
+def _optimizer(settings: Training, net: TabularNet, learning_rate: float) -> torch.optim.Optimizer:
+    options = {"lr": learning_rate, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(net.parameters(), momentum=0.9, **options)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer](net.parameters(), **options)
+
+
+def _epoch_line(record: dict[str, float], epochs: int) -> str:
+    metric = "accuracy" if "validation_accuracy" in record else "rmse"
+    return (
+        f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}  "
+        f"loss {record['train_loss']:.4f}  validation loss {record['validation_loss']:.4f}  "
+        f"{metric} {record[f'train_{metric}']:.4f}  validation {metric} {record[f'validation_{metric}']:.4f}  "
+        f"{record['rows_per_s']:,.0f} rows/s"
+    )
+
+
+def _speaker(rank: int) -> Callable[[str], None]:
+    """Return a function that prints a line on rank 0, and nothing elsewhere; Horovod carries it to the driver."""
+
+    def say(line: str) -> None:
+        print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)
+
+    return say if rank == 0 and not os.environ.get("PIPELINE_QUIET") else lambda line: None
