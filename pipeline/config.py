@@ -204,7 +204,7 @@ class Config(_Settings):
 
     @model_validator(mode="after")
     def _columns_are_used_once(self) -> Config:
-        names = [f.column for f in (*self.features.numeric, *self.features.categorical)]
+        names = self.feature_columns
         if not names:
             raise ValueError("features lists no column: name at least one under features.numeric or .categorical")
         for name in names:
@@ -246,7 +246,7 @@ class Config(_Settings):
     @property
     def feature_columns(self) -> list[str]:
         """Every input of the network in its order: numeric, then categorical."""
-        return [f.column for f in (*self.features.numeric, *self.features.categorical)]
+        return [f.column for f in self.features.numeric] + [f.column for f in self.features.categorical]
 
     def mistake(self, key: str, problem: str) -> UserError:
         """Return the error that says what is wrong with `key` of this file."""

@@ -65,7 +65,7 @@ def list_source(spark: SparkSession, config: Config) -> SourceData:
         files = files.select("path", "length", F.col("modificationTime").cast("double").alias("time"))
         found = sorted((row.path, row.length, row.time) for row in files.toLocalIterator())
     except AnalysisException as error:
-        raise config.mistake("source.path", f"{sentence(error)} (looked for {', '.join(config.source_paths)})") from None
+        raise config.mistake("source.path", sentence(error)) from None
     if not found:
         raise config.mistake("source.path", f"no file in {', '.join(config.source_paths)}")
     digest = hashlib.sha256(repr(found).encode()).hexdigest()
@@ -90,12 +90,13 @@ def read_records(spark: SparkSession, config: Config) -> Records:
         raise config.mistake("source", sentence(error)) from None
     frame = frame.select(
         *map(column, schema.names),
-        F.coalesce(column(_CORRUPT), F.when(_holds_nul(schema), F.to_csv(F.struct(*map(column, schema.names)))))
-        .alias(_CORRUPT),
+        F.coalesce(column(_CORRUPT), F.when(_holds_nul(schema), F.to_csv(F.struct(*map(column, schema.names))))).alias(
+            _CORRUPT
+        ),
         F.col("_metadata.file_path").alias(_FILE),
     )
     seen = Observation()
-    # Counting every column makes Spark convert every column: it would not notice "abc" in a DOUBLE that no feature uses.
+    # Counting every column makes Spark convert every column: else "abc" in an unused DOUBLE goes unnoticed.
     every_column = [F.count(column(name)).alias(f"c{i}") for i, name in enumerate(schema.names)]
     counted = frame.observe(seen, F.count(F.lit(1)).alias("read"), F.count(_CORRUPT).alias("bad"), *every_column)
     return Records(frame=counted, seen=seen)
@@ -127,7 +128,9 @@ def _reason(schema: StructType, config: Config) -> Column:
     wrong_type = [
         F.when(
             text[f"c{i}"].isNotNull() & typed[f.name].isNull(),
-            F.format_string("%s: '%s' is not %s", F.lit(f.name), text[f"c{i}"], F.lit(f.dataType.simpleString().upper())),
+            F.format_string(
+                "%s: '%s' is not %s", F.lit(f.name), text[f"c{i}"], F.lit(f.dataType.simpleString().upper())
+            ),
         )
         for i, f in enumerate(schema.fields)
     ]
@@ -168,7 +171,6 @@ def header_mistake(config: Config, error: Exception) -> UserError | None:
         hint = nearest(names.group(2), known) if names.group(2) not in known else "; the columns are in another order"
         return config.mistake("source.schema", f"{file.group(1)} {problem}{hint}")
     if file and lengths:
-        header, declared = lengths.groups()
-        return config.mistake("source.schema", f"{file.group(1)} has {header} columns but the schema declares {declared}")
+        problem = "{} has a header of {} columns, but the schema declares {}".format(file.group(1), *lengths.groups())
+        return config.mistake("source.schema", problem)
     return None
-

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import evaluation, session, shards
+from pipeline import evaluation, launch, session, shards, tracking
 from pipeline.config import Config, load_config
 from pipeline.console import Stopwatch, log
+from pipeline.task import Task
 
 
 def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -24,15 +25,12 @@ def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     watch = Stopwatch()
     config = load_config(config_file, overrides)
     config.features_sql  # noqa: B018 - a missing file is told before Spark starts
+    tracking.preload()
     spark = session.get_session(f"train {config.folder.name}")
     num_proc = session.slots(spark) if config.run.num_proc == "auto" else config.run.num_proc
     session.check_slots(spark, config, num_proc)
     prepared = shards.prepare_data(spark, config, num_proc)
     watch.lap("prepare")
-
-    # torch and MLflow take seconds to import: not before a mistake in the configuration or the data has been told
-    from pipeline import launch, tracking
-    from pipeline.worker import Task
 
     uri = tracking.tracking_uri(config)
     with tracking.open_run(config, uri) as run_id:
@@ -74,7 +72,7 @@ def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _kept_metrics(best: dict[str, float]) -> dict[str, float]:
-    """Validation metrics of the kept weights under their plain names, and their epoch."""
+    """Return the validation metrics of the kept weights under their plain names, and their epoch."""
     names = {key.removeprefix("validation_"): value for key, value in best.items() if key.startswith("validation_")}
     del names["rows"]
     return {**names, "epoch": best["epoch"]}

@@ -11,24 +11,22 @@ from pyspark.sql import SparkSession
 
 from pipeline.console import log
 from pipeline.errors import RankError
-from pipeline.worker import RankReport, Task
+from pipeline.task import RankReport, Task
 
 
 def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> dict[str, Any]:
-    """Run ``run_rank(task)`` on ``num_proc`` ranks and return rank 0's result.
+    """Train on ``num_proc`` ranks and return rank 0's result.
 
     Raises:
         RankError: a rank failed; the message holds the traceback of the one that failed first.
     """
     import horovod.spark
 
-    from pipeline.worker import run_rank
-
     logging.getLogger("horovod").setLevel(logging.WARNING)
     log.info("launching %d rank(s) with Horovod", num_proc)
     try:
         reports: list[RankReport] = horovod.spark.run(
-            run_rank,
+            _run_rank,
             args=(task,),
             num_proc=num_proc,
             start_timeout=task.config.run.start_timeout_s,
@@ -48,6 +46,13 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> dict[str, Any]:
     result = reports[0].result
     assert result is not None
     return result
+
+
+def _run_rank(task: Task) -> RankReport:
+    """Run on the rank: torch is imported there, and never in the driver."""
+    from pipeline.worker import run_rank
+
+    return run_rank(task)
 
 
 class _Relay:

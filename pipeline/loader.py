@@ -117,6 +117,4 @@ def steps_and_rows(shard_rows: list[int], batch_size: int) -> list[int]:
     be exchanged for this: every rank works it out from the manifest.
     """
     steps = -(-max(shard_rows) // batch_size)
-    return [
-        sum(min(batch_size, max(0, rows - step * batch_size)) for rows in shard_rows) for step in range(steps)
-    ]
+    return [sum(min(batch_size, max(0, rows - step * batch_size)) for rows in shard_rows) for step in range(steps)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,7 +68,7 @@ def net_spec(config: Config, data: Manifest) -> NetSpec:
 
 
 def _numeric_input(column: str, scaling: str, stats: NumericStats) -> NumericInput:
-    """A column with one value only has nothing to scale by; it is shifted to 0."""
+    """Return the scaling of one column; one that holds a single value has nothing to scale by, it is shifted to 0."""
     if scaling == "none":
         return NumericInput(column, 0.0, 1.0)
     if scaling == "standard":
@@ -106,7 +107,7 @@ class TabularNet(nn.Module):
         )
         sizes = [len(spec.numeric) + sum(c.width for c in spec.categorical), *spec.hidden_sizes]
         layers: list[nn.Module] = []
-        for wide, narrow in zip(sizes[:-1], sizes[1:], strict=True):
+        for wide, narrow in itertools.pairwise(sizes):
             layers += [nn.Linear(wide, narrow), nn.ReLU()] + ([nn.Dropout(spec.dropout)] if spec.dropout else [])
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], spec.outputs))
 
@@ -138,7 +139,7 @@ def loss_sum(net: TabularNet, outputs: Tensor, labels: Tensor) -> Tensor:
 def describe_weights(net: nn.Module) -> str:
     """Return every layer's learned weights and biases as text: name, shape, values."""
     with np.printoptions(threshold=10_000, linewidth=120, precision=6, suppress=True):
-        parts = [
-            f"{name} {tuple(tensor.shape)}\n{tensor.detach().cpu().numpy()}\n" for name, tensor in net.named_parameters()
-        ]
-    return "\n".join(parts)
+        return "\n".join(
+            f"{name} {tuple(weights.shape)}\n{weights.detach().cpu().numpy()}\n"
+            for name, weights in net.named_parameters()
+        )

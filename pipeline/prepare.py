@@ -6,7 +6,10 @@ Everything here is lazy: it builds one plan, and the pass that writes the Parque
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, TypeGuard
+import keyword
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pyspark.errors import AnalysisException, ParseException
@@ -18,6 +21,7 @@ from pipeline.config import Config
 from pipeline.errors import nearest
 from pipeline.ingest import Records, column, sentence
 from pipeline.manifest import NumericStats
+from pipeline.session import progress
 
 SPLIT = "split"
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
@@ -25,7 +29,17 @@ _RESERVED = (SPLIT, "code", "copies")
 _MAX_VOCABULARY = 1_000_000  # codes travel through float32, which is exact to 2^24
 
 
-def typed_rows(spark: SparkSession, config: Config, records: Records) -> DataFrame:
+@dataclass(frozen=True)
+class TypedRows:
+    """The result of features.sql in the types that the network needs."""
+
+    frame: DataFrame
+    """Feature columns in their order, the label, `split`."""
+    integer_label: bool
+    """Whether features.sql produced the label as an integer or a boolean."""
+
+
+def typed_rows(spark: SparkSession, config: Config, records: Records) -> TypedRows:
     """Return features.sql's result as the network will see it, one row per good record, with its side of the split.
 
     Numeric columns are FLOAT (NULL where they are not a finite one), categorical ones and class labels STRING.
@@ -52,65 +66,62 @@ def typed_rows(spark: SparkSession, config: Config, records: Records) -> DataFra
     row_hash = F.xxhash64(F.lit(config.split.seed), *used)
     is_validation = F.pmod(row_hash, F.lit(1_000_000)) < F.lit(round(config.split.validation_fraction * 1_000_000))
     side = F.when(is_validation, F.lit("validation")).otherwise(F.lit("train"))
-    return typed.select("*", F.when(~any_null(typed.columns), side).alias(SPLIT))
+    is_complete = F.coalesce(*[F.when(value.isNull(), F.lit(False)) for value in used], F.lit(True))
+    return TypedRows(
+        frame=typed.select("*", F.when(is_complete, side).alias(SPLIT)),
+        integer_label=_is_whole(result.schema[config.label.column].dataType),
+    )
 
 
-def any_null(names: list[str]) -> Column:
-    """Return whether any of the named columns is NULL."""
-    return F.greatest(*[column(name).isNull() for name in names]) if len(names) > 1 else column(names[0]).isNull()
+def vocabularies(spark: SparkSession, config: Config, typed: TypedRows) -> dict[str, list[str]]:
+    """Return the values of each categorical feature, and of a class label, in the order of their codes.
 
+    Values that the configuration lists are taken from there; the others take one pass over the source: of features
+    in the training rows, of the label in all.
 
-def known_vocabularies(config: Config) -> dict[str, list[str]]:
-    """Return the vocabularies of the categorical features that list their values."""
-    return {f.column: _sorted_values(list(set(f.values))) for f in config.features.categorical if f.values is not None}
-
-
-def unknown_vocabularies(config: Config) -> list[str]:
-    """Return the columns whose values have to be found in the data."""
-    columns = [f.column for f in config.features.categorical if f.values is None]
-    if config.label.task == "classification" and config.label.classes is None:
-        columns.append(config.label.column)
-    return columns
-
-
-def find_vocabularies(config: Config, typed: DataFrame, columns: list[str]) -> dict[str, list[str]]:
-    """Return the sorted distinct values of each column: of features in the training rows, of the label in all.
-
-    One pass over the source. Raises UserError when a column has too many values to be a category.
+    Raises:
+        UserError: a column has no value, or too many to be a category.
     """
-    usable = typed.where(F.col(SPLIT).isNotNull())
-    is_seen = {name: F.lit(name == config.label.column) | (F.col(SPLIT) == "train") for name in columns}
-    sets = [F.collect_set(F.when(is_seen[name], column(name))).alias(name) for name in columns]
-    found = usable.agg(*sets).first()
-    assert found is not None
-    for name in columns:
+    found = {f.column: _sorted_values(set(f.values)) for f in config.features.categorical if f.values is not None}
+    wanted = [f.column for f in config.features.categorical if f.values is None]
+    label = config.label.column
+    if config.label.classes is not None:
+        # an integer label counts from 0, whatever its classes are called
+        codes = range(len(config.label.classes))
+        found[label] = [str(code) for code in codes] if typed.integer_label else config.label.classes
+    elif config.label.task == "classification":
+        wanted.append(label)
+    if wanted:
+        with progress(spark, f"finding the values of {', '.join(wanted)}"):
+            found |= _find_values(typed.frame, wanted, everywhere=label)
+    for name in wanted:
+        key = "label.column" if name == label else "features.categorical"
+        if not found[name]:
+            raise config.mistake(key, f"'{name}' has no value in any usable row")
         if len(found[name]) > _MAX_VOCABULARY:
             problem = f"'{name}' has {len(found[name]):,} different values, more than {_MAX_VOCABULARY:,}; is it an id?"
-            raise config.mistake("label.column" if name == config.label.column else "features.categorical", problem)
-    return {name: _sorted_values(found[name]) for name in columns}
+            raise config.mistake(key, problem)
+    return found
 
 
-def label_codes(config: Config, typed: DataFrame, found: dict[str, list[str]], is_integer: bool) -> list[str]:
-    """Return the label's values in the order of their codes, as text: 0, 1, 2, … of an integer label with names."""
-    if config.label.classes is None:
-        return found[config.label.column]
-    return [str(code) for code in range(len(config.label.classes))] if is_integer else list(config.label.classes)
+def _find_values(typed: DataFrame, names: list[str], everywhere: str) -> dict[str, list[str]]:
+    def seen(name: str) -> Column:
+        return F.col(SPLIT).isNotNull() if name == everywhere else F.col(SPLIT) == "train"
+
+    sets = typed.agg(*[F.collect_set(F.when(seen(name), column(name))).alias(name) for name in names]).first()
+    assert sets is not None
+    return {name: _sorted_values(sets[name]) for name in names}
 
 
-def is_integer_label(spark: SparkSession, config: Config, records: Records) -> bool:
-    """Return whether features.sql produces the label as an integer or a boolean."""
-    return _is_whole(spark.sql(config.features_sql).schema[config.label.column].dataType)
-
-
-def encode(spark: SparkSession, typed: DataFrame, vocabularies: dict[str, list[str]]) -> DataFrame:
+def encode(spark: SparkSession, typed: DataFrame, values: dict[str, list[str]]) -> DataFrame:
     """Replace the text of each given column by its position in its vocabulary; unknown values get the length of it."""
     encoded = typed
-    for name, values in vocabularies.items():
+    for name, vocabulary in values.items():
         # one JSON literal, not one literal per value: a vocabulary may hold 100,000 of them
-        literal = F.from_json(F.lit(json.dumps(values)), "array<string>")
+        literal = F.from_json(F.lit(json.dumps(vocabulary)), "array<string>")
         codes = spark.range(1).select(F.posexplode(literal).alias("code", name))
         others = [column(other) for other in encoded.columns if other != name]
-        code = F.coalesce(F.col("code"), F.lit(len(values))).cast("bigint").alias(name)
+        code = F.coalesce(F.col("code"), F.lit(len(vocabulary))).cast("bigint").alias(name)
         encoded = encoded.join(F.broadcast(codes), name, "left").select(*others, code)
     return encoded.select(*[column(name) for name in typed.columns])
 
@@ -151,11 +162,11 @@ def _class_text(config: Config, result: DataFrame) -> Column:
     return value.cast("string").alias(config.label.column)
 
 
-def _is_whole(kind: DataType) -> TypeGuard[IntegralType | BooleanType]:
+def _is_whole(kind: DataType) -> bool:
     return isinstance(kind, IntegralType | BooleanType)
 
 
-def _sorted_values(values: list[str]) -> list[str]:
+def _sorted_values(values: Iterable[str]) -> list[str]:
     """Sort as numbers when all are whole numbers (2 before 10), else as text."""
     try:
         return sorted(values, key=int)
@@ -165,25 +176,23 @@ def _sorted_values(values: list[str]) -> list[str]:
 
 def _check_columns(config: Config, result: DataFrame) -> None:
     """Raise UserError unless features.sql produced every column that the configuration names, in a usable type."""
-    Kind = Literal["numeric", "categorical", "label"]
-    used: list[tuple[str, str, Kind]] = [
-        *((f"features.numeric.{i}.column", f.column, "numeric") for i, f in enumerate(config.features.numeric)),
-        *((f"features.categorical.{i}.column", f.column, "categorical") for i, f in enumerate(config.features.categorical)),
+    numeric, categorical, sql = config.features.numeric, config.features.categorical, config.features.sql
+    used = [
+        *((f"features.numeric.{i}.column", f.column, "numeric") for i, f in enumerate(numeric)),
+        *((f"features.categorical.{i}.column", f.column, "categorical") for i, f in enumerate(categorical)),
         ("label.column", config.label.column, "label"),
     ]
     for key, name, kind in used:
         if result.columns.count(name) != 1:
             times = "does not produce" if name not in result.columns else "produces more than once"
-            raise config.mistake(key, f"{config.features.sql} {times} a column '{name}'{nearest(name, set(result.columns))}")
-        if not name.isidentifier() or name.startswith("_") or name in _RESERVED:
-            raise config.mistake(key, f"'{name}' cannot name a column here: give it a plain alias in {config.features.sql}")
+            raise config.mistake(key, f"{sql} {times} a column '{name}'{nearest(name, set(result.columns))}")
+        if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_") or name in _RESERVED:
+            raise config.mistake(key, f"'{name}' cannot name a column here: give it a plain alias in {sql}")
         found = result.schema[name].dataType
-        is_number = isinstance(found, NumericType | BooleanType)
+        shown = found.simpleString().upper()
         wants_number = kind == "numeric" or (kind == "label" and config.label.task == "regression")
-        if wants_number and not is_number:
-            problem = f"'{name}' is a {found.simpleString().upper()}, not a number: CAST it in {config.features.sql}"
-            raise config.mistake(key, problem)
+        if wants_number and not isinstance(found, NumericType | BooleanType):
+            raise config.mistake(key, f"'{name}' is a {shown}, not a number: CAST it in {sql}")
         if kind == "label" and not wants_number and not (_is_whole(found) or isinstance(found, StringType)):
-            problem = f"'{name}' is a {found.simpleString().upper()}; a class label is an integer or a string"
-            raise config.mistake(key, f"{problem}: CAST it in {config.features.sql}, or set label.task: regression")
-
+            problem = f"'{name}' is a {shown}; a class label is an integer or a string"
+            raise config.mistake(key, f"{problem}: CAST it in {sql}, or set label.task: regression")

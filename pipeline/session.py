@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 from pyspark.sql import SparkSession
 
-
 from pipeline.config import Config
 from pipeline.console import log
 
@@ -45,20 +44,33 @@ def _has_master() -> bool:
 def slots(spark: SparkSession) -> int:
     """Return how many ranks `run.num_proc: auto` means: executors of a cluster, N on `local[N]`."""
     context = spark.sparkContext
-    if context.master.startswith("local-cluster"):
-        return int(re.findall(r"\d+", context.master)[0])
-    if context.master.startswith("local"):
-        return context.defaultParallelism
+    if is_local(spark):
+        return int(context.defaultParallelism)
+    if str(context.master).startswith("local-cluster"):
+        return int(re.findall(r"\d+", str(context.master))[0])
     # every entry but the driver's own
-    return max(1, len(context._jsc.sc().statusTracker().getExecutorInfos()) - 1)  # type: ignore[attr-defined]
+    return max(1, len(context._jsc.sc().statusTracker().getExecutorInfos()) - 1)
 
 
 def cores_per_rank(spark: SparkSession, num_proc: int) -> int:
     """Return the cores that one rank may use: its share of `local[N]`, or its executor's cores."""
     context = spark.sparkContext
-    if context.master.startswith("local") and not context.master.startswith("local-cluster"):
+    if is_local(spark):
         return max(1, context.defaultParallelism // num_proc)
-    return max(1, int(context.getConf().get("spark.executor.cores", "1")))
+    return max(1, int(context.getConf().get("spark.executor.cores", "1") or 1))
+
+
+def check_slots(spark: SparkSession, config: Config, num_proc: int) -> None:
+    """Raise UserError when a local master can never run ``num_proc`` ranks at once."""
+    context = spark.sparkContext
+    if is_local(spark) and num_proc > context.defaultParallelism:
+        problem = f"{num_proc} ranks cannot run at once on the {context.defaultParallelism} slots of {context.master}"
+        raise config.mistake("run.num_proc", f"{problem}; start Spark with --master 'local[{num_proc}]'")
+
+
+def is_local(spark: SparkSession) -> bool:
+    """Return whether everything runs in the driver's own process (`local[N]`)."""
+    return re.match(r"local(\[|$)", str(spark.sparkContext.master)) is not None
 
 
 @contextmanager
@@ -81,12 +93,3 @@ def progress(spark: SparkSession, what: str, every_s: float = 10) -> Iterator[No
     finally:
         done.set()
         thread.join()
-
-
-def check_slots(spark: SparkSession, config: Config, num_proc: int) -> None:
-    """Raise UserError when a local master can never run ``num_proc`` ranks at once."""
-    context = spark.sparkContext
-    is_local = context.master.startswith("local") and not context.master.startswith("local-cluster")
-    if is_local and num_proc > context.defaultParallelism:
-        problem = f"{num_proc} ranks cannot run at once on {context.master}, which has {context.defaultParallelism} slots"
-        raise config.mistake("run.num_proc", f"{problem}; start Spark with --master 'local[{num_proc}]'")

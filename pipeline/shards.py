@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,9 @@ _ROW_GROUP_MIN_ROWS = 1_000
 
 # A split is dealt out again when the fullest rank has this much more than the average one.
 _MAX_IMBALANCE = 1.05
+
+
+_PARTS = "parts"  # below the data set's folder: what the one pass over the source wrote, by split
 
 
 @dataclass(frozen=True)
@@ -74,70 +76,47 @@ def _prepare(
 ) -> Manifest:
     records = ingest.read_records(spark, config)
     typed = prepare.typed_rows(spark, config, records)
-
-    # Vocabularies: listed ones are free, the others take a pass of their own.
-    vocabularies = prepare.known_vocabularies(config)
-    unknown = prepare.unknown_vocabularies(config)
-    if unknown:
-        with progress(spark, f"finding the values of {', '.join(unknown)}"):
-            vocabularies |= prepare.find_vocabularies(config, typed, unknown)
-    classes: list[str] = []
-    if config.label.task == "classification":
-        is_integer = prepare.is_integer_label(spark, config, records)
-        codes = prepare.label_codes(config, typed, vocabularies, is_integer)
-        classes = list(config.label.classes or codes)
-        vocabularies[config.label.column] = codes
-    for f in config.features.categorical:
-        if not vocabularies[f.column]:
-            raise config.mistake("features.categorical", f"column '{f.column}' has no value in any training row")
+    values = prepare.vocabularies(spark, config, typed)
+    classes = config.label.classes or values.get(config.label.column, [])
+    measured = [*(f.column for f in config.features.numeric)]
+    measured += [config.label.column] if config.label.task == "regression" else []
 
     # The pass: CSV to Parquet, counting and measuring on the way.
-    rows = prepare.encode(spark, typed, vocabularies)
-    numeric = [f.column for f in config.features.numeric]
-    numeric += [config.label.column] if config.label.task == "regression" else []
     seen = Observation()
-    counted = rows.observe(
+    rows = prepare.encode(spark, typed.frame, values).observe(
         seen,
-        *_row_counts(typed),
-        *_class_counts(config.label.column, classes),
-        *prepare.numeric_statistics(numeric),
+        *_row_counts(typed.frame),
+        *_class_counts(config.label.column, len(classes)),
+        *prepare.numeric_statistics(measured),
     )
-    columns: dict[str, Any] = dict(counted.drop(SPLIT).dtypes)
-    parts = folder / "parts"
+    columns: dict[str, Any] = dict(rows.drop(SPLIT).dtypes)
     group_rows = max(_ROW_GROUP_MIN_ROWS, _ROW_GROUP_BYTES // sum(8 if t == "bigint" else 4 for t in columns.values()))
     with progress(spark, f"preparing {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {folder}"):
-        kept = _oversampled(counted.where(F.col(SPLIT).isNotNull()), config.oversample)
+        kept = _oversampled(rows.where(F.col(SPLIT).isNotNull()), config.oversample)
         writer = kept.write.mode("overwrite").option("maxRecordsPerFile", group_rows).partitionBy(SPLIT)
-        writer.parquet(f"file://{parts}")
+        writer.parquet(f"file://{folder / _PARTS}")
 
-    observed = seen.get
+    observed = seen.get | records.seen.get
     counts = Rows(
-        read=records.seen.get["read"],
-        quarantined=records.seen.get["bad"],
-        dropped=observed["dropped"],
-        train=observed["train"],
-        validation=observed["validation"],
+        quarantined=observed["bad"], **{name: observed[name] for name in Rows.model_fields if name in observed}
     )
+    dropped_by_column = {name: observed[f"null{i}"] for i, name in enumerate(columns) if observed[f"null{i}"]}
     _set_bad_records_aside(spark, config, counts, folder)
     _check_counts(config, counts, observed, classes)
-    dropped_by_column = {name: observed[f"null{i}"] for i, name in enumerate(typed.columns[:-1]) if observed[f"null{i}"]}
-    by_column = "".join(f", {n} without {name}" for name, n in dropped_by_column.items())
-    log.info(
-        "read %d rows: %d quarantined, %d dropped%s, %d to train on (times %d), %d to validate on",
-        counts.read, counts.quarantined, counts.dropped, by_column, counts.train, config.oversample, counts.validation,
-    )  # fmt: skip
+    _tell(counts, dropped_by_column, config.oversample)
 
-    statistics = prepare.read_statistics(numeric, observed)
+    statistics = prepare.read_statistics(measured, observed)
+    copies: dict[SplitName, int] = {"train": config.oversample, "validation": 1}
     splits: dict[SplitName, SplitData] = {}
-    for split, expected in (("train", counts.train * config.oversample), ("validation", counts.validation)):
-        splits[split] = SplitData(  # type: ignore[index]
+    for split, times in copies.items():
+        expected = observed[split] * times
+        splits[split] = SplitData(
             rows=expected,
-            class_counts=[
-                observed[f"{split}{code}"] * (config.oversample if split == "train" else 1)
-                for code in range(len(classes))
-            ],
+            class_counts=[observed[f"{split}{code}"] * times for code in range(len(classes))],
             row_groups=_balanced(spark, folder, split, expected, num_proc, group_rows),
         )
+    if not any((folder / _PARTS).glob("*/")):
+        shutil.rmtree(folder / _PARTS)
     return Manifest(
         format_version=manifest.FORMAT_VERSION,
         source=source,
@@ -150,7 +129,7 @@ def _prepare(
         dropped_by_column=dropped_by_column,
         oversample=config.oversample,
         numeric={f.column: statistics[f.column] for f in config.features.numeric},
-        vocabularies={f.column: vocabularies[f.column] for f in config.features.categorical},
+        vocabularies={f.column: values[f.column] for f in config.features.categorical},
         label=LabelData(
             column=config.label.column,
             task=config.label.task,
@@ -158,6 +137,20 @@ def _prepare(
             stats=statistics.get(config.label.column),
         ),
         splits=splits,
+    )
+
+
+def _tell(counts: Rows, dropped_by_column: dict[str, int], oversample: int) -> None:
+    missing = ", ".join(f"{rows} lack {name}" for name, rows in dropped_by_column.items())
+    log.info(
+        "read %d rows: %d quarantined, %d dropped%s, %d to train on%s, %d to validate on",
+        counts.read,
+        counts.quarantined,
+        counts.dropped,
+        f" ({missing})" if missing else "",
+        counts.train,
+        f" (each {oversample} times)" if oversample > 1 else "",
+        counts.validation,
     )
 
 
@@ -186,11 +179,11 @@ def _row_counts(typed: DataFrame) -> list[Column]:
     ]
 
 
-def _class_counts(label: str, classes: Sequence[str]) -> list[Column]:
+def _class_counts(label: str, classes: int) -> list[Column]:
     return [
         F.count_if((F.col(SPLIT) == split) & (ingest.column(label) == code)).alias(f"{split}{code}")
         for split in manifest.SPLITS
-        for code in range(len(classes))
+        for code in range(classes)
     ]
 
 
@@ -253,7 +246,7 @@ def _balanced(
     Spark writes as many files as it has read partitions, so large sources come out even by themselves. Small or
     lopsided ones are rewritten by one task, in the order of the rows' hash, as files of equal length.
     """
-    written = f"parts/{SPLIT}={split}"
+    written = f"{_PARTS}/{SPLIT}={split}"
     groups = _row_groups(folder, written)
     if sum(group.rows for group in groups) != rows:
         raise RuntimeError(f"{folder / written} holds {sum(g.rows for g in groups)} rows, but {rows} were written")
@@ -286,9 +279,7 @@ def _row_groups(folder: Path, below: str) -> list[RowGroup]:
     def read(file: Path) -> list[RowGroup]:
         footer = pyarrow.parquet.ParquetFile(file).metadata
         path = str(file.relative_to(folder))
-        return [
-            RowGroup(path=path, index=i, rows=footer.row_group(i).num_rows) for i in range(footer.num_row_groups)
-        ]
+        return [RowGroup(path=path, index=i, rows=footer.row_group(i).num_rows) for i in range(footer.num_row_groups)]
 
     with ThreadPoolExecutor(16) as pool:
         return [group for groups in pool.map(read, files) for group in groups if group.rows]

@@ -1,29 +1,44 @@
-"""MLflow: the run, its parameters, metrics, figures and data set. The driver opens and ends the run, rank 0 fills it."""
+"""MLflow: the run, its parameters, metrics, figures and data set. The driver opens and ends it, rank 0 fills it."""
 
 from __future__ import annotations
 
+import importlib
+import json
+import math
 import os
+import queue
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# before mlflow is imported: no run of a user's job reports to anyone but the user's own store
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-from mlflow import MlflowClient
-from mlflow.entities import Metric
-from mlflow.exceptions import MlflowException
-
 from pipeline.config import Config
 from pipeline.console import log
 
+# Read when mlflow is imported: a user's job reports to nobody but the user's own store, and warns but does not chat.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from mlflow import MlflowClient
 
     from pipeline.manifest import Manifest
+
+
+def _client(uri: str) -> MlflowClient:
+    """Return a client of the store. MLflow takes seconds to import, so not every rank does it at its start."""
+    import mlflow
+
+    return mlflow.MlflowClient(uri)
+
+
+def preload() -> None:
+    """Import MLflow in the background, while Spark starts and prepares the data."""
+    threading.Thread(target=importlib.import_module, args=("mlflow",), daemon=True).start()
 
 
 def tracking_uri(config: Config) -> str:
@@ -34,7 +49,7 @@ def tracking_uri(config: Config) -> str:
 def start_run(config: Config, uri: str) -> str:
     """Create the run (and its experiment, if need be); return its id."""
     config.work_dir.mkdir(parents=True, exist_ok=True)
-    client = MlflowClient(uri)
+    client = _client(uri)
     name = config.tracking.experiment or config.folder.name
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
@@ -56,7 +71,7 @@ def start_run(config: Config, uri: str) -> str:
 def open_run(config: Config, uri: str) -> Iterator[str]:
     """Start a run for the block and end it: FINISHED, FAILED if the block raises, KILLED if it is interrupted."""
     run_id = start_run(config, uri)
-    client = MlflowClient(uri)
+    client = _client(uri)
     try:
         yield run_id
     except KeyboardInterrupt:
@@ -70,11 +85,9 @@ def open_run(config: Config, uri: str) -> Iterator[str]:
 
 def log_setup(uri: str, run_id: str, config: Config, data: Manifest, versions: dict[str, str], num_proc: int) -> None:
     """Log what is known before training: parameters, configuration, features.sql, the data set, versions."""
-    from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.data.sources import LocalArtifactDatasetSource
-    from mlflow.entities import DatasetInput, InputTag, Param, RunTag
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
-    client = MlflowClient(uri)
+    client = _client(uri)
     params = {"num_proc": num_proc, **_flat(config.model_dump(by_alias=True)), **data.rows.model_dump()}
     client.log_batch(
         run_id,
@@ -84,16 +97,19 @@ def log_setup(uri: str, run_id: str, config: Config, data: Manifest, versions: d
     client.log_text(run_id, config.to_yaml(), "config/pipeline.yaml")
     client.log_text(run_id, config.features_sql, "config/features.sql")
     client.log_text(run_id, data.model_dump_json(indent=1), "data/manifest.json")
-    dataset = MetaDataset(
-        LocalArtifactDatasetSource(data.source.paths[0]), name=config.folder.name, digest=data.fingerprint
+    dataset = Dataset(
+        name=config.folder.name,
+        digest=data.fingerprint,
+        source_type="local" if "://" not in data.source.paths[0] else data.source.paths[0].partition("://")[0],
+        source=json.dumps({"uri": data.source.paths, "fingerprint": data.source.fingerprint}),
+        profile=json.dumps({"num_rows": data.rows.read, "num_files": data.source.files, "bytes": data.source.bytes}),
     )
-    tags = [InputTag("mlflow.data.context", "training"), InputTag("source_fingerprint", data.source.fingerprint)]
-    client.log_inputs(run_id, [DatasetInput(dataset._to_mlflow_entity(), tags)])
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
 def log_outcome(uri: str, run_id: str, metrics: dict[str, float], tags: dict[str, str]) -> None:
     """Log the kept weights' metrics, each under `best_…`, and tags."""
-    client = MlflowClient(uri)
+    client = _client(uri)
     for name, value in metrics.items():
         client.log_metric(run_id, f"best_{name}", value)
     for name, text in tags.items():
@@ -102,39 +118,49 @@ def log_outcome(uri: str, run_id: str, metrics: dict[str, float], tags: dict[str
 
 def log_figure(uri: str, run_id: str, figure: Figure, path: str) -> None:
     """Log ``figure`` as a PNG at ``path`` of the run's artifacts."""
-    MlflowClient(uri).log_figure(run_id, figure, path)
+    _client(uri).log_figure(run_id, figure, path)
 
 
 def log_files(uri: str, run_id: str, files: Sequence[Path], folder: str) -> None:
     """Log each file below ``folder`` of the run's artifacts."""
-    client = MlflowClient(uri)
+    client = _client(uri)
     for file in files:
         client.log_artifact(run_id, str(file), folder)
 
 
 class MetricWriter:
-    """Rank 0's way to the store while training runs: MLflow's own background thread does the writing."""
+    """Rank 0's way to the store while training runs: a thread of its own writes, training never waits for it."""
 
     def __init__(self, uri: str, run_id: str) -> None:
-        self._client = MlflowClient(uri)
+        self._uri = uri
         self._run_id = run_id
-        self._pending: list[Any] = []
+        self._records: queue.SimpleQueue[tuple[int, int, dict[str, float]] | None] = queue.SimpleQueue()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
     def write(self, record: dict[str, float], epoch: int) -> None:
         """Hand over one epoch's metrics; returns at once. NaN and infinite ones are left out."""
-        now = int(time.time() * 1000)
-        metrics = [
-            Metric(name, value, now, epoch)
-            for name, value in record.items()
-            if name not in ("epoch", "train_rows", "validation_rows") and abs(value) < float("inf")
-        ]
-        self._pending.append(self._client.log_batch(self._run_id, metrics, synchronous=False))
+        self._records.put((int(time.time() * 1000), epoch, record))
 
-    def flush(self) -> None:
+    def close(self) -> None:
         """Wait until everything handed over is in the store. Raises what the store raised."""
-        for operation in self._pending:
-            operation.wait()
-        self._pending.clear()
+        self._records.put(None)
+        self._thread.join()
+        if self._error:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            client = _client(self._uri)
+            from mlflow.entities import Metric
+
+            while (item := self._records.get()) is not None:
+                when, epoch, record = item
+                metrics = [Metric(name, v, when, epoch) for name, v in record.items() if math.isfinite(v)]
+                client.log_batch(self._run_id, metrics)
+        except Exception as error:
+            self._error = error
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -154,6 +180,3 @@ def _git_commit(folder: Path) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return asked.stdout.strip() if asked.returncode == 0 else None
-
-
-__all__ = ["MetricWriter", "MlflowException", "log_files", "log_figure", "log_outcome", "log_setup", "open_run"]

@@ -21,40 +21,16 @@ from horovod.common.exceptions import HorovodInternalError
 from torch import Tensor
 
 from pipeline.checkpoint import save_weights
-from pipeline.config import Config, Training
-from pipeline.evaluation import HISTOGRAM_BINS, classification_metrics, regression_metrics
+from pipeline.config import Training
+from pipeline.evaluation import HISTOGRAM_BINS, Counts, classification_metrics, regression_metrics
 from pipeline.loader import Shard, check_rows, epoch_order, read_shard, steps_and_rows
 from pipeline.manifest import Manifest, SplitName
 from pipeline.model import NetSpec, TabularNet, describe_weights, loss_sum, net_spec
+from pipeline.task import RankReport, Task
 from pipeline.tracking import MetricWriter, log_files
 
 _EVALUATION_BATCH = 4096
 _LIFE_SIGN_S = 10
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the driver hands to every rank."""
-
-    config: Config
-    data: Manifest
-    folder: Path
-    """Of the prepared data set."""
-    tracking_uri: str
-    run_id: str
-    threads: int
-    """Cores of this rank's share of its machine."""
-
-
-@dataclass
-class RankReport:
-    """What a rank hands back: the result of rank 0, or the traceback of a rank that failed."""
-
-    rank: int
-    result: dict[str, Any] | None = None
-    error: str | None = None
-    stopped_by_peer: bool = False
-    """This rank was well, but another one had ended."""
 
 
 @dataclass
@@ -63,7 +39,7 @@ class _Sums:
 
     loss: float = 0.0
     rows: int = 0
-    detail: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    detail: Counts = field(default_factory=lambda: np.zeros(0))
     """Confusion matrix, or the sums of `regression_metrics` followed by the histogram of actual × predicted."""
 
 
@@ -171,7 +147,7 @@ def _train_epoch(
         optimizer.zero_grad()
         outputs = net(features)
         loss = loss_sum(net, outputs, labels)
-        (loss / rows).backward()
+        (loss / rows).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         sums.add(loss.detach(), outputs.detach(), labels)
         if time.monotonic() - last_word > _LIFE_SIGN_S:
@@ -230,7 +206,7 @@ class _Tally:
 
 def _epoch_record(
     data: Manifest, folder: Path, epoch: int, trained: _Sums, validated: _Sums, spec: NetSpec
-) -> tuple[dict[str, float], np.ndarray]:
+) -> tuple[dict[str, float], Counts]:
     """Add the ranks' sums up, prove that no row is missing, and return the metrics and the validation's detail."""
     sums: dict[SplitName, _Sums] = {"train": trained, "validation": validated}
     mine = np.concatenate([np.append(s.detail, [s.loss, s.rows]) for s in sums.values()])
@@ -259,7 +235,7 @@ def _keep(
     (folder / "weights.txt").write_text(describe_weights(net), encoding="utf-8")
     (folder / "network.json").write_text(json.dumps(asdict(net.spec), indent=1), encoding="utf-8")
     detail = best.pop("detail")
-    metric_writer.flush()
+    metric_writer.close()
     log_files(task.tracking_uri, task.run_id, sorted(folder.iterdir()), "weights")
     return {
         "weights_sha256": sha256,
@@ -275,9 +251,7 @@ def _lr_factor(settings: Training, num_proc: int) -> float:
     return {"none": 1.0, "linear": float(num_proc), "sqrt": math.sqrt(num_proc)}[settings.lr_scaling]
 
 
-def _train_epoch_lr(
-    settings: Training, epoch: int, num_proc: int, peak: float, steps: int
-) -> Callable[[int], float]:
+def _train_epoch_lr(settings: Training, epoch: int, num_proc: int, peak: float, steps: int) -> Callable[[int], float]:
     """Return the learning rate of each step of this epoch: a linear rise to ``peak`` over the warm-up, then flat."""
     start = settings.learning_rate if num_proc > 1 else 0.0
     warmup_steps = settings.warmup_epochs * steps
@@ -290,10 +264,12 @@ def _train_epoch_lr(
 
 
 def _optimizer(settings: Training, net: TabularNet, learning_rate: float) -> torch.optim.Optimizer:
-    options = {"lr": learning_rate, "weight_decay": settings.weight_decay}
+    parameters, decay = net.parameters(), settings.weight_decay
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(net.parameters(), momentum=0.9, **options)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer](net.parameters(), **options)
+        return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9, weight_decay=decay)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=decay)
+    return torch.optim.Adam(parameters, lr=learning_rate, weight_decay=decay)
 
 
 def _epoch_line(record: dict[str, float], epochs: int) -> str:
