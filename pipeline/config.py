@@ -333,7 +333,8 @@ def _explain(error: ValidationError) -> str:
     elif first["type"] == "value_error":
         said = f"{key + ': ' if key else ''}{first['ctx']['error']}"
     else:
-        said = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
+        got = "" if ", not " in first["msg"] else f", not {first['input']!r}"
+        said = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}{got}"
     others = len({m["loc"] for m in mistakes}) - 1
     return said + (f" (and {others} more mistake{'s' if others > 1 else ''})" if others > 0 else "")
 

@@ -26,10 +26,14 @@ _DEFAULT_OPTIONS: dict[str, Any] = {"header": True, "escape": '"', "enforceSchem
 
 @dataclass(frozen=True)
 class Records:
-    """Every record of the source, each with the reason why it does not fit (NULL when it does)."""
+    """Every record of the source, good and bad."""
 
     frame: DataFrame
-    """The declared columns, then `_corrupt_record` (the raw record if it does not fit) and `_source_file`."""
+    """The declared columns, then `_corrupt_record` and `_source_file`.
+
+    `_corrupt_record` is NULL for a record that fits, else the raw record; one that fits but for a NUL character in
+    its text is written anew from its fields, because Spark keeps the raw text of unparsable records only.
+    """
     seen: Observation
     """`read` and `bad` record counts; available after the first action on something made from `frame`."""
 
@@ -67,7 +71,7 @@ def list_source(spark: SparkSession, config: Config) -> SourceData:
     except AnalysisException as error:
         raise config.mistake("source.path", sentence(error)) from None
     if not found:
-        raise config.mistake("source.path", f"no file in {', '.join(config.source_paths)}")
+        raise config.mistake("source.path", f"every file in {', '.join(config.source_paths)} is empty")
     digest = hashlib.sha256(repr(found).encode()).hexdigest()
     return SourceData(
         paths=config.source_paths, files=len(found), bytes=sum(length for _, length, _ in found), fingerprint=digest
@@ -124,7 +128,7 @@ def _reason(schema: StructType, config: Config) -> Column:
     # positional names, since those of the schema may clash with the extra field
     as_strings = ", ".join(f"c{i} STRING" for i in range(len(schema) + 1))
     text = F.from_csv(F.col(_CORRUPT), as_strings, options)
-    typed = F.from_csv(F.col(_CORRUPT), schema.simpleString()[len("struct<") : -1], options)
+    typed = F.from_csv(F.col(_CORRUPT), config.source.schema_, options)
     wrong_type = [
         F.when(
             text[f"c{i}"].isNotNull() & typed[f.name].isNull(),

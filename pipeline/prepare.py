@@ -97,7 +97,8 @@ def vocabularies(spark: SparkSession, config: Config, typed: TypedRows) -> dict[
     for name in wanted:
         key = "label.column" if name == label else "features.categorical"
         if not found[name]:
-            raise config.mistake(key, f"'{name}' has no value in any usable row")
+            problem = f"'{name}' has no value in any usable row: all were quarantined, or lack a column that is used"
+            raise config.mistake(key, problem)
         if len(found[name]) > _MAX_VOCABULARY:
             problem = f"'{name}' has {len(found[name]):,} different values, more than {_MAX_VOCABULARY:,}; is it an id?"
             raise config.mistake(key, problem)
@@ -114,15 +115,15 @@ def _find_values(typed: DataFrame, names: list[str], everywhere: str) -> dict[st
 
 
 def encode(spark: SparkSession, typed: DataFrame, values: dict[str, list[str]]) -> DataFrame:
-    """Replace the text of each given column by its position in its vocabulary; unknown values get the length of it."""
+    """Replace the text of each given column by its position in its vocabulary; unknown values get its length."""
     encoded = typed
     for name, vocabulary in values.items():
         # one JSON literal, not one literal per value: a vocabulary may hold 100,000 of them
         literal = F.from_json(F.lit(json.dumps(vocabulary)), "array<string>")
         codes = spark.range(1).select(F.posexplode(literal).alias("code", name))
         others = [column(other) for other in encoded.columns if other != name]
-        code = F.coalesce(F.col("code"), F.lit(len(vocabulary))).cast("bigint").alias(name)
-        encoded = encoded.join(F.broadcast(codes), name, "left").select(*others, code)
+        code = F.when(column(name).isNotNull(), F.coalesce(F.col("code"), F.lit(len(vocabulary)))).cast("bigint")
+        encoded = encoded.join(F.broadcast(codes), name, "left").select(*others, code.alias(name))
     return encoded.select(*[column(name) for name in typed.columns])
 
 

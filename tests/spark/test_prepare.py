@@ -1,0 +1,162 @@
+"""features.sql, the split, the encodings and the statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyspark.sql import functions as F
+
+from conftest import PENGUINS, csv_rows, read_split
+from pipeline import ingest, prepare
+from pipeline.config import Config, load_config
+from pipeline.errors import UserError
+from pipeline.shards import prepare_data
+
+UseCase = Callable[..., Config]
+
+
+@pytest.fixture(scope="module")
+def penguins_three_times(spark):
+    """Every penguin three times, and the plain records to partition at will."""
+    config = load_config(PENGUINS)
+    records = ingest.read_records(spark, config)
+    frame = records.frame.unionByName(records.frame).unionByName(records.frame).cache()
+    return config, frame
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(partitions=st.integers(1, 9), seed=st.integers(-(2**31), 2**31 - 1), fraction=st.floats(0.05, 0.95))
+def test_the_split_never_separates_identical_rows(spark, penguins_three_times, partitions, seed, fraction) -> None:
+    config, frame = penguins_three_times
+    split = config.split.model_copy(update={"seed": seed, "validation_fraction": fraction})
+    config = config.model_copy(update={"split": split})
+    records = ingest.Records(frame=frame.repartition(partitions), seen=None)  # type: ignore[arg-type]
+    typed = prepare.typed_rows(spark, config, records).frame.where("split IS NOT NULL")
+    values = [name for name in typed.columns if name != prepare.SPLIT]
+    by_row = typed.groupBy(*values).agg(F.countDistinct("split").alias("sides"), F.count("*").alias("copies"))
+    found = by_row.agg(F.max("sides"), F.min("copies"), F.sum("copies")).first()
+    assert tuple(found) == (1, 3, 3 * 342)
+    share = typed.where("split = 'validation'").count() / (3 * 342)
+    assert share == pytest.approx(fraction, abs=0.12)  # about 4 deviations of a binomial over 342 rows
+
+
+def test_the_split_depends_on_the_seed_and_not_on_the_partitioning(spark, penguins_three_times) -> None:
+    config, frame = penguins_three_times
+
+    def validation_rows(partitions: int, seed: int) -> list[tuple]:
+        split = config.split.model_copy(update={"seed": seed})
+        records = ingest.Records(frame=frame.repartition(partitions), seen=None)  # type: ignore[arg-type]
+        typed = prepare.typed_rows(spark, config.model_copy(update={"split": split}), records).frame
+        return sorted(tuple(row) for row in typed.where("split = 'validation'").collect())
+
+    assert validation_rows(1, seed=0) == validation_rows(7, seed=0) != validation_rows(1, seed=1)
+
+
+def test_features_sql_does_what_the_lab_s_cell_does(spark, tmp_path) -> None:
+    config = load_config(PENGUINS, [f"run.work_dir={tmp_path}", "oversample=1"])
+    prepared = prepare_data(spark, config, 2)
+    assert prepared.manifest.vocabularies == {"Island": ["Biscoe", "Dream", "Torgersen"]}
+    assert prepared.manifest.label.classes == ["Adelie", "Gentoo", "Chinstrap"]
+    rows = read_split(spark, prepared, "train").unionByName(read_split(spark, prepared, "validation"))
+    assert dict(rows.dtypes) == prepared.manifest.columns
+    # the first penguin of the file: Torgersen,39.1,18.7,181,3750,0
+    found = rows.where("abs(CulmenLength - 39.1) < 0.01 AND abs(CulmenDepth - 18.7) < 0.01").first()
+    values = [found[name] for name in ("CulmenLength", "CulmenDepth", "FlipperScaled", "MassScaled")]
+    assert values == pytest.approx([39.1, 18.7, 18.1, 37.5])
+    assert (found["Island"], found["Species"]) == (2, 0)
+
+
+def test_statistics_are_those_of_the_training_rows(spark, use_case: UseCase) -> None:
+    prepared = prepare_data(spark, use_case(csv_rows(300), oversample=3), 2)
+    train = read_split(spark, prepared, "train").select("a").toPandas()["a"]
+    assert len(train) == prepared.manifest.rows.train * 3 == prepared.manifest.splits["train"].rows
+    stats = prepared.manifest.numeric["a"]
+    assert [stats.mean, stats.std, stats.min, stats.max] == pytest.approx(
+        [train.mean(), np.std(train), train.min(), train.max()], rel=1e-6
+    )
+    assert prepared.manifest.splits["train"].class_counts == [
+        3 * n for n in prepare_data(spark, use_case(csv_rows(300)), 2).manifest.splits["train"].class_counts
+    ]
+
+
+def test_vocabularies_hold_training_values_and_unknown_ones_get_the_next_code(spark, use_case: UseCase) -> None:
+    listed = {"numeric": ["a"], "categorical": [{"column": "k", "values": ["y", "x"]}]}
+    prepared = prepare_data(spark, use_case(csv_rows(90), features=listed), 1)
+    assert prepared.manifest.vocabularies == {"k": ["x", "y"]}
+    rows = read_split(spark, prepared, "train").toPandas()
+    expected = [{0: 0, 1: 1, 2: 2}[int(a - 0.5) % 3] for a in rows["a"]]  # the third value, z, is not listed
+    assert rows["k"].tolist() == expected
+
+
+def test_labels_may_be_strings_booleans_or_any_integers(spark, use_case: UseCase) -> None:
+    for expression, classes in (
+        ("CASE WHEN y = 0 THEN 'no' ELSE 'yes' END", ["no", "yes"]),
+        ("y = 1", ["0", "1"]),
+        ("y * 12 - 2", ["-2", "10"]),
+    ):
+        config = use_case(csv_rows(60), sql=f"SELECT a, k, {expression} AS y FROM raw")
+        assert prepare_data(spark, config, 1).manifest.label.classes == classes
+
+
+def test_regression_labels_have_statistics_instead_of_classes(spark, use_case: UseCase) -> None:
+    config = use_case(csv_rows(60), sql="SELECT a * 2 AS y, a, k FROM raw", label={"column": "y", "task": "regression"})
+    manifest = prepare_data(spark, config, 2).manifest
+    assert manifest.label.classes == []
+    assert manifest.label.stats is not None
+    assert manifest.label.stats.mean == pytest.approx(2 * manifest.numeric["a"].mean, rel=1e-6)
+    assert manifest.columns["y"] == "float"
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        (
+            "SELECT a, kk AS k, y FROM raw",
+            "features.sql: A column or function parameter with name `kk` cannot be",
+        ),
+        ("SELEC a FROM raw", "Syntax error at or near 'SELEC'"),
+        ("SELECT a AS aa, k, y FROM raw", "features.sql does not produce a column 'a'; did you mean 'aa'?"),
+        ("SELECT a, a AS a, k, y FROM raw", "features.sql produces more than once a column 'a'"),
+        ("SELECT CAST(a AS STRING) AS a, k, y FROM raw", "'a' is a STRING, not a number: CAST it in features.sql"),
+        ("SELECT a, k, a AS y FROM raw", "'y' is a DOUBLE; a class label is an integer or a string"),
+        ("SELECT max(a) AS a, k, y FROM raw GROUP BY k, y", "it must make one row of each"),
+        ("SELECT a, k, 1 AS y FROM raw", "'y' has one value only, 1"),
+        ("SELECT a, k, CAST(NULL AS INT) AS y FROM raw", "has no value in any usable row"),
+    ],
+)
+def test_a_mistake_in_the_sql_is_told(spark, use_case: UseCase, sql: str, said: str) -> None:
+    with pytest.raises(UserError) as raised:
+        prepare_data(spark, use_case(csv_rows(60), sql=sql), 1)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (["a", "b", "c"], "label.classes: lists 3 classes, but no row has c as its 'y'"),
+        (["p", "q"], "label.classes: lists 2 classes, but 20 of 60 rows have another 'y' than p, q"),
+    ],
+)
+def test_a_class_count_that_does_not_match_the_data_is_told(spark, use_case: UseCase, classes, said: str) -> None:
+    modulo = 2 if len(classes) == 3 else 3
+    config = use_case(
+        csv_rows(60),
+        sql=f"SELECT a, k, CAST(a AS INT) % {modulo} AS y FROM raw",
+        label={"column": "y", "classes": classes},
+    )
+    with pytest.raises(UserError) as raised:
+        prepare_data(spark, config, 1)
+    assert said in str(raised.value)
+
+
+def test_a_split_that_leaves_a_side_empty_is_told(spark, use_case: UseCase) -> None:
+    config = use_case(
+        "a,k,y\n1,x,0\n1,x,0\n", features={"numeric": ["a"], "categorical": []}, label={"classes": ["n", "y"]}
+    )
+    with pytest.raises(UserError, match=r"split\.validation_fraction: left no \w+ row of 2 usable rows"):
+        prepare_data(spark, config, 1)

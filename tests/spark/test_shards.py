@@ -1,0 +1,87 @@
+"""Parquet row groups that ranks can share evenly, a manifest that accounts for them, and reuse."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+from collections.abc import Callable
+
+import pyarrow.parquet as pq
+import pytest
+
+from conftest import csv_rows
+from pipeline import shards
+from pipeline.config import Config
+from pipeline.manifest import FILE_NAME, SPLITS
+
+UseCase = Callable[..., Config]
+
+
+@pytest.mark.parametrize("num_proc", [1, 2, 3, 7])
+def test_every_rank_gets_a_row_group_and_an_equal_share(spark, use_case: UseCase, num_proc: int) -> None:
+    prepared = shards.prepare_data(spark, use_case(csv_rows(400)), num_proc)
+    for split in SPLITS:
+        data = prepared.manifest.splits[split]
+        assert len(data.row_groups) >= num_proc
+        shares = data.shard_rows(num_proc)
+        assert sum(shares) == data.rows
+        assert max(shares) - min(shares) <= num_proc
+        for group in data.row_groups:
+            footer = pq.ParquetFile(prepared.folder / group.path).metadata
+            assert footer.row_group(group.index).num_rows == group.rows
+
+
+def test_row_groups_are_bounded_however_the_source_is_cut(spark, use_case: UseCase, monkeypatch) -> None:
+    # .gz cannot be split: one task reads it all. Small row groups here, so that 20,000 rows are "large".
+    monkeypatch.setattr(shards, "_ROW_GROUP_BYTES", 0)
+    config = use_case(None, source={"path": "data.csv.gz", "schema": "a DOUBLE, k STRING, y INT"})
+    (config.folder / "data.csv.gz").write_bytes(gzip.compress(csv_rows(20_000).encode()))
+    train = shards.prepare_data(spark, config, 2).manifest.splits["train"]
+    assert max(group.rows for group in train.row_groups) == shards._ROW_GROUP_MIN_ROWS
+    shares = train.shard_rows(2)
+    assert max(shares) <= 1.06 * min(shares)
+
+
+def test_an_unchanged_source_and_configuration_reuse_the_data_and_say_so(spark, use_case: UseCase, caplog) -> None:
+    caplog.set_level(logging.INFO, "pipeline")
+    first = shards.prepare_data(spark, use_case(csv_rows(60)), 2)
+    assert not first.reused
+    assert "reusing" not in caplog.text
+    again = shards.prepare_data(spark, use_case(csv_rows(60), training={"epochs": 3}, model={"hidden_sizes": [5]}), 2)
+    # rewriting the same CSV changes its time, so the source is not the same
+    assert not again.reused
+    again = shards.prepare_data(spark, use_case(None, training={"epochs": 4}), 2)
+    assert again.reused
+    assert "reusing the data prepared earlier" in caplog.text
+    for change in (
+        {"oversample": 2},
+        {"split": {"seed": 1}},
+        {"sql": "SELECT a + 1 AS a, k, y FROM raw"},
+        {"source": {"path": "data.csv", "schema": "a DOUBLE, k STRING, y INT", "options": {"sep": ","}}},
+    ):
+        assert not shards.prepare_data(spark, use_case(None, **change), 2).reused, change
+    assert not shards.prepare_data(spark, use_case(None), 1).reused
+
+
+def test_the_same_rows_give_the_same_shards(spark, use_case: UseCase) -> None:
+    def content() -> list:
+        prepared = shards.prepare_data(spark, use_case(csv_rows(200)), 2)
+        return [
+            pq.ParquetFile(prepared.folder / group.path).read_row_group(group.index).to_pydict()
+            for split in SPLITS
+            for group in prepared.manifest.splits[split].row_groups
+        ]
+
+    assert content() == content()
+
+
+def test_an_interrupted_preparation_is_done_again(spark, use_case: UseCase) -> None:
+    config = use_case(csv_rows(60))
+    first = shards.prepare_data(spark, config, 2)
+    (first.folder / FILE_NAME).unlink()
+    (first.folder / "train" / "leftover.parquet").write_bytes(b"half a file")
+    again = shards.prepare_data(spark, config, 2)
+    assert not again.reused
+    assert again.folder == first.folder
+    assert not (again.folder / "train" / "leftover.parquet").exists()
+    assert again.manifest.rows == first.manifest.rows

@@ -1,0 +1,112 @@
+"""Every mistake in a configuration is one sentence with the file, the key and the nearest valid name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from conftest import PENGUINS, ROOT
+from pipeline.config import load_config, reference
+from pipeline.errors import UserError
+
+
+def test_penguins_are_the_lab_s_settings() -> None:
+    config = load_config(PENGUINS)
+    assert (config.training.epochs, config.training.batch_size, config.training.learning_rate) == (100, 20, 0.001)
+    assert config.model.hidden_sizes == [10, 10]
+    assert (config.split.validation_fraction, config.oversample) == (0.3, 4)
+    assert config.source_paths == [str(PENGUINS.parent / "penguins.csv")]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("training.epoch=5", "unknown key 'training.epoch'; did you mean 'epochs'?"),
+        ("trainin.epochs=5", "unknown key 'trainin'; did you mean 'training'?"),
+        ("features.numeric.0.scalin=none", "unknown key 'features.numeric.0.scalin'; did you mean 'scaling'?"),
+        ("training.epochs=many", "training.epochs: input should be a valid integer"),
+        ("training.epochs=0", "training.epochs: input should be greater than or equal to 1"),
+        ("training.learning_rate=.nan", "training.learning_rate: input should be a finite number"),
+        ("training.optimizer=adm", "training.optimizer: 'adm' is not one of adam, adamw, sgd; did you mean 'adam'?"),
+        ("features.numeric.0.scaling=standrd", "did you mean 'standard'?"),
+        ("run.num_proc=some", "run.num_proc: must be a whole number of at least 1, or auto, not 'some'"),
+        ("run.num_proc=0", "run.num_proc: must be a whole number of at least 1, or auto, not 0"),
+        ("source.bad_records=skip", "source.bad_records: 'skip' is not one of quarantine, fail"),
+        ("label.column=Island", "label.column 'Island' is also listed in features"),
+        ("label.task=regression", "label: classes is for task: classification"),
+        ("features.categorical.0.dim=3", "features.categorical.0: dim is for encoding: embedding"),
+        ("features.numeric.1=CulmenLength", "features lists column 'CulmenLength' twice"),
+        ("features={}", "features lists no column"),
+        ("label=null", "label: input should be a valid"),
+    ],
+)
+def test_a_mistake_names_file_key_and_nearest(override: str, said: str) -> None:
+    with pytest.raises(UserError) as raised:
+        load_config(PENGUINS, [override])
+    message = str(raised.value)
+    assert message.startswith(f"{PENGUINS}: ")
+    assert said in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "override", ["training", "training.epochs.deep=1", "features.numeric.9.scaling=none", "a=[unclosed", "=3"]
+)
+def test_a_malformed_override_is_quoted(override: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"--set {override}: ")):
+        load_config(PENGUINS, [override])
+
+
+def test_overrides_reach_nested_keys_lists_and_missing_sections() -> None:
+    overrides = [
+        "training.epochs=5",
+        "features.numeric.0.scaling=minmax",
+        "tracking.run_name=x",
+        "label.classes=[a, b]",
+    ]
+    config = load_config(PENGUINS, overrides)
+    assert config.training.epochs == 5
+    assert config.features.numeric[0].scaling == "minmax"
+    assert config.tracking.run_name == "x"
+    assert config.label.classes == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ("a: [1", "is not valid YAML"),
+        ("just words", "must hold a mapping with the keys source, features, label"),
+        ("", "must hold a mapping"),
+        ("source: {path: x.csv, schema: a INT}", "features: is missing (and 1 more mistake)"),
+        ("source: {path: [], schema: a INT}\nfeatures: {numeric: [a]}\nlabel: {column: y}", "source.path: list should"),
+    ],
+)
+def test_an_unreadable_file_is_told(tmp_path: Path, text: str | None, said: str) -> None:
+    file = tmp_path / "p.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UserError, match=re.escape(said)):
+        load_config(file)
+
+
+def test_missing_features_sql_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("source: {path: x.csv, schema: a INT}\nfeatures: {numeric: [a], sql: f.sql}\nlabel: {column: y}")
+    with pytest.raises(UserError, match=r"features\.sql: cannot read .*f\.sql: No such file"):
+        _ = load_config(file).features_sql
+
+
+def test_resolved_yaml_loads_to_the_same_settings(tmp_path: Path) -> None:
+    config = load_config(PENGUINS, ["training.epochs=7"])
+    copy = tmp_path / "pipeline.yaml"
+    copy.write_text(config.to_yaml())
+    assert load_config(copy).model_dump() == config.model_dump()
+
+
+def test_readme_documents_every_setting() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert [row for row in reference() if row not in readme] == []
+    assert all(not row.endswith("| None |") for row in reference())

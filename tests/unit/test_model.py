@@ -1,0 +1,69 @@
+"""The network scales and encodes its own inputs."""
+
+from __future__ import annotations
+
+import torch
+
+from pipeline.checkpoint import load_weights, save_weights
+from pipeline.model import CategoricalInput, NetSpec, NumericInput, TabularNet, describe_weights, loss_sum
+
+
+def spec(categorical: tuple[CategoricalInput, ...] = (), outputs: int = 3, **more: object) -> NetSpec:
+    values = {"label_mean": 0.0, "label_std": 1.0, "hidden_sizes": (10, 10), "dropout": 0.0, **more}
+    numeric = (NumericInput("a", shift=10.0, scale=0.5), NumericInput("b", shift=0.0, scale=1.0))
+    return NetSpec(numeric=numeric, categorical=categorical, outputs=outputs, **values)  # type: ignore[arg-type]
+
+
+def test_scaling_is_part_of_the_network() -> None:
+    net = TabularNet(spec(hidden_sizes=()))
+    with torch.no_grad():
+        net.layers[0].weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]))
+        net.layers[0].bias.zero_()
+    assert net(torch.tensor([[14.0, 7.0]])).tolist() == [[2.0, 7.0, 0.0]]
+
+
+def test_layer_shapes_are_the_lab_s() -> None:
+    island = CategoricalInput("island", "index", values=3, width=1)
+    net = TabularNet(NetSpec((NumericInput("a", 0, 1),) * 4, (island,), (10, 10), 0.0, 3, 0.0, 1.0))
+    assert [tuple(p.shape) for name, p in net.named_parameters() if "weight" in name] == [(10, 5), (10, 10), (3, 10)]
+    text = describe_weights(net)
+    assert "layers.0.weight (10, 5)" in text
+    assert "..." not in text
+
+
+def test_encodings_of_known_and_unknown_values() -> None:
+    one_hot = CategoricalInput("k", "onehot", values=3, width=3)
+    vector = CategoricalInput("v", "embedding", values=3, width=2)
+    net = TabularNet(spec((one_hot, vector)))
+    codes = torch.tensor([[0.0, 0.0], [2.0, 2.0], [3.0, 3.0]])  # the last is a value that training never saw
+    assert net._encoded(one_hot, codes[:, 0]).tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
+    assert net._encoded(vector, codes[:, 1]).shape == (3, 2)
+    assert net(torch.cat([torch.zeros(3, 2), codes], dim=1)).shape == (3, 3)
+
+
+def test_regression_answers_in_the_label_s_unit_and_learns_in_deviations() -> None:
+    net = TabularNet(spec(outputs=1, label_mean=4000.0, label_std=800.0, hidden_sizes=()))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+    out = net(torch.zeros(2, 2))
+    assert out.tolist() == [[4000.0], [4000.0]]
+    assert loss_sum(net, out, torch.tensor([4800.0, 3200.0])).item() == 2.0
+
+
+def test_no_rows_give_a_zero_loss_and_zero_gradients() -> None:
+    for outputs, labels in ((3, torch.empty(0, dtype=torch.int64)), (1, torch.empty(0))):
+        net = TabularNet(spec(outputs=outputs))
+        loss = loss_sum(net, net(torch.empty(0, 2)), labels)
+        loss.backward()
+        assert loss.item() == 0
+        assert all(p.grad is not None and not p.grad.any() for p in net.parameters())
+
+
+def test_weights_survive_the_disk_and_have_one_digest(tmp_path) -> None:
+    net = TabularNet(spec())
+    first = save_weights(net.state_dict(), tmp_path / "a.safetensors")
+    assert save_weights(net.state_dict(), tmp_path / "b.safetensors") == first
+    for name, tensor in load_weights(tmp_path / "a.safetensors").items():
+        assert torch.equal(tensor, net.state_dict()[name])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]

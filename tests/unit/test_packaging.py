@@ -1,0 +1,51 @@
+"""The wheel holds what a cluster needs; jobs are short; worker rooms import no Spark."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from conftest import ROOT
+
+
+def test_the_wheel_holds_the_whole_package(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", tmp_path, ROOT],
+        check=True,
+        timeout=100,
+    )
+    (wheel,) = tmp_path.glob("pipeline-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        metadata = archive.read(next(n for n in names if n.endswith("METADATA"))).decode()
+    modules = {str(p.relative_to(ROOT)) for p in (ROOT / "pipeline").rglob("*.py")}
+    assert modules == {n for n in names if n.endswith(".py")}
+    for package in ("pyspark", "torch", "horovod[spark]", "petastorm", "mlflow"):
+        assert re.search(rf"^Requires-Dist: {re.escape(package)}[<>=]", metadata, re.MULTILINE), package
+    assert "Requires-Python: <3.12,>=3.11" in metadata
+
+
+def test_the_lock_names_versions_and_no_addresses() -> None:
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9a-z.]+", line) for line in lines)
+
+
+def test_worker_rooms_import_no_spark_and_no_mlflow() -> None:
+    code = "import sys, pipeline.worker; sys.exit(str([m for m in ('pyspark', 'mlflow') if m in sys.modules] or ''))"
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert ran.stderr.strip() == ""
+
+
+def test_the_driver_imports_no_torch() -> None:
+    code = "import sys, pipeline.job; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=100)
+
+
+def test_jobs_only_parse_call_and_print() -> None:
+    for job in (ROOT / "jobs").glob("*.py"):
+        assert len(job.read_text().splitlines()) <= 40, job
