@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import RankError, UserError
@@ -23,11 +25,29 @@ def show_logs() -> None:
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
 
 
+def _restore_stderr() -> None:
+    """Put stderr back where the caller of spark-submit has it.
+
+    spark-submit starts the driver's Python with stderr merged into stdout (`redirectErrorStream` in Spark's
+    PythonRunner). Its own JVM, our parent, still has the real one.
+    """
+    parent = Path(f"/proc/{os.getppid()}")
+    try:
+        if "PYSPARK_GATEWAY_PORT" not in os.environ or (parent / "comm").read_text().strip() != "java":
+            return
+        real = os.open(parent / "fd" / "2", os.O_WRONLY | os.O_APPEND)
+    except OSError:
+        return  # not Linux, or not ours to open: logs stay on stdout, before the summary
+    os.dup2(real, sys.stderr.fileno())
+    os.close(real)
+
+
 def run_job(job: Callable[[], dict[str, Any]]) -> int:
     """Run ``job``, print what it returns as one JSON line, and return the process's exit code.
 
     0: done. 2: the user's config or data is wrong, told in one sentence. 1: anything else, with a traceback.
     """
+    _restore_stderr()
     show_logs()
     try:
         summary = job()

@@ -22,6 +22,8 @@ from pipeline.console import log
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
+_RECORDS_PER_BATCH = 50  # MLflow takes 1,000 metrics at once
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
@@ -155,9 +157,19 @@ class MetricWriter:
             client = _client(self._uri)
             from mlflow.entities import Metric
 
-            while (item := self._records.get()) is not None:
-                when, epoch, record = item
-                metrics = [Metric(name, v, when, epoch) for name, v in record.items() if math.isfinite(v)]
+            is_open = True
+            while is_open:
+                # whatever has come in since the last time goes out together: one transaction, not one an epoch
+                items = [self._records.get()]
+                while not self._records.empty() and len(items) < _RECORDS_PER_BATCH:
+                    items.append(self._records.get())
+                is_open = None not in items
+                metrics = [
+                    Metric(name, value, when, epoch)
+                    for when, epoch, record in filter(None, items)
+                    for name, value in record.items()
+                    if math.isfinite(value)
+                ]
                 client.log_batch(self._run_id, metrics)
         except Exception as error:
             self._error = error

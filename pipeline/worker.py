@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import sys
 import time
 import traceback
@@ -48,7 +47,7 @@ def run_rank(task: Task) -> RankReport:
     hvd.init()
     report = RankReport(rank=hvd.rank())
     try:
-        report.result = _train(task)
+        report.result = train(task)
     except HorovodInternalError:
         report.stopped_by_peer = True
         report.error = traceback.format_exc()
@@ -59,7 +58,8 @@ def run_rank(task: Task) -> RankReport:
     return report
 
 
-def _train(task: Task) -> dict[str, Any] | None:
+def train(task: Task) -> dict[str, Any] | None:
+    """Train as one of the ranks that `hvd.init` has joined; return the result on rank 0, None on the others."""
     config, data, settings = task.config, task.data, task.config.training
     rank, num_proc = hvd.rank(), hvd.size()
     torch.set_num_threads(task.threads)
@@ -288,4 +288,4 @@ def _speaker(rank: int) -> Callable[[str], None]:
     def say(line: str) -> None:
         print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)
 
-    return say if rank == 0 and not os.environ.get("PIPELINE_QUIET") else lambda line: None
+    return say if rank == 0 else lambda line: None

@@ -41,7 +41,7 @@ def test_bad_records_go_to_quarantine_with_file_record_and_reason(spark, use_cas
     assert rows.train + rows.validation == 60
     found = quarantined(prepared.folder)
     assert {bad["record"]: bad["reason"] for bad in found} == BAD
-    assert {bad["file"] for bad in found} == {(config.folder / "data.csv").as_uri()}
+    assert {bad["file"] for bad in found} == {f"file:{config.folder / 'data.csv'}"}
 
 
 def test_a_bad_value_in_a_column_that_no_feature_uses_is_bad_too(spark, use_case: UseCase) -> None:

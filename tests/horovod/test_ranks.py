@@ -1,0 +1,108 @@
+"""Ranks on data sets of awkward sizes, and what a sick rank does to the others."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import horovod.spark
+import pyarrow.parquet as pq
+import pytest
+from mlflow import MlflowClient
+
+from datasets import write_dataset
+from pipeline import launch, tracking
+from pipeline.config import load_config
+from pipeline.errors import RankError
+from pipeline.task import Task
+
+TRAIN_ROWS = [1, 7, 19, 20, 21, 101]
+EPOCHS = 3
+
+
+@pytest.fixture
+def make_task(tmp_path: Path):
+    (tmp_path / "features.sql").write_text("SELECT a, k, y FROM raw")
+    (tmp_path / "pipeline.yaml").write_text(
+        f"""
+        source: {{path: none.csv, schema: "a DOUBLE, k STRING, y INT"}}
+        features: {{numeric: [a], categorical: [{{column: k, encoding: embedding, dim: 2}}]}}
+        label: {{column: y, classes: [even, odd]}}
+        model: {{hidden_sizes: [4], dropout: 0.1}}
+        training: {{epochs: {EPOCHS}, batch_size: 10, warmup_epochs: 1}}
+        run: {{work_dir: {tmp_path / "work"}}}
+        """
+    )
+    config = load_config(tmp_path / "pipeline.yaml")
+    uri = tracking.tracking_uri(config)
+
+    def make(train_rows: int, num_proc: int = 2) -> Task:
+        folder = tmp_path / f"data{train_rows}"
+        data = write_dataset(folder, train_rows, 11, num_proc)
+        run_id = tracking.start_run(config, uri)
+        return Task(config=config, data=data, folder=folder, tracking_uri=uri, run_id=run_id, threads=1)
+
+    return make
+
+
+def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark, make_task) -> None:
+    tasks = [make_task(rows) for rows in TRAIN_ROWS]
+
+    def ranks(tasks):
+        import horovod.torch as hvd
+
+        from pipeline.worker import train
+
+        hvd.init()
+        results = [train(task) for task in tasks]
+        hvd.shutdown()
+        return results
+
+    results, others = horovod.spark.run(
+        ranks, args=(tasks,), num_proc=2, use_gloo=True, verbose=0, stdout=sys.stderr, stderr=sys.stderr
+    )
+    assert others == [None] * len(tasks)
+    for rows, task, result in zip(TRAIN_ROWS, tasks, results, strict=True):
+        assert [record["train_rows"] for record in result["history"]] == [rows] * EPOCHS
+        assert [record["validation_rows"] for record in result["history"]] == [11] * EPOCHS
+        assert sum(result["detail"]) == 11
+        # warm-up: from the 1-rank rate towards that of two ranks within the first epoch, then flat
+        rates = [record["learning_rate"] for record in result["history"]]
+        assert rates == pytest.approx([0.002] * EPOCHS)
+        stored = MlflowClient(task.tracking_uri).get_metric_history(task.run_id, "train_loss")
+        assert [(m.step, m.value) for m in stored] == [(r["epoch"], r["train_loss"]) for r in result["history"]]
+
+
+def test_a_failing_rank_ends_all_with_its_own_traceback(spark, make_task) -> None:
+    task = make_task(101)
+    # a class that the network does not have, in the last row of rank 1's shard: the loss raises in mid-epoch
+    file = task.folder / task.data.splits["train"].row_groups[1].path
+    table = pq.read_table(file)
+    labels = table["y"].to_pylist()
+    pq.write_table(table.set_column(2, "y", [[*labels[:-1], 7]]), file)
+    with pytest.raises(RankError) as raised:
+        launch.run_ranks(spark, task, 2)
+    message = str(raised.value)
+    assert message.startswith("rank 1 of 2 failed:\nTraceback")
+    assert "IndexError: Target 7 is out of bounds" in message
+    assert message.count("Traceback") == 1
+
+
+def test_a_rank_that_dies_ends_the_others(spark, make_task, monkeypatch) -> None:
+    # a real death: the process is gone between two instructions, as when the kernel runs out of memory
+    task = make_task(101)
+
+    def dies(task):
+        import os
+        import signal
+
+        import horovod.torch as hvd
+
+        hvd.init()
+        if hvd.rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        hvd.barrier()
+
+    monkeypatch.setattr(launch, "_run_rank", dies)
+    with pytest.raises(RankError, match=r"training on 2 ranks failed before every rank could report"):
+        launch.run_ranks(spark, task, 2)

@@ -1,0 +1,238 @@
+"""The main job as its users run it: `spark-submit jobs/train.py` on the penguins, and the same through `job.train`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import subprocess
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from mlflow import MlflowClient
+
+from conftest import PENGUINS, ROOT, csv_rows
+from pipeline import job
+from pipeline.checkpoint import load_weights
+from pipeline.config import load_config
+from pipeline.manifest import Manifest
+
+SCHEMA = load_config(PENGUINS).source.schema_
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a spark-submit left."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads(self.stdout.splitlines()[-1])
+
+
+def submit(config: Path, *overrides: str) -> Ran:
+    """Run the job in processes of its own; check that none of them is left when it has ended."""
+    command = ["spark-submit", str(ROOT / "jobs" / "train.py"), "--config", str(config)]
+    for override in overrides:
+        command += ["--set", override]
+    begin = time.monotonic()
+    mark = uuid.uuid4().hex  # in the environment of every process that comes of this one
+    environment = {**os.environ, "SUBMITTED_BY_TEST": mark}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        stdout, stderr = process.communicate(timeout=240)
+        seconds = time.monotonic() - begin
+        for _ in range(50):
+            if not (left := _marked(mark)):
+                break
+            time.sleep(0.1)
+    finally:
+        for leftover in _marked(mark):
+            leftover.kill()
+    assert left == []
+    return Ran(process.returncode, stdout, stderr, seconds)
+
+
+def _marked(mark: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("SUBMITTED_BY_TEST") == mark:
+                found.append(process)
+    return found
+
+
+@pytest.fixture(scope="module")
+def penguins(tmp_path_factory) -> tuple[Ran, Path]:
+    """Run the job of `make train` once for all tests here."""
+    work_dir = tmp_path_factory.mktemp("penguins")
+    return submit(PENGUINS, f"run.work_dir={work_dir}"), work_dir
+
+
+def test_the_summary_is_the_last_line_and_the_only_one_on_stdout(penguins) -> None:
+    ran, _ = penguins
+    assert ran.code == 0, ran.stderr
+    assert len(ran.stdout.splitlines()) == 1
+    summary = ran.summary
+    assert summary["status"] == "ok"
+    rows = summary["rows"]
+    assert (rows["read"], rows["quarantined"], rows["dropped"]) == (344, 0, 2)
+    assert rows["train"] + rows["validation"] == 342
+    assert summary["num_proc"] == 2
+    assert summary["metrics"]["accuracy"] >= 0.95
+    assert summary["epochs"] == 100
+    assert summary["reused_data"] is False
+    assert set(summary["timing_s"]) == {"prepare", "launch", "train", "total"}
+
+
+def test_the_console_shows_a_line_an_epoch_and_no_noise(penguins) -> None:
+    ran, _ = penguins
+    epochs = re.findall(
+        r"^\d\d:\d\d:\d\d epoch +(\d+)/100  loss [\d.]+  validation loss [\d.]+  accuracy [\d.]+  "
+        r"validation accuracy [\d.]+  [\d,]+ rows/s$",
+        ran.stderr,
+        re.MULTILINE,
+    )
+    assert epochs == [str(epoch) for epoch in range(1, 101)]
+    for noise in ("INFO", "FutureWarning", "DeprecationWarning", "Traceback", "[0]<std"):
+        assert noise not in ran.stderr, noise
+    assert len(ran.stderr.splitlines()) < 130
+
+
+def test_the_store_holds_one_finished_run_with_everything(penguins) -> None:
+    ran, work_dir = penguins
+    client = MlflowClient(f"sqlite:///{work_dir / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("penguins")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.run_id == ran.summary["run_id"]
+    assert run.info.status == "FINISHED"
+    for metric in (
+        "train_loss",
+        "validation_loss",
+        "train_accuracy",
+        "validation_accuracy",
+        "learning_rate",
+        "rows_per_s",
+    ):
+        history = client.get_metric_history(run.info.run_id, metric)
+        assert [m.step for m in history] == list(range(1, 101)), metric
+        assert all(math.isfinite(m.value) for m in history)
+    assert run.data.metrics["best_accuracy"] == ran.summary["metrics"]["accuracy"]
+    assert run.data.params["training.batch_size"] == "20"
+    assert run.data.params["num_proc"] == "2"
+    assert {"version.pyspark", "version.torch", "version.horovod", "version.petastorm"} <= set(run.data.tags)
+    (dataset,) = run.inputs.dataset_inputs
+    assert dataset.dataset.digest == next((work_dir / "data").iterdir()).name
+
+
+def test_the_artifacts_are_there_and_readable(penguins) -> None:
+    ran, work_dir = penguins
+    client = MlflowClient(f"sqlite:///{work_dir / 'mlflow.db'}")
+
+    def artifact(path: str) -> Path:
+        return Path(client.download_artifacts(ran.summary["run_id"], path))
+
+    copy = artifact("config/pipeline.yaml")
+    assert load_config(copy).training.epochs == 100
+    assert artifact("config/features.sql").read_text() == (PENGUINS.parent / "features.sql").read_text()
+    for figure in ("figures/loss_curves.png", "figures/confusion_matrix.png"):
+        content = artifact(figure).read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) > 10_000
+    weights = load_weights(artifact("weights/weights.safetensors"))
+    shapes = [tuple(w.shape) for name, w in weights.items() if name.endswith("weight")]
+    assert sorted(shapes) == [(3, 10), (10, 5), (10, 10)]
+    text = artifact("weights/weights.txt").read_text()
+    assert all(f"{name} {tuple(w.shape)}" in text for name, w in weights.items() if name.startswith("layers"))
+
+
+def test_the_same_configuration_gives_the_same_bytes_and_reuses_the_data(spark, penguins, tmp_path, caplog) -> None:
+    ran, _ = penguins
+    # a fresh work directory, so prepared anew, and a Spark that has run other things before
+    again = job.train(str(PENGUINS), [f"run.work_dir={tmp_path}"])
+    assert again["weights_sha256"] == ran.summary["weights_sha256"]
+    assert again["metrics"] == ran.summary["metrics"]
+    caplog.set_level(logging.INFO, "pipeline")
+    shorter = job.train(str(PENGUINS), [f"run.work_dir={tmp_path}", "training.epochs=2", "training.seed=1"])
+    assert shorter["reused_data"] is True
+    assert "reusing the data prepared earlier" in caplog.text
+    assert shorter["epochs"] == 2
+    assert shorter["weights_sha256"] != again["weights_sha256"]
+
+
+def test_one_rank_reaches_the_accuracy_too_and_stops_early(spark, tmp_path) -> None:
+    overrides = [f"run.work_dir={tmp_path}", "run.num_proc=1", "training.early_stopping.patience=25"]
+    summary = job.train(str(PENGUINS), [*overrides, "training.epochs=120", "features.numeric.0.scaling=standard"])
+    assert summary["num_proc"] == 1
+    assert summary["metrics"]["accuracy"] >= 0.95
+    assert summary["epochs"] == min(120, summary["metrics"]["epoch"] + 25)
+
+
+def test_regression_learns_a_number_in_its_own_unit(spark, use_case) -> None:
+    config = use_case(
+        csv_rows(500),
+        sql="SELECT a, k, 1000 + 3 * a + CASE k WHEN 'x' THEN 100 ELSE 0 END AS y FROM raw",
+        label={"column": "y", "task": "regression"},
+        training={"epochs": 40, "learning_rate": 0.005, "optimizer": "adamw"},
+    )
+    summary = job.train(str(config.file))
+    assert summary["metrics"]["r2"] > 0.98
+    assert 0 < summary["metrics"]["rmse"] < 60
+    client = MlflowClient(f"sqlite:///{config.work_dir / 'mlflow.db'}")
+    figure = client.download_artifacts(summary["run_id"], "figures/predicted_vs_actual.png")
+    assert Path(figure).stat().st_size > 10_000
+
+
+def test_data_changed_behind_the_manifest_fail_the_job_and_the_run(penguins, tmp_path) -> None:
+    _, done = penguins
+    work_dir = tmp_path / "work"
+    shutil.copytree(done / "data", work_dir / "data")
+    (folder,) = (work_dir / "data").iterdir()
+    group = Manifest.read(folder).splits["train"].row_groups[1]  # type: ignore[union-attr]
+    table = pq.read_table(folder / group.path)
+    pq.write_table(table.slice(0, group.rows - 10), folder / group.path)
+
+    ran = submit(PENGUINS, f"run.work_dir={work_dir}")
+    assert ran.code == 1
+    assert ran.stdout == ""
+    told = f"rank 1 read {group.rows - 10} train rows, but the manifest says {group.rows}"
+    assert ran.stderr.count(told) == 1
+    assert ran.stderr.count("Traceback") == 1
+    assert ran.seconds < 120
+    client = MlflowClient(f"sqlite:///{work_dir / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("penguins").experiment_id])
+    assert run.info.status == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["training.epoch=3"], "unknown key 'training.epoch'; did you mean 'epochs'?"),
+        ([f"source.schema={SCHEMA}, More INT"], "has a header of 6 columns, but the schema declares 7"),
+        (["run.num_proc=3"], "3 ranks cannot run at once on the 2 slots of local[2]"),
+    ],
+)
+def test_a_user_s_mistake_is_one_sentence_and_exit_code_2(tmp_path, overrides: list[str], said: str) -> None:
+    ran = submit(PENGUINS, f"run.work_dir={tmp_path}", *overrides)
+    assert ran.code == 2
+    assert ran.stdout == ""
+    errors = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert said in errors[0]
+    assert str(PENGUINS) in errors[0]
+    assert "Traceback" not in ran.stderr
+    assert "Exception" not in ran.stderr
