@@ -81,7 +81,7 @@ def test_overrides_reach_nested_keys_lists_and_missing_sections() -> None:
         ("just words", "must hold a mapping with the keys source, features, label"),
         ("", "must hold a mapping"),
         ("source: {path: x.csv, schema: a INT}", "features: is missing (and 1 more mistake)"),
-        ("source: {path: [], schema: a INT}\nfeatures: {numeric: [a]}\nlabel: {column: y}", "source.path: list should"),
+        ("source: {path: [], schema: a INT}\nfeatures: {numeric: [a]}\nlabel: {column: y}", "source.path: value should have at least 1"),
     ],
 )
 def test_an_unreadable_file_is_told(tmp_path: Path, text: str | None, said: str) -> None:
