@@ -47,6 +47,24 @@ class Source(_Settings):
     bad_records: Literal["quarantine", "fail"] = "quarantine"
     """What to do with records that do not fit the schema: set them aside and go on, or stop (exit 2)."""
 
+    @model_validator(mode="after")
+    def _some_options_are_ours(self) -> Source:
+        taken = {"mode": "bad_records", "columnnameofcorruptrecord": "bad_records", "inferschema": "schema"}
+        for option in self.options:
+            if option.lower() in taken:
+                raise ValueError(f"options.{option} cannot be set: source.{taken[option.lower()]} decides that")
+        return self
+
+    @property
+    def reader_options(self) -> dict[str, str | bool | int | float]:
+        """Options for Spark's CSV reader, in lower case (Spark does not care), defaults included.
+
+        RFC 4180 doubles a quote inside quotes, where Spark's own default is a backslash; and Spark compares a file's
+        header with the schema only when it is not told to enforce the schema by position.
+        """
+        given = {option.lower(): value for option, value in self.options.items()}
+        return {"header": True, "escape": '"', "enforceschema": False, **given}
+
 
 class NumericFeature(_Settings):
     """A column of features.sql that the network takes as a number; the bare column name is short for it."""
@@ -147,7 +165,7 @@ class Training(_Settings):
     lr_scaling: Literal["none", "linear", "sqrt"] = "linear"
     """Multiply the learning rate by 1, by the number of ranks (Goyal et al. 2017), or by its square root."""
     warmup_epochs: float = Field(default=0, ge=0)
-    """Epochs over which the learning rate rises linearly, step by step, from its 1-rank value to its scaled one."""
+    """Epochs over which the learning rate rises linearly, step by step, from its 1-rank value (on one rank, from 0)."""
     weight_decay: float = Field(default=0.0, ge=0)
     """The optimizer's weight_decay."""
     early_stopping: EarlyStopping = EarlyStopping()

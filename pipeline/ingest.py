@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
@@ -18,10 +17,6 @@ from pipeline.manifest import SourceData
 
 _CORRUPT = "_corrupt_record"
 _FILE = "_source_file"
-
-# RFC 4180 doubles a quote inside quotes, Spark's own default is a backslash; and Spark checks a file's header
-# against the schema only when it is not told to enforce the schema by position.
-_DEFAULT_OPTIONS: dict[str, Any] = {"header": True, "escape": '"', "enforceSchema": False}
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,7 @@ def read_records(spark: SparkSession, config: Config) -> Records:
     """
     schema = source_schema(spark, config)
     with_corrupt = StructType([*schema.fields]).add(_CORRUPT, StringType())
-    options = {**_DEFAULT_OPTIONS, **config.source.options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": _CORRUPT}
+    options = {**config.source.reader_options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": _CORRUPT}
     try:
         frame = spark.read.schema(with_corrupt).options(**options).csv(config.source_paths)
     except (AnalysisException, ValueError) as error:
@@ -123,8 +118,8 @@ def quarantine(spark: SparkSession, config: Config, folder: str) -> int:
 
 def _reason(schema: StructType, config: Config) -> Column:
     """Say why a raw record does not fit: parse it again as strings and look at each field."""
-    options = {**_DEFAULT_OPTIONS, **config.source.options, "mode": "PERMISSIVE"}
-    options = {key: str(value) for key, value in options.items() if key not in ("header", "enforceSchema", "multiLine")}
+    of_files = ("header", "enforceschema", "multiline")
+    options = {key: str(value) for key, value in config.source.reader_options.items() if key not in of_files}
     # positional names, since those of the schema may clash with the extra field
     as_strings = ", ".join(f"c{i} STRING" for i in range(len(schema) + 1))
     text = F.from_csv(F.col(_CORRUPT), as_strings, options)

@@ -24,7 +24,7 @@ def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """
     watch = Stopwatch()
     config = load_config(config_file, overrides)
-    config.features_sql  # noqa: B018 - a missing file is told before Spark starts
+    _ = config.features_sql  # a missing file is told before Spark starts
     tracking.preload()
     spark = session.get_session(f"train {config.folder.name}")
     num_proc = session.slots(spark) if config.run.num_proc == "auto" else config.run.num_proc

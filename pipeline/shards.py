@@ -59,7 +59,10 @@ def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared
     if folder.exists():
         log.info("removing %s: it has no manifest, so its preparation was interrupted", folder)
         shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise config.mistake("run.work_dir", f"cannot write there: {error.strerror}: {folder}") from None
     try:
         made = _prepare(spark, config, num_proc, source, config_fingerprint, folder)
     except Exception as error:

@@ -73,7 +73,8 @@ def train(task: Task) -> dict[str, Any] | None:
 
     learning_rate = settings.learning_rate * _lr_factor(settings, num_proc)
     optimizer = _optimizer(settings, net, learning_rate)
-    hvd.broadcast_optimizer_state(optimizer, root_rank=0)
+    # A new optimizer has no state to broadcast. (hvd.broadcast_optimizer_state would make some by taking a step with
+    # zero gradients, which decays the weights once and halves Adam's first real step.)
     # Sum, not average: each rank divides by the rows of the global batch, so that every row weighs the same however
     # unequal the ranks' last batches are. One group: all gradients travel in one message, whose order of summation
     # cannot change from run to run.

@@ -32,8 +32,12 @@ if "JAVA_HOME" not in os.environ:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def folder_of(item: pytest.Item) -> str:
+        return item.path.relative_to(ROOT / "tests").parts[0]
+
+    items.sort(key=lambda item: ["unit", "spark", "horovod"].index(folder_of(item)))  # what is quick fails first
     for item in items:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        folder = folder_of(item)
         if folder in ("spark", "horovod"):
             item.add_marker(pytest.mark.spark)
         if folder == "horovod":

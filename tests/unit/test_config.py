@@ -33,6 +33,7 @@ def test_penguins_are_the_lab_s_settings() -> None:
         ("features.numeric.0.scaling=standrd", "did you mean 'standard'?"),
         ("run.num_proc=some", "run.num_proc: must be a whole number of at least 1, or auto, not 'some'"),
         ("run.num_proc=0", "run.num_proc: must be a whole number of at least 1, or auto, not 0"),
+        ("source.options.Mode=DROPMALFORMED", "source: options.Mode cannot be set: source.bad_records decides that"),
         ("source.bad_records=skip", "source.bad_records: 'skip' is not one of quarantine, fail"),
         ("label.column=Island", "label.column 'Island' is also listed in features"),
         ("label.task=regression", "label: classes is for task: classification"),
@@ -81,7 +82,10 @@ def test_overrides_reach_nested_keys_lists_and_missing_sections() -> None:
         ("just words", "must hold a mapping with the keys source, features, label"),
         ("", "must hold a mapping"),
         ("source: {path: x.csv, schema: a INT}", "features: is missing (and 1 more mistake)"),
-        ("source: {path: [], schema: a INT}\nfeatures: {numeric: [a]}\nlabel: {column: y}", "source.path: value should have at least 1"),
+        (
+            "source: {path: [], schema: a INT}\nfeatures: {numeric: [a]}\nlabel: {column: y}",
+            "source.path: value should have at least 1",
+        ),
     ],
 )
 def test_an_unreadable_file_is_told(tmp_path: Path, text: str | None, said: str) -> None:
