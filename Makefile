@@ -12,7 +12,7 @@ UV_PIN  := uv==0.13.9
 
 # uv does not read pip's settings; a folder of wheels named there is honoured here too.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
-# Where torch comes from: that folder if there is one, else the CPU build. TORCH_BACKEND=cu128 (say) for a GPU.
+# Where torch comes from: that folder if there is one, else the index of torch's CPU builds.
 TORCH_BACKEND ?= $(if $(UV_FIND_LINKS),,cpu)
 
 export PATH           := $(VENV)/bin:$(PATH)
@@ -49,11 +49,10 @@ ui: $(READY)  ## open the MLflow UI on the store that `make train` wrote
 	mlflow ui --backend-store-uri sqlite:///.work/mlflow.db
 
 lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
-	( echo '# Every version of the environment; `make lock` compiles this from pyproject.toml.'; \
-	  echo 'torch==2.13.0' | $(UV) pip compile -q pyproject.toml --extra local --extra dev --python-version 3.11 \
-	    --upgrade --no-header --no-annotate --no-emit-find-links --no-emit-index-url -c - | sed 's/^\(torch==[^+]*\)+.*/\1/' \
-	) > requirements.lock.new
-	mv requirements.lock.new requirements.lock
+	echo 'torch==2.13.0' | $(UV) pip compile -q pyproject.toml --extra local --extra dev --python-version 3.11 \
+	  --upgrade --no-header --no-annotate --no-emit-find-links --no-emit-index-url -c - -o .venv/requirements.new
+	{ echo '# Every version of the environment; `make lock` compiles this from pyproject.toml.'; \
+	  sed 's/^\(torch==[^+]*\)+.*/\1/' .venv/requirements.new; } > requirements.lock
 
 clean:  ## delete .work (prepared data, MLflow store, weights) and caches; .venv stays
 	rm -rf .work build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse

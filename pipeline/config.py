@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.errors import UserError, nearest
 
@@ -25,6 +34,14 @@ class _Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, coerce_numbers_to_str=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and any(kind in (int, float) for kind in _members(annotation)):
+            raise ValueError(f"must be a number, not {str(value).lower()}")
+        return value
 
 
 def _as_list(value: Any) -> Any:
@@ -129,7 +146,7 @@ class Split(_Settings):
 
     validation_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Share of the rows held out; identical rows always fall on the same side."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """Another seed, another split."""
 
 
@@ -169,8 +186,8 @@ class Training(_Settings):
     weight_decay: float = Field(default=0.0, ge=0)
     """The optimizer's weight_decay."""
     early_stopping: EarlyStopping = EarlyStopping()
-    """See below."""
-    seed: int = 0
+    """When to stop before the last epoch."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """Seeds the first weights, the order of the rows and dropout."""
 
 
@@ -225,10 +242,11 @@ class Config(_Settings):
         names = self.feature_columns
         if not names:
             raise ValueError("features lists no column: name at least one under features.numeric or .categorical")
+        lower = [name.lower() for name in names]  # Spark does not tell `a` from `A`
         for name in names:
-            if names.count(name) > 1:
+            if lower.count(name.lower()) > 1:
                 raise ValueError(f"features lists column '{name}' twice")
-            if name == self.label.column:
+            if name.lower() == self.label.column.lower():
                 raise ValueError(f"label.column '{name}' is also listed in features: the answer would be an input")
         return self
 
@@ -286,7 +304,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read: {_reason(error)}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise UserError(f"{file}: is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{file}: must hold a mapping with the keys {', '.join(_keys(Config))}")
@@ -311,7 +329,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: must look like --set training.epochs=5")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise UserError(f"--set {override}: '{text}' is not a YAML value") from None
     *parents, last = key.split(".")
     node: Any = tree
@@ -368,25 +386,34 @@ def _model_at(loc: Sequence[int | str]) -> type[BaseModel] | None:
         if isinstance(part, int):
             continue
         field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
-        model = next(_models_in(field.annotation), None) if field else None
+        model = _section(field.annotation) if field else None
         if model is None:
             return None
     return model  # type: ignore[no-any-return]
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if get_origin(annotation) in (list, Union, types.UnionType, Annotated):
+def _members(annotation: Any) -> Iterator[Any]:
+    """Yield the plain types that an annotation is made of: of `list[A] | None`, A and NoneType."""
+    if get_origin(annotation) in (list, Union, types.UnionType):
         for arg in get_args(annotation):
-            yield from _models_in(arg)
-    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from _members(arg)
+    elif get_origin(annotation) is Annotated:
+        yield from _members(get_args(annotation)[0])
+    else:
         yield annotation
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """Return the section among an annotation's members, if there is one."""
+    classes = (kind for kind in _members(annotation) if isinstance(kind, type))
+    return next((kind for kind in classes if issubclass(kind, BaseModel)), None)
 
 
 def reference(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
     """Yield the rows of the README's table of settings: key, default, meaning."""
     for name, field in model.model_fields.items():
         key = prefix + (field.alias or name)
-        section = next(_models_in(field.annotation), None)
+        section = _section(field.annotation)
         if section is None:
             default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
             yield f"| `{key}` | {default} | {field.description} |"

@@ -55,6 +55,8 @@ def run_job(job: Callable[[], dict[str, Any]]) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
     except RankError as error:
+        if error.__cause__:
+            traceback.print_exception(error.__cause__)
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
@@ -64,7 +66,7 @@ def run_job(job: Callable[[], dict[str, Any]]) -> int:
         traceback.print_exc()
         return 1
     sys.stderr.flush()
-    print(json.dumps(summary), flush=True)
+    print(json.dumps(summary, allow_nan=False), flush=True)
     return 0
 
 

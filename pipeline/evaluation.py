@@ -55,7 +55,7 @@ def draw_curves(history: Sequence[dict[str, float]], metric: str, best_epoch: in
 
 def draw_confusion(confusion: Counts, classes: Sequence[str]) -> Figure:
     """Draw the (classes, classes) confusion matrix with counts; rows are actual, columns predicted."""
-    size = max(4.5, 0.55 * len(classes) + 2.5)
+    size = min(24.0, max(4.5, 0.55 * len(classes) + 2.5))  # inches
     figure, (axes,) = _canvas(size + 1, size)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)

@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from pyspark.errors import AnalysisException, ParseException
+from pyspark.errors import AnalysisException, IllegalArgumentException, ParseException
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructType
@@ -157,9 +157,15 @@ def sentence(error: Exception) -> str:
     return re.sub(r"\[[A-Z_.]+\] ?", "", " ".join(text.split())).rstrip(". ")
 
 
-def header_mistake(config: Config, error: Exception) -> UserError | None:
-    """Return the user's error behind a failed Spark job when a file's header does not fit the schema, else None."""
+def source_mistake(config: Config, error: Exception) -> UserError | None:
+    """Return the user's error behind a failed Spark job when a header or a reader option does not fit, else None."""
     text = str(error)
+    if isinstance(error, IllegalArgumentException):
+        return config.mistake("source.options", sentence(error))
+    if charset := re.search(r"Unsupported(?:Charset|Encoding)Exception: (\S+)", text):
+        return config.mistake("source.options.encoding", f"'{charset[1]}' is not an encoding that Java knows")
+    if "UnivocityParser.<init>" in text and (option := re.search(r"IllegalArgumentException: (.*)", text)):
+        return config.mistake("source.options", option[1])
     file = re.search(r"CSV file: (\S+)", text)
     names = re.search(r"Expected: (.*?) but found: (.*?)\n", text)
     lengths = re.search(r"Header length: (\d+), schema size: (\d+)", text)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from typing import Any
 
 from pyspark.sql import SparkSession
 
 from pipeline.console import log
 from pipeline.errors import RankError
-from pipeline.task import RankReport, Task
+from pipeline.task import RankReport, Task, TrainingResult, run_rank
 
 
-def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> dict[str, Any]:
+def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
     """Train on ``num_proc`` ranks and return rank 0's result.
 
     Raises:
@@ -26,7 +25,7 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> dict[str, Any]:
     log.info("launching %d rank(s) with Horovod", num_proc)
     try:
         reports: list[RankReport] = horovod.spark.run(
-            _run_rank,
+            run_rank,
             args=(task,),
             num_proc=num_proc,
             start_timeout=task.config.run.start_timeout_s,
@@ -46,13 +45,6 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> dict[str, Any]:
     result = reports[0].result
     assert result is not None
     return result
-
-
-def _run_rank(task: Task) -> RankReport:
-    """Run on the rank: torch is imported there, and never in the driver."""
-    from pipeline.worker import run_rank
-
-    return run_rank(task)
 
 
 class _Relay:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -138,7 +139,7 @@ def loss_sum(net: TabularNet, outputs: Tensor, labels: Tensor) -> Tensor:
 
 def describe_weights(net: nn.Module) -> str:
     """Return every layer's learned weights and biases as text: name, shape, values."""
-    with np.printoptions(threshold=10_000, linewidth=120, precision=6, suppress=True):
+    with np.printoptions(threshold=sys.maxsize, linewidth=120, precision=8):
         return "\n".join(
             f"{name} {tuple(weights.shape)}\n{weights.detach().cpu().numpy()}\n"
             for name, weights in net.named_parameters()

@@ -27,6 +27,7 @@ SPLIT = "split"
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _RESERVED = (SPLIT, "code", "copies")
 _MAX_VOCABULARY = 1_000_000  # codes travel through float32, which is exact to 2^24
+_MAX_CLASSES = 1_000  # each rank counts a matrix of classes x classes
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,9 @@ def vocabularies(spark: SparkSession, config: Config, typed: TypedRows) -> dict[
         if len(found[name]) > _MAX_VOCABULARY:
             problem = f"'{name}' has {len(found[name]):,} different values, more than {_MAX_VOCABULARY:,}; is it an id?"
             raise config.mistake(key, problem)
+    if len(found.get(label, [])) > _MAX_CLASSES:
+        problem = f"'{label}' has {len(found[label]):,} different values, more than {_MAX_CLASSES:,} classes"
+        raise config.mistake("label.column", f"{problem}; if it is a number, set label.task: regression")
     return found
 
 
@@ -169,8 +173,9 @@ def _is_whole(kind: DataType) -> bool:
 
 def _sorted_values(values: Iterable[str]) -> list[str]:
     """Sort as numbers when all are whole numbers (2 before 10), else as text."""
+    values = list(values)
     try:
-        return sorted(values, key=int)
+        return sorted(values, key=lambda value: (int(value), value))
     except ValueError:
         return sorted(values)
 
@@ -183,11 +188,12 @@ def _check_columns(config: Config, result: DataFrame) -> None:
         *((f"features.categorical.{i}.column", f.column, "categorical") for i, f in enumerate(categorical)),
         ("label.column", config.label.column, "label"),
     ]
+    lower = [name.lower() for name in result.columns]  # Spark does not tell `a` from `A`
     for key, name, kind in used:
-        if result.columns.count(name) != 1:
+        if name not in result.columns or lower.count(name.lower()) != 1:
             times = "does not produce" if name not in result.columns else "produces more than once"
             raise config.mistake(key, f"{sql} {times} a column '{name}'{nearest(name, set(result.columns))}")
-        if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_") or name in _RESERVED:
+        if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_") or name.lower() in _RESERVED:
             raise config.mistake(key, f"'{name}' cannot name a column here: give it a plain alias in {sql}")
         found = result.schema[name].dataType
         shown = found.simpleString().upper()

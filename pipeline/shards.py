@@ -14,7 +14,7 @@ import pyarrow.parquet
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
-from pipeline import ingest, manifest, prepare
+from pipeline import features, ingest, manifest, prepare
 from pipeline.config import Config
 from pipeline.console import log
 from pipeline.manifest import LabelData, Manifest, RowGroup, Rows, SourceData, SplitData, SplitName
@@ -52,6 +52,8 @@ def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared
     source = ingest.list_source(spark, config)
     config_fingerprint = _config_fingerprint(config, num_proc)
     folder = config.work_dir / "data" / manifest.dataset_fingerprint(source.fingerprint, config_fingerprint)
+    ingest.source_schema(spark, config)
+    features.translate(config)  # raises unless features.sql makes one row of each row of raw
     existing = Manifest.read(folder)
     if existing is not None:
         log.info("reusing the data prepared earlier in %s: source and configuration are the same", folder)
@@ -66,7 +68,7 @@ def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared
     try:
         made = _prepare(spark, config, num_proc, source, config_fingerprint, folder)
     except Exception as error:
-        mistake = ingest.header_mistake(config, error)
+        mistake = ingest.source_mistake(config, error)
         if mistake is None:
             raise
         raise mistake from None
@@ -246,8 +248,8 @@ def _balanced(
 ) -> list[RowGroup]:
     """Return the split's row groups; dealt out again if the ranks' shares would be unequal.
 
-    Spark writes as many files as it has read partitions, so large sources come out even by themselves. Small or
-    lopsided ones are rewritten by one task, in the order of the rows' hash, as files of equal length.
+    Spark writes many row groups of a large source, which deal out evenly. A small or lopsided split is rewritten by
+    one task, in the order of the rows' hash, as files of equal length.
     """
     written = f"{_PARTS}/{SPLIT}={split}"
     groups = _row_groups(folder, written)
@@ -276,7 +278,10 @@ def _group_length(rows: int, num_proc: int, most: int) -> int:
 
 
 def _row_groups(folder: Path, below: str) -> list[RowGroup]:
-    """Read the row counts from the footers of all Parquet files in ``folder/below``, in the order of their names."""
+    """Read the row counts from the footers of all Parquet files in ``folder/below``; return the longest first.
+
+    Dealt out in this order, no rank gets more than the others by more than a row group.
+    """
     files = sorted((folder / below).glob("*.parquet"))
 
     def read(file: Path) -> list[RowGroup]:
@@ -285,4 +290,5 @@ def _row_groups(folder: Path, below: str) -> list[RowGroup]:
         return [RowGroup(path=path, index=i, rows=footer.row_group(i).num_rows) for i in range(footer.num_row_groups)]
 
     with ThreadPoolExecutor(16) as pool:
-        return [group for groups in pool.map(read, files) for group in groups if group.rows]
+        groups = [group for groups in pool.map(read, files) for group in groups if group.rows]
+    return sorted(groups, key=lambda group: (-group.rows, group.path, group.index))

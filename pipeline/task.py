@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.config import Config
 from pipeline.manifest import Manifest
@@ -24,12 +23,35 @@ class Task:
     """Cores of a rank's share of its machine."""
 
 
+@dataclass(frozen=True)
+class TrainingResult:
+    """What rank 0 hands back."""
+
+    weights_sha256: str
+    """Of the kept weights' safetensors file."""
+    best: dict[str, float]
+    """The kept epoch's record: epoch, learning_rate, rows_per_s, and rows, loss and metrics of each split."""
+    detail: list[float]
+    """The kept weights on the validation rows: confusion matrix, or sums and histogram; see evaluation.py."""
+    history: list[dict[str, float]]
+    """The record of every epoch."""
+    train_s: float
+    """Seconds from the first epoch to the last."""
+
+
 @dataclass
 class RankReport:
     """The result of rank 0, or the traceback of a rank that failed."""
 
     rank: int
-    result: dict[str, Any] | None = None
+    result: TrainingResult | None = None
     error: str | None = None
     stopped_by_peer: bool = False
     """This rank was well, but another one had ended."""
+
+
+def run_rank(task: Task) -> RankReport:
+    """Train as one rank; Horovod starts this on each. torch is imported here, so never in the driver."""
+    from pipeline import worker
+
+    return worker.run_rank(task)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import os
@@ -10,7 +9,8 @@ import queue
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,19 +38,34 @@ def _client(uri: str) -> MlflowClient:
     return mlflow.MlflowClient(uri)
 
 
-def preload() -> None:
-    """Import MLflow in the background, while Spark starts and prepares the data."""
-    threading.Thread(target=importlib.import_module, args=("mlflow",), daemon=True).start()
-
-
 def tracking_uri(config: Config) -> str:
     """Return `tracking.uri`, or the SQLite file in the work directory that stands in for a server."""
     return config.tracking.uri or f"sqlite:///{config.work_dir / 'mlflow.db'}"
 
 
+def open_store(config: Config, uri: str) -> Callable[[], None]:
+    """Import MLflow and reach the store in the background, while Spark starts; return a function that waits for it.
+
+    That function raises UserError when the store cannot be used: before any work is done.
+    """
+
+    def reach() -> None:
+        try:
+            if uri.startswith("sqlite:"):
+                config.work_dir.mkdir(parents=True, exist_ok=True)
+            _client(uri).search_experiments(max_results=1)
+        except Exception as error:
+            told = " ".join(str(error).split())
+            raise config.mistake("tracking.uri", f"cannot use the MLflow store {uri}: {told[:300]}") from None
+
+    pool = ThreadPoolExecutor(1)
+    reached = pool.submit(reach)
+    pool.shutdown(wait=False)
+    return reached.result
+
+
 def start_run(config: Config, uri: str) -> str:
     """Create the run (and its experiment, if need be); return its id."""
-    config.work_dir.mkdir(parents=True, exist_ok=True)
     client = _client(uri)
     name = config.tracking.experiment or config.folder.name
     experiment = client.get_experiment_by_name(name)
@@ -109,11 +124,12 @@ def log_setup(uri: str, run_id: str, config: Config, data: Manifest, versions: d
     client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
-def log_outcome(uri: str, run_id: str, metrics: dict[str, float], tags: dict[str, str]) -> None:
+def log_outcome(uri: str, run_id: str, metrics: dict[str, float | None], tags: dict[str, str]) -> None:
     """Log the kept weights' metrics, each under `best_…`, and tags."""
     client = _client(uri)
     for name, value in metrics.items():
-        client.log_metric(run_id, f"best_{name}", value)
+        if value is not None:
+            client.log_metric(run_id, f"best_{name}", value)
     for name, text in tags.items():
         client.set_tag(run_id, name, text)
 
@@ -142,14 +158,22 @@ class MetricWriter:
         self._thread.start()
 
     def write(self, record: dict[str, float], epoch: int) -> None:
-        """Hand over one epoch's metrics; returns at once. NaN and infinite ones are left out."""
+        """Hand over one epoch's metrics; returns at once. NaN and infinite ones are left out.
+
+        Raises what the store raised when it was given earlier ones.
+        """
+        if self._error:
+            raise self._error
         self._records.put((int(time.time() * 1000), epoch, record))
 
-    def close(self) -> None:
-        """Wait until everything handed over is in the store. Raises what the store raised."""
+    def __enter__(self) -> MetricWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Wait until everything handed over is in the store. Raises what the store raised, unless we are failing."""
         self._records.put(None)
         self._thread.join()
-        if self._error:
+        if self._error and kind is None:
             raise self._error
 
     def _run(self) -> None:

@@ -9,9 +9,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import horovod.torch as hvd
 import numpy as np
@@ -25,7 +25,7 @@ from pipeline.evaluation import HISTOGRAM_BINS, Counts, classification_metrics, 
 from pipeline.loader import Shard, check_rows, epoch_order, read_shard, steps_and_rows
 from pipeline.manifest import Manifest, SplitName
 from pipeline.model import NetSpec, TabularNet, describe_weights, loss_sum, net_spec
-from pipeline.task import RankReport, Task
+from pipeline.task import RankReport, Task, TrainingResult
 from pipeline.tracking import MetricWriter, log_files
 
 _EVALUATION_BATCH = 4096
@@ -58,67 +58,93 @@ def run_rank(task: Task) -> RankReport:
     return report
 
 
-def train(task: Task) -> dict[str, Any] | None:
+def train(task: Task) -> TrainingResult | None:
     """Train as one of the ranks that `hvd.init` has joined; return the result on rank 0, None on the others."""
     config, data, settings = task.config, task.data, task.config.training
     rank, num_proc = hvd.rank(), hvd.size()
     torch.set_num_threads(task.threads)
-    device = torch.device(f"cuda:{hvd.local_rank()}" if torch.cuda.is_available() else "cpu")
+    device = _device()
 
     # Every rank starts from the same weights and draws its own dropout.
     torch.manual_seed(settings.seed)
     net = TabularNet(net_spec(config, data)).to(device)
-    hvd.broadcast_parameters(net.state_dict(), root_rank=0)
+    hvd.broadcast_parameters(dict(net.named_parameters()), root_rank=0)
     torch.manual_seed(settings.seed + 1 + rank)
 
-    learning_rate = settings.learning_rate * _lr_factor(settings, num_proc)
-    optimizer = _optimizer(settings, net, learning_rate)
     # A new optimizer has no state to broadcast. (hvd.broadcast_optimizer_state would make some by taking a step with
     # zero gradients, which decays the weights once and halves Adam's first real step.)
     # Sum, not average: each rank divides by the rows of the global batch, so that every row weighs the same however
     # unequal the ranks' last batches are. One group: all gradients travel in one message, whose order of summation
     # cannot change from run to run.
+    peak = settings.learning_rate * _lr_factor(settings, num_proc)
+    optimizer = _optimizer(settings, net, peak)
     optimizer = hvd.DistributedOptimizer(optimizer, net.named_parameters(), op=hvd.Sum, groups=1)
 
     shards = {split: read_shard(task.folder, data, split, rank, num_proc) for split in data.splits}
     batch_rows = steps_and_rows(data.splits["train"].shard_rows(num_proc), settings.batch_size)
-    metric_writer = MetricWriter(task.tracking_uri, task.run_id) if rank == 0 else None
     say = _speaker(rank)
     say(
         f"training on {data.splits['train'].rows:,} rows, {len(batch_rows):,} steps an epoch of up to "
         f"{settings.batch_size * num_proc:,} rows, {num_proc} rank(s) with {task.threads} thread(s), {device}"
     )
 
-    best: dict[str, Any] = {"validation_loss": math.inf}
-    best_weights: dict[str, Tensor] = {}
+    # The epoch with the lowest validation loss is kept. `lowest` is the loss that early stopping compares with.
+    best, best_detail, best_weights = {"validation_loss": math.inf}, np.zeros(0), net.state_dict()
+    lowest, lowest_epoch = math.inf, 0
     history: list[dict[str, float]] = []
     begin = time.perf_counter()
-    for epoch in range(1, settings.epochs + 1):
-        epoch_begin = time.perf_counter()
-        lr = _train_epoch_lr(settings, epoch, num_proc, learning_rate, len(batch_rows))
-        trained = _train_epoch(net, optimizer, shards["train"], batch_rows, task, epoch, lr, device, say)
-        validated = _evaluate(net, shards["validation"], data, device)
-        record, detail = _epoch_record(data, task.folder, epoch, trained, validated, net.spec)
-        record["learning_rate"] = optimizer.param_groups[0]["lr"]
-        record["rows_per_s"] = record["train_rows"] / (time.perf_counter() - epoch_begin)
-        history.append(record)
-        if metric_writer:
-            metric_writer.write(record, epoch)
-        say(_epoch_line(record, settings.epochs))
+    with MetricWriter(task.tracking_uri, task.run_id) if rank == 0 else nullcontext() as metric_writer:
+        for epoch in range(1, settings.epochs + 1):
+            epoch_begin = time.perf_counter()
+            lr = warmed_up(settings, epoch, peak, len(batch_rows))
+            trained = _train_epoch(net, optimizer, shards["train"], batch_rows, task, epoch, lr, device, say)
+            validated = _evaluate(net, shards["validation"], data, device)
+            record, detail = _epoch_record(data, task.folder, epoch, trained, validated, net.spec)
+            record["learning_rate"] = optimizer.param_groups[0]["lr"]
+            record["rows_per_s"] = record["train_rows"] / (time.perf_counter() - epoch_begin)
+            history.append(record)
+            if metric_writer:
+                metric_writer.write(record, epoch)
+            say(_epoch_line(record, settings.epochs))
 
-        if record["validation_loss"] < best["validation_loss"] - settings.early_stopping.min_delta or epoch == 1:
-            best = {**record, "detail": detail}
-            best_weights = copy.deepcopy(net.state_dict())
-        patience = settings.early_stopping.patience
-        if patience is not None and epoch - best["epoch"] >= patience:  # the same on every rank: the sums are shared
-            say(f"stopping: no lower validation loss for {patience} epochs")
-            break
+            # From here on, too, every rank decides the same: the sums in the record are shared.
+            loss = record["validation_loss"]
+            if not math.isfinite(record["train_loss"] + loss):
+                hint = "lower training.learning_rate, or set a scaling for the numeric features"
+                raise FloatingPointError(f"epoch {epoch}: the loss is no longer a finite number; {hint}")
+            if loss < best["validation_loss"]:
+                best, best_detail, best_weights = record, detail, copy.deepcopy(net.state_dict())
+            if loss < lowest - settings.early_stopping.min_delta:
+                lowest, lowest_epoch = loss, epoch
+            patience = settings.early_stopping.patience
+            if patience is not None and epoch - lowest_epoch >= patience:
+                say(f"stopping: no lower validation loss for {patience} epochs")
+                break
     train_s = time.perf_counter() - begin
 
-    if not metric_writer:
+    if rank != 0:
         return None
     net.load_state_dict(best_weights)
-    return _keep(task, net, best, history, train_s, metric_writer)
+    return TrainingResult(
+        weights_sha256=_keep_weights(task, net),
+        best=best,
+        detail=best_detail.tolist(),
+        history=history,
+        train_s=train_s,
+    )
+
+
+def _device() -> torch.device:
+    """Return this rank's GPU, or the CPU on a machine without any. Raises RuntimeError when there are too few GPUs."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    rank, gpus = hvd.local_rank(), torch.cuda.device_count()
+    if rank >= gpus:
+        told = f"{hvd.local_size()} ranks are on a machine with {gpus} GPU(s)"
+        raise RuntimeError(
+            f"{told}; lower run.num_proc, or hide the GPUs with CUDA_VISIBLE_DEVICES= to train on the CPU"
+        )
+    return torch.device(f"cuda:{rank}")
 
 
 def _train_epoch(
@@ -226,35 +252,26 @@ def _epoch_record(
     return record, detail
 
 
-def _keep(
-    task: Task, net: TabularNet, best: dict[str, Any], history: list[dict[str, float]], train_s: float,
-    metric_writer: MetricWriter,
-) -> dict[str, Any]:  # fmt: skip
-    """Rank 0: put the best epoch's weights where MLflow keeps them, and report."""
+def _keep_weights(task: Task, net: TabularNet) -> str:
+    """Put the kept weights where MLflow keeps them, as safetensors and as text; return their SHA-256."""
     folder = task.config.work_dir / "runs" / task.run_id
     sha256 = save_weights(net.state_dict(), folder / "weights.safetensors")
     (folder / "weights.txt").write_text(describe_weights(net), encoding="utf-8")
     (folder / "network.json").write_text(json.dumps(asdict(net.spec), indent=1), encoding="utf-8")
-    detail = best.pop("detail")
-    metric_writer.close()
     log_files(task.tracking_uri, task.run_id, sorted(folder.iterdir()), "weights")
-    return {
-        "weights_sha256": sha256,
-        "best": best,
-        "detail": detail.tolist(),
-        "history": history,
-        "epochs": len(history),
-        "train_s": train_s,
-    }
+    return sha256
 
 
 def _lr_factor(settings: Training, num_proc: int) -> float:
     return {"none": 1.0, "linear": float(num_proc), "sqrt": math.sqrt(num_proc)}[settings.lr_scaling]
 
 
-def _train_epoch_lr(settings: Training, epoch: int, num_proc: int, peak: float, steps: int) -> Callable[[int], float]:
-    """Return the learning rate of each step of this epoch: a linear rise to ``peak`` over the warm-up, then flat."""
-    start = settings.learning_rate if num_proc > 1 else 0.0
+def warmed_up(settings: Training, epoch: int, peak: float, steps: int) -> Callable[[int], float]:
+    """Return the learning rate of each step of this epoch: a linear rise to ``peak`` over the warm-up, then flat.
+
+    The rise starts at the unscaled rate (Goyal et al. 2017, "gradual warmup"), or at 0 where nothing is scaled.
+    """
+    start = settings.learning_rate if peak > settings.learning_rate else 0.0
     warmup_steps = settings.warmup_epochs * steps
 
     def at(step: int) -> float:

@@ -46,10 +46,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def spark() -> Iterator[SparkSession]:
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     from pipeline.session import get_session
 
-    session = get_session("tests")
+    session = get_session("tests", tmp_path_factory.mktemp("spark"))
     yield session
     session.stop()
 

@@ -9,10 +9,13 @@ import math
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
+import threading
 import time
 import uuid
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +79,40 @@ def _marked(mark: str) -> list[psutil.Process]:
     return found
 
 
+@dataclass(frozen=True)
+class Penguins:
+    """The job of `make train`, run once for all tests here."""
+
+    ran: Ran
+    work_dir: Path
+    steps_while_running: list[int]
+    """The newest step in the store at every look, as long as the run was still RUNNING."""
+
+
 @pytest.fixture(scope="module")
-def penguins(tmp_path_factory) -> tuple[Ran, Path]:
-    """Run the job of `make train` once for all tests here."""
+def penguins(tmp_path_factory) -> Penguins:
     work_dir = tmp_path_factory.mktemp("penguins")
-    return submit(PENGUINS, f"run.work_dir={work_dir}"), work_dir
+    steps: list[int] = []
+    done = threading.Event()
+
+    def look() -> None:
+        query = "SELECT max(step) FROM metrics JOIN runs USING (run_uuid) WHERE runs.status = 'RUNNING'"
+        while not done.wait(0.5):
+            with contextlib.suppress(sqlite3.Error), sqlite3.connect(work_dir / "mlflow.db", timeout=1) as store:
+                steps.extend(step for (step,) in store.execute(query) if step is not None)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        ran = submit(PENGUINS, f"run.work_dir={work_dir}")
+    finally:
+        done.set()
+        watcher.join()
+    return Penguins(ran, work_dir, steps)
 
 
 def test_the_summary_is_the_last_line_and_the_only_one_on_stdout(penguins) -> None:
-    ran, _ = penguins
+    ran = penguins.ran
     assert ran.code == 0, ran.stderr
     assert len(ran.stdout.splitlines()) == 1
     summary = ran.summary
@@ -100,7 +128,7 @@ def test_the_summary_is_the_last_line_and_the_only_one_on_stdout(penguins) -> No
 
 
 def test_the_console_shows_a_line_an_epoch_and_no_noise(penguins) -> None:
-    ran, _ = penguins
+    ran = penguins.ran
     epochs = re.findall(
         r"^\d\d:\d\d:\d\d epoch +(\d+)/100  loss [\d.]+  validation loss [\d.]+  accuracy [\d.]+  "
         r"validation accuracy [\d.]+  [\d,]+ rows/s$",
@@ -114,7 +142,7 @@ def test_the_console_shows_a_line_an_epoch_and_no_noise(penguins) -> None:
 
 
 def test_the_store_holds_one_finished_run_with_everything(penguins) -> None:
-    ran, work_dir = penguins
+    ran, work_dir = penguins.ran, penguins.work_dir
     client = MlflowClient(f"sqlite:///{work_dir / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("penguins")
     (run,) = client.search_runs([experiment.experiment_id])
@@ -139,8 +167,12 @@ def test_the_store_holds_one_finished_run_with_everything(penguins) -> None:
     assert dataset.dataset.digest == next((work_dir / "data").iterdir()).name
 
 
+def test_metrics_are_visible_before_the_job_ends(penguins) -> None:
+    assert any(0 < step < 100 for step in penguins.steps_while_running)
+
+
 def test_the_artifacts_are_there_and_readable(penguins) -> None:
-    ran, work_dir = penguins
+    ran, work_dir = penguins.ran, penguins.work_dir
     client = MlflowClient(f"sqlite:///{work_dir / 'mlflow.db'}")
 
     def artifact(path: str) -> Path:
@@ -152,7 +184,6 @@ def test_the_artifacts_are_there_and_readable(penguins) -> None:
     for figure in ("figures/loss_curves.png", "figures/confusion_matrix.png"):
         content = artifact(figure).read_bytes()
         assert content.startswith(b"\x89PNG")
-        assert len(content) > 10_000
     weights = load_weights(artifact("weights/weights.safetensors"))
     shapes = [tuple(w.shape) for name, w in weights.items() if name.endswith("weight")]
     assert sorted(shapes) == [(3, 10), (10, 5), (10, 10)]
@@ -160,18 +191,15 @@ def test_the_artifacts_are_there_and_readable(penguins) -> None:
     assert all(f"{name} {tuple(w.shape)}" in text for name, w in weights.items() if name.startswith("layers"))
 
 
-def test_the_same_configuration_gives_the_same_bytes_and_reuses_the_data(spark, penguins, tmp_path, caplog) -> None:
-    ran, _ = penguins
-    # a fresh work directory, so prepared anew, and a Spark that has run other things before
-    again = job.train(str(PENGUINS), [f"run.work_dir={tmp_path}"])
-    assert again["weights_sha256"] == ran.summary["weights_sha256"]
-    assert again["metrics"] == ran.summary["metrics"]
+def test_a_second_run_gives_the_same_bytes_reuses_the_data_and_says_so(spark, penguins, caplog) -> None:
     caplog.set_level(logging.INFO, "pipeline")
-    shorter = job.train(str(PENGUINS), [f"run.work_dir={tmp_path}", "training.epochs=2", "training.seed=1"])
-    assert shorter["reused_data"] is True
+    # in this process, whose Spark has run other things before
+    again = job.train(str(PENGUINS), [f"run.work_dir={penguins.work_dir}"])
+    assert again["weights_sha256"] == penguins.ran.summary["weights_sha256"]
+    assert again["metrics"] == penguins.ran.summary["metrics"]
+    assert again["run_id"] != penguins.ran.summary["run_id"]
+    assert again["reused_data"] is True
     assert "reusing the data prepared earlier" in caplog.text
-    assert shorter["epochs"] == 2
-    assert shorter["weights_sha256"] != again["weights_sha256"]
 
 
 def test_one_rank_reaches_the_accuracy_too_and_stops_early(spark, tmp_path) -> None:
@@ -194,25 +222,29 @@ def test_regression_learns_a_number_in_its_own_unit(spark, use_case) -> None:
     assert 0 < summary["metrics"]["rmse"] < 60
     client = MlflowClient(f"sqlite:///{config.work_dir / 'mlflow.db'}")
     figure = client.download_artifacts(summary["run_id"], "figures/predicted_vs_actual.png")
-    assert Path(figure).stat().st_size > 10_000
+    assert Path(figure).read_bytes().startswith(b"\x89PNG")
 
 
-def test_data_changed_behind_the_manifest_fail_the_job_and_the_run(penguins, tmp_path) -> None:
-    _, done = penguins
+def test_a_rank_that_fails_in_the_loop_ends_the_job_and_the_run(penguins, tmp_path) -> None:
     work_dir = tmp_path / "work"
-    shutil.copytree(done / "data", work_dir / "data")
+    shutil.copytree(penguins.work_dir / "data", work_dir / "data")
     (folder,) = (work_dir / "data").iterdir()
     group = Manifest.read(folder).splits["train"].row_groups[1]  # type: ignore[union-attr]
+    # a class that the network does not have, in rank 1's shard: the loss raises in the middle of the first epoch
     table = pq.read_table(folder / group.path)
-    pq.write_table(table.slice(0, group.rows - 10), folder / group.path)
+    species = [*table["Species"].to_pylist()[:-1], 7]
+    pq.write_table(table.set_column(table.column_names.index("Species"), "Species", [species]), folder / group.path)
 
     ran = submit(PENGUINS, f"run.work_dir={work_dir}")
     assert ran.code == 1
     assert ran.stdout == ""
-    told = f"rank 1 read {group.rows - 10} train rows, but the manifest says {group.rows}"
-    assert ran.stderr.count(told) == 1
+    assert ran.stderr.count("error: rank 1 of 2 failed:") == 1
+    assert ran.stderr.count("IndexError: Target 7 is out of bounds") == 1
     assert ran.stderr.count("Traceback") == 1
-    assert ran.seconds < 120
+    began = re.search(r"^(\d\d:\d\d:\d\d) training on", ran.stderr, re.MULTILINE)
+    assert began is not None
+    since = datetime.now() - datetime.combine(datetime.now().date(), datetime.strptime(began[1], "%H:%M:%S").time())
+    assert since % timedelta(days=1) < timedelta(seconds=60)
     client = MlflowClient(f"sqlite:///{work_dir / 'mlflow.db'}")
     (run,) = client.search_runs([client.get_experiment_by_name("penguins").experiment_id])
     assert run.info.status == "FAILED"
@@ -223,7 +255,6 @@ def test_data_changed_behind_the_manifest_fail_the_job_and_the_run(penguins, tmp
     [
         (["training.epoch=3"], "unknown key 'training.epoch'; did you mean 'epochs'?"),
         ([f"source.schema={SCHEMA}, More INT"], "has a header of 6 columns, but the schema declares 7"),
-        (["run.num_proc=3"], "3 ranks cannot run at once on the 2 slots of local[2]"),
     ],
 )
 def test_a_user_s_mistake_is_one_sentence_and_exit_code_2(tmp_path, overrides: list[str], said: str) -> None:

@@ -129,6 +129,21 @@ def test_a_bad_schema_is_told(spark, use_case: UseCase, schema: str, said: str) 
 
 
 @pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"encoding": "latin-99"}, "source.options.encoding: 'latin-99' is not an encoding that Java knows"),
+        ({"sep": ""}, "source.options: "),
+    ],
+)
+def test_a_bad_reader_option_is_told(spark, use_case: UseCase, options: dict, said: str) -> None:
+    source = {"path": "data.csv", "schema": "a DOUBLE, k STRING, y INT", "options": options}
+    with pytest.raises(UserError) as raised:
+        prepare_data(spark, use_case(csv_rows(10), source=source), 1)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("csv", "label", "said"),
     [
         ("", {}, r"source\.path: every file in .*data\.csv is empty"),

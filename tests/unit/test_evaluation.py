@@ -28,7 +28,7 @@ def test_regression_metrics_are_those_of_scikit_learn() -> None:
     assert metrics["r2"] == pytest.approx(r2_score(actual, predicted))
 
 
-def test_figures_draw() -> None:
+def test_figures_show_what_they_are_given() -> None:
     history = [
         {"epoch": e, "train_loss": 1 / e, "validation_loss": 2 / e, "train_accuracy": 0.5, "validation_accuracy": 0.6}
         for e in (1, 2, 3)
@@ -41,4 +41,14 @@ def test_figures_draw() -> None:
     for figure in figures:
         png = io.BytesIO()
         figure.savefig(png)
-        assert png.getbuffer().nbytes > 5_000
+        assert png.getvalue().startswith(b"\x89PNG")
+    loss, accuracy = figures[0].axes
+    assert [list(line.get_ydata()) for line in loss.lines[:2]] == [[1, 1 / 2, 1 / 3], [2, 1, 2 / 3]]
+    assert accuracy.get_ylabel() == "accuracy"
+    assert [text.get_text() for text in figures[1].axes[0].texts] == ["3", "1", "0", "0"]
+    assert figures[2].axes[0].get_xlabel() == "actual mass"
+
+
+def test_a_confusion_matrix_of_many_classes_stays_a_figure() -> None:
+    figure = evaluation.draw_confusion(np.eye(500), [str(i) for i in range(500)])
+    assert max(figure.get_size_inches()) <= 25
