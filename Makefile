@@ -13,7 +13,7 @@ UV_PIN  := uv==0.13.9
 # uv does not read pip's settings; a folder of wheels named there is honoured here too.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # Where torch comes from: that folder if there is one, else the index of torch's CPU builds.
-TORCH_BACKEND ?= $(if $(UV_FIND_LINKS),,cpu)
+BACKEND := $(if $(UV_FIND_LINKS),,--torch-backend cpu)
 
 export PATH           := $(VENV)/bin:$(PATH)
 export VIRTUAL_ENV    := $(VENV)
@@ -49,7 +49,7 @@ ui: $(READY)  ## open the MLflow UI on the store that `make train` wrote
 	mlflow ui --backend-store-uri sqlite:///.work/mlflow.db
 
 lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
-	echo 'torch==2.13.0' | $(UV) pip compile -q pyproject.toml --extra local --extra dev --python-version 3.11 \
+	echo 'torch==2.13.0' | $(UV) pip compile -q $(BACKEND) pyproject.toml --extra local --extra dev --python-version 3.11 \
 	  --upgrade --no-header --no-annotate --no-emit-find-links --no-emit-index-url -c - -o .venv/requirements.new
 	{ echo '# Every version of the environment; `make lock` compiles this from pyproject.toml.'; \
 	  sed 's/^\(torch==[^+]*\)+.*/\1/' .venv/requirements.new; } > requirements.lock
@@ -84,7 +84,7 @@ $(READY): pyproject.toml requirements.lock
 	  { echo "error: '$(PYTHON) -m venv' failed (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
 	@python -m pip install --quiet --disable-pip-version-check $(UV_PIN)
 	@echo "set-up: installing $$(grep -c == requirements.lock) packages"
-	@grep -v '^horovod==' requirements.lock | $(UV) pip install $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) -r -
+	@grep -v '^horovod==' requirements.lock | $(UV) pip install $(BACKEND) -r -
 	@# Horovod's CMake files ask for C++14, torch's headers need C++20; with g++ the last -std counts.
 	@printf '#!/bin/sh\nexec %s "$$@" -std=c++20\n' "$$(command -v g++)" > .venv/bin/g++-for-horovod
 	@chmod +x .venv/bin/g++-for-horovod
