@@ -72,7 +72,7 @@ def train(task: Task) -> TrainingResult | None:
     torch.manual_seed(settings.seed + 1 + rank)
 
     # A new optimizer has no state to broadcast. (hvd.broadcast_optimizer_state would make some by taking a step with
-    # zero gradients, which decays the weights once and halves Adam's first real step.)
+    # zero gradients, which weight decay turns into a change of the weights.)
     # Sum, not average: each rank divides by the rows of the global batch, so that every row weighs the same however
     # unequal the ranks' last batches are. One group: all gradients travel in one message, whose order of summation
     # cannot change from run to run.
