@@ -103,6 +103,8 @@ class CategoricalFeature(_Settings):
     """Length of the learned vector (embedding only); default min(600, round(1.6 · values^0.56))."""
     values: list[str] | None = Field(default=None, min_length=1)
     """The vocabulary, if known; without it one more pass over the data finds the training rows' values."""
+    unknown: Literal["refuse", "encode"] = "refuse"
+    """What a model does with a value that training never saw: no prediction but a reason, or encode it as such."""
 
     @model_validator(mode="after")
     def _dim_needs_embedding(self) -> CategoricalFeature:

@@ -30,12 +30,14 @@ _REFUSED: list[tuple[tuple[type, ...], str]] = [
 
 @dataclass(frozen=True)
 class Translation:
-    """features.sql and the raw table in DuckDB's dialect."""
+    """features.sql in DuckDB's dialect."""
 
-    create_raw: str
-    """`CREATE TABLE raw (…)` with the declared columns of the CSV."""
+    raw_types: dict[str, str]
+    """DuckDB's type of each declared column of the CSV."""
+    needed: frozenset[str]
+    """The columns of the CSV that some feature is made from."""
     select: str
-    """The SELECT, as it runs over that table."""
+    """The SELECT, as it runs over a table `raw` with those columns."""
 
 
 def translate(config: Config) -> Translation:
@@ -56,7 +58,7 @@ def translate(config: Config) -> Translation:
     if len(statements) != 1 or not isinstance(statements[0], E.Select):
         found = " and ".join(_shown(s) for s in statements) or "nothing"
         raise refuse(f"must be one SELECT … FROM raw, not {found}")
-    (select,) = statements
+    select = statements[0]
     for node in select.walk():
         for kinds, name in _REFUSED:
             if isinstance(node, kinds):
@@ -67,8 +69,8 @@ def translate(config: Config) -> Translation:
     with duckdb.connect() as database:
         try:
             schema = f"CREATE TABLE raw ({config.source.schema_})"
-            create_raw = sqlglot.transpile(schema, read="spark", write="duckdb")[0]
-            database.execute(create_raw)
+            database.execute(sqlglot.transpile(schema, read="spark", write="duckdb")[0])
+            raw_types = {name: kind for name, kind, *_ in database.execute("DESCRIBE raw").fetchall()}
         except (SqlglotError, duckdb.Error) as error:
             raise config.mistake("source.schema", _one_line(error)) from None
         try:
@@ -78,7 +80,28 @@ def translate(config: Config) -> Translation:
             raise refuse(_one_line(error).removeprefix("Binder Error: ")) from None
         except (SqlglotError, duckdb.Error) as error:
             raise refuse(f"cannot run outside Spark, as a model must: {_one_line(error)}") from None
-    return Translation(create_raw=create_raw, select=translated)
+    return Translation(raw_types, _needed(select, config.feature_columns, list(raw_types)), translated)
+
+
+def _needed(select: E.Select, features: list[str], raw: list[str]) -> frozenset[str]:
+    """Return the raw columns that the features are made from, also by way of another alias of the same SELECT."""
+    made = {made.alias_or_name.lower(): made for made in select.expressions if not isinstance(made, E.Star)}
+    by_lower = {name.lower(): name for name in raw}
+    needed: set[str] = set()
+    seen: set[str] = set()
+    wanted = [name.lower() for name in features]
+    while wanted:
+        name = wanted.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name not in made:  # from `*`, or a column of raw itself
+            needed.update([by_lower[name]] if name in by_lower else [])
+            continue
+        used = {column.name.lower() for column in made[name].find_all(E.Column)}
+        needed.update(by_lower[column] for column in used if column in by_lower)
+        wanted += [column for column in used if column not in by_lower]
+    return frozenset(needed)
 
 
 def _shown(node: E.Expr) -> str:

@@ -37,6 +37,12 @@ class Records:
         return self.frame.where(F.col(_CORRUPT).isNull()).drop(_CORRUPT, _FILE)
 
 
+def as_records(frame: DataFrame) -> Records:
+    """Return rows that are already typed as the records of a source in which all fit."""
+    fits = frame.withColumns({_CORRUPT: F.lit(None).cast("string"), _FILE: F.lit(None).cast("string")})
+    return Records(frame=fits, seen=Observation())
+
+
 def source_schema(spark: SparkSession, config: Config) -> StructType:
     """Return `source.schema` as Spark types. Raises UserError when it is not valid DDL or names a column twice."""
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import evaluation, features, launch, session, shards, tracking
+from pipeline import evaluation, features, launch, package, session, shards, tracking
 from pipeline.config import Config, load_config
 from pipeline.console import Stopwatch, log
 from pipeline.manifest import Manifest
@@ -37,6 +37,8 @@ def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     session.check_slots(spark, config, num_proc)
     wait_for_store()
     prepared = shards.prepare_data(spark, config, num_proc)
+    compared = package.check_parity(spark, config)
+    log.info("Spark and DuckDB make the same features of %d rows: a model will see what training saw", compared)
     watch.lap("prepare")
 
     with tracking.open_run(config, uri) as run_id:
@@ -53,6 +55,7 @@ def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         watch.lap("launch and train")
         metrics = _kept_metrics(result.best)
         tracking.log_outcome(uri, run_id, metrics, {"weights_sha256": result.weights_sha256})
+        model_uri = package.log_model(config, prepared.manifest, uri, run_id)
         for path, figure in _figures(config, prepared.manifest, result).items():
             tracking.log_figure(uri, run_id, figure, path)
     watch.lap("log")
@@ -61,7 +64,7 @@ def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return {
         "status": "ok",
         "run_id": run_id,
-        "model_uri": f"runs:/{run_id}/weights",
+        "model_uri": model_uri,
         "num_proc": num_proc,
         "rows": prepared.manifest.rows.model_dump(),
         "metrics": metrics,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import Config
-from pipeline.manifest import Manifest, NumericStats
+if TYPE_CHECKING:  # a packaged model builds the network without these
+    from pipeline.config import Config
+    from pipeline.manifest import Manifest, NumericStats
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -19,6 +20,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -29,6 +32,7 @@ from pipeline import job
 from pipeline.checkpoint import load_weights
 from pipeline.config import load_config
 from pipeline.manifest import Manifest
+from pipeline.scorer import Scorer
 
 SCHEMA = load_config(PENGUINS).source.schema_
 
@@ -189,6 +193,79 @@ def test_the_artifacts_are_there_and_readable(penguins) -> None:
     assert sorted(shapes) == [(3, 10), (10, 5), (10, 10)]
     text = artifact("weights/weights.txt").read_text()
     assert all(f"{name} {tuple(w.shape)}" in text for name, w in weights.items() if name.startswith("layers"))
+
+
+@pytest.fixture(scope="module")
+def model_folder(penguins) -> Path:
+    """Return the folder of the model that the job logged."""
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{penguins.work_dir / 'mlflow.db'}")
+    return Path(mlflow.artifacts.download_artifacts(penguins.ran.summary["model_uri"]))
+
+
+LAB_PENGUIN = {"Island": "Biscoe", "CulmenLength": 50.4, "CulmenDepth": 15.3, "FlipperLength": 200, "BodyMass": 5000}
+
+
+def test_the_model_holds_no_pickle_and_what_a_person_can_read(model_folder: Path) -> None:
+    files = [path for path in model_folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {"", ".txt", ".py", ".yaml", ".json", ".sql", ".safetensors"}
+    for path in files:
+        content = path.read_bytes()
+        assert not content.startswith(b"\x80"), path  # the first opcode of every pickle since protocol 2
+    requirements = (model_folder / "requirements.txt").read_text()
+    assert "duckdb==" in requirements
+    assert not re.search("spark|horovod|petastorm", requirements)
+
+
+def test_the_model_says_of_validation_rows_what_training_measured(penguins, model_folder: Path) -> None:
+    import torch
+
+    folder = next((penguins.work_dir / "data").iterdir())
+    data = Manifest.read(folder)
+    scorer = Scorer(model_folder / "artifacts" / "model")
+    validation = pd.concat([pq.read_table(folder / g.path).to_pandas() for g in data.splits["validation"].row_groups])
+    names = [*data.numeric, *data.vocabularies]
+    with torch.no_grad():
+        matrix = torch.from_numpy(validation[names].to_numpy(np.float32))
+        expected = torch.softmax(scorer.net(matrix), dim=1).numpy()
+
+    raw = pd.read_csv(PENGUINS.parent / "penguins.csv")
+    features, _ = scorer._features.run(raw)
+    islands = features["Island"].map({name: code for code, name in enumerate(data.vocabularies["Island"])})
+    keys = [tuple(row) for row in features.assign(Island=islands)[names].to_numpy(np.float32).tolist()]
+    by_key = {tuple(row): p for row, p in zip(validation[names].to_numpy(np.float32).tolist(), expected, strict=True)}
+    answers = scorer.predict(raw)
+    probabilities = answers[[f"probability_{name}" for name in data.label.classes]].to_numpy()
+    correct = seen = 0
+    for row, key in enumerate(keys):
+        if key in by_key:
+            seen += 1
+            assert probabilities[row] == pytest.approx(by_key[key], abs=1e-6)
+            assert probabilities[row].argmax() == by_key[key].argmax()
+            correct += answers["prediction"].iloc[row] == data.label.classes[raw["Species"].iloc[row]]
+    assert seen == data.rows.validation
+    assert correct / seen == penguins.ran.summary["metrics"]["accuracy"]
+
+
+def test_the_model_loads_without_spark_and_knows_the_lab_s_penguin(model_folder: Path, tmp_path: Path) -> None:
+    """In an environment of its own, made from nothing but the model's requirements."""
+    python = tmp_path / "env" / "bin" / "python"
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run([*uv, "venv", "-q", "--python", sys.executable, tmp_path / "env"], check=True, timeout=60)
+    requirements = ["-r", model_folder / "requirements.txt", "-c", ROOT / "requirements.lock"]
+    backend = [] if os.environ.get("UV_FIND_LINKS") else ["--torch-backend", "cpu"]
+    subprocess.run([*uv, "pip", "install", "-q", "--python", python, *backend, *requirements], check=True, timeout=250)
+    code = f"""
+import importlib.util, mlflow, pandas
+for name in ("pyspark", "horovod", "petastorm", "pipeline"):
+    assert importlib.util.find_spec(name) is None, name
+print(mlflow.pyfunc.load_model({str(model_folder)!r}).predict(pandas.DataFrame([{LAB_PENGUIN!r}])).iloc[0].prediction)
+"""
+    ran = subprocess.run(
+        [python, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=100, cwd=tmp_path, check=False
+    )
+    assert ran.stdout.split() == ["Gentoo"], ran.stderr
 
 
 def test_a_second_run_gives_the_same_bytes_reuses_the_data_and_says_so(spark, penguins, caplog) -> None:

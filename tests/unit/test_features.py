@@ -16,10 +16,30 @@ from pipeline.features import translate
 def test_the_lab_s_own_penguin_through_the_translation() -> None:
     translation = translate(load_config(PENGUINS))
     with duckdb.connect() as database:
-        database.execute(translation.create_raw)
+        columns = ", ".join(f"{name} {kind}" for name, kind in translation.raw_types.items())
+        database.execute(f"CREATE TABLE raw ({columns})")
         database.execute("INSERT INTO raw VALUES ('Biscoe', 50.4, 15.3, 200, 5000, NULL)")
         (row,) = database.execute(translation.select).fetchall()
     assert row == ("Biscoe", pytest.approx(50.4), pytest.approx(15.3), 20.0, 50.0, None)
+
+
+def test_what_a_model_needs_of_the_raw_row() -> None:
+    assert "Species" not in translate(load_config(PENGUINS)).needed
+    assert len(translate(load_config(PENGUINS)).needed) == 5
+
+
+@pytest.mark.parametrize(
+    ("sql", "needed"),
+    [
+        ("SELECT * FROM raw", {"a", "k"}),
+        ("SELECT A, k, y FROM raw", {"a", "k"}),
+        ("SELECT a + y AS a, k, y FROM raw", {"a", "k", "y"}),
+        ("SELECT 1 AS a, k, y FROM raw", {"k"}),
+        ("SELECT y * 2 AS twice, twice + 1 AS a, k, y FROM raw", {"k", "y"}),
+    ],
+)
+def test_columns_are_followed_to_the_raw_row(use_case: Callable[..., Config], sql: str, needed: set[str]) -> None:
+    assert translate(use_case(sql=sql)).needed == needed
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,26 @@
+"""The model that MLflow loads: it takes raw rows. MLflow runs this file ("model from code"), nothing is pickled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+
+from pipeline.scorer import Scorer
+
+
+class RawRowModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
+    """`predict` takes the CSV's columns and returns prediction, probabilities and reason; see scorer.py."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the weights and the description beside them, once."""
+        self.scorer = Scorer(Path(context.artifacts["model"]))
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Return the predictions of raw rows."""
+        return self.scorer.predict(model_input)
+
+
+mlflow.models.set_model(RawRowModel())

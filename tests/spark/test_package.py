@@ -1,0 +1,40 @@
+"""Spark and DuckDB make the same features of the same rows, or the job says where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from conftest import PENGUINS, csv_rows
+from pipeline.config import Config, load_config
+from pipeline.errors import UserError
+from pipeline.package import check_parity
+
+
+def test_the_penguins_are_the_same_in_both(spark) -> None:
+    assert check_parity(spark, load_config(PENGUINS)) == 344
+
+
+def test_nulls_bad_casts_and_divisions_by_zero_are_the_same_in_both(spark, use_case: Callable[..., Config]) -> None:
+    config = use_case(
+        csv_rows(50) + ",x,0\n0,,1\n",
+        sql="SELECT 1 / a AS a, CAST(k AS INT) AS n, coalesce(k, 'none') AS k, CAST(a / 0 AS FLOAT) AS z, y FROM raw",
+        features={"numeric": ["a", "n", "z"], "categorical": ["k"]},
+    )
+    assert check_parity(spark, config) == 52
+
+
+def test_large_sources_are_sampled(spark, use_case: Callable[..., Config]) -> None:
+    assert check_parity(spark, use_case(csv_rows(5_000))) == 2_000
+
+
+def test_a_difference_names_column_row_and_both_values(spark, use_case: Callable[..., Config]) -> None:
+    # Spark cuts the fraction off, DuckDB rounds
+    config = use_case(csv_rows(20), sql="SELECT CAST(a AS INT) AS a, k, y FROM raw")
+    with pytest.raises(UserError) as raised:
+        check_parity(spark, config)
+    message = str(raised.value)
+    assert "features.sql: 'a' is 1.0 in Spark but 2.0 in DuckDB" in message
+    assert "for the raw row {'a': 1.5, 'k': 'y', 'y': 1}" in message
+    assert "\n" not in message

@@ -1,0 +1,113 @@
+"""A packaged model takes raw rows as they come; one bad row gets a reason and spoils nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.checkpoint import save_weights
+from pipeline.model import CategoricalInput, NetSpec, NumericInput, TabularNet
+from pipeline.raw import RawColumn
+from pipeline.scorer import ModelSpec, Scorer
+
+NETWORK = NetSpec(
+    numeric=(NumericInput("a", 0.0, 1.0), NumericInput("n", 0.0, 1.0)),
+    categorical=(CategoricalInput("k", "onehot", values=2, width=2),),
+    hidden_sizes=(4,),
+    dropout=0.0,
+    outputs=2,
+    label_mean=0.0,
+    label_std=1.0,
+)
+SPEC = ModelSpec(
+    network=NETWORK,
+    raw=(
+        RawColumn("a", "DOUBLE", needed=True),
+        RawColumn("n", "INTEGER", needed=True),
+        RawColumn("k", "VARCHAR", needed=True),
+        RawColumn("y", "INTEGER", needed=False),
+    ),
+    select="SELECT a / NULLIF(2, 0) AS a, n, k, y FROM raw",
+    vocabularies={"k": ["x", "y"]},
+    classes=["no", "yes"],
+    encode_unknown=[],
+)
+GOOD = {"a": 3.0, "n": 4, "k": "x"}
+
+
+def scorer(folder: Path, spec: ModelSpec = SPEC) -> Scorer:
+    torch.manual_seed(0)
+    save_weights(TabularNet(spec.network).state_dict(), folder / "weights.safetensors")
+    (folder / "model.json").write_text(spec.to_json())
+    return Scorer(folder)
+
+
+def test_the_description_survives_the_disk() -> None:
+    assert ModelSpec.from_json(SPEC.to_json()) == SPEC
+
+
+def test_a_prediction_is_the_network_s_on_the_features(tmp_path: Path) -> None:
+    model = scorer(tmp_path)
+    (row,) = model.predict(pd.DataFrame([GOOD])).to_dict("records")
+    with torch.no_grad():
+        expected = torch.softmax(model.net(torch.tensor([[1.5, 4.0, 0.0]])), dim=1)[0].tolist()
+    assert [row["probability_no"], row["probability_yes"]] == pytest.approx(expected, abs=1e-7)
+    assert row["prediction"] == ["no", "yes"][int(np.argmax(expected))]
+    assert row["reason"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"a": "abc"}, "a: 'abc' is not DOUBLE"),
+        ({"n": 3.7}, "n: '3.7' is not INTEGER"),
+        ({"n": "99999999999"}, "n: '99999999999' is not INTEGER"),
+        ({"a": None}, "a is missing"),
+        ({"a": float("nan")}, "a is missing"),
+        ({"a": 1e300}, "a is missing"),
+        ({"a": float("inf")}, "a is missing"),
+        ({"k": None}, "k is missing"),
+        ({"k": "z"}, "k: 'z' was never seen in training"),
+        ({"k": "Robert'); DROP TABLE raw;--"}, "k: 'Robert'); DROP TABLE raw;--' was never seen in training"),
+    ],
+)
+def test_a_bad_row_gets_a_reason_and_spoils_nothing(tmp_path: Path, change: dict, reason: str) -> None:
+    model = scorer(tmp_path)
+    alone = model.predict(pd.DataFrame([GOOD])).iloc[0]
+    rows = model.predict(pd.DataFrame([GOOD, {**GOOD, **change}, GOOD], index=[7, 5, 3]))
+    assert rows.index.tolist() == [7, 5, 3]
+    assert rows["reason"].tolist() == [None, reason, None]
+    assert rows["prediction"].tolist() == [alone["prediction"], None, alone["prediction"]]
+    assert rows["probability_yes"].isna().tolist() == [False, True, False]
+    assert rows["probability_yes"].iloc[0] == pytest.approx(alone["probability_yes"], abs=1e-7)
+
+
+def test_numbers_may_come_as_text_and_whole_ones_as_floats(tmp_path: Path) -> None:
+    model = scorer(tmp_path)
+    forms = [GOOD, {"a": "3.0", "n": "4", "k": "x"}, {"a": 3, "n": 4.0, "k": "x"}]
+    answers = [model.predict(pd.DataFrame([form])).to_dict("records") for form in forms]
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_unknown_values_are_encoded_where_the_configuration_says_so(tmp_path: Path) -> None:
+    model = scorer(tmp_path, dataclasses.replace(SPEC, encode_unknown=["k"]))
+    rows = model.predict(pd.DataFrame([{**GOOD, "k": "z"}, {**GOOD, "k": None}]))
+    assert rows["reason"].tolist() == [None, "k is missing"]
+
+
+def test_regression_answers_with_a_number(tmp_path: Path) -> None:
+    network = dataclasses.replace(NETWORK, outputs=1, label_mean=100.0, label_std=5.0)
+    model = scorer(tmp_path, dataclasses.replace(SPEC, network=network, classes=[]))
+    rows = model.predict(pd.DataFrame([GOOD, {**GOOD, "a": None}]))
+    assert list(rows.columns) == ["prediction", "reason"]
+    assert 50 < rows["prediction"].iloc[0] < 150
+    assert np.isnan(rows["prediction"].iloc[1])
+
+
+def test_no_rows_are_no_error(tmp_path: Path) -> None:
+    assert len(scorer(tmp_path).predict(pd.DataFrame([GOOD]).iloc[:0])) == 0
