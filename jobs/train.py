@@ -18,11 +18,6 @@ def parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     options = parser().parse_args()
+    from pipeline.job import train  # after the command line has been read: --help needs no Spark
 
-    def job() -> dict[str, object]:
-        """Import after the command line has been read, so that --help needs no Spark."""
-        from pipeline.job import train
-
-        return train(options.config, options.set)
-
-    sys.exit(run_job(job))
+    sys.exit(run_job(train, options.config, options.set))

@@ -42,15 +42,15 @@ def _restore_stderr() -> None:
     os.close(real)
 
 
-def run_job(job: Callable[[], dict[str, Any]]) -> int:
-    """Run ``job``, print what it returns as one JSON line, and return the process's exit code.
+def run_job(job: Callable[..., dict[str, Any]], *arguments: Any) -> int:
+    """Run ``job(*arguments)``, print what it returns as one JSON line, and return the process's exit code.
 
     0: done. 2: the user's config or data is wrong, told in one sentence. 1: anything else, with a traceback.
     """
     _restore_stderr()
     show_logs()
     try:
-        summary = job()
+        summary = job(*arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2

@@ -95,8 +95,8 @@ def model_spec(config: Config, data: Manifest) -> ModelSpec:
 def log_model(config: Config, data: Manifest, uri: str, run_id: str) -> str:
     """Package the run's weights as its MLflow model; return the model's URI.
 
-    The model's folder holds weights.safetensors, model.json, features.sql, its DuckDB translation, and the code that
-    runs them. What it needs to be loaded is pinned to the versions that are here; Spark is not among it.
+    The model's folder holds weights.safetensors, model.json, pipeline.yaml, features.sql, its DuckDB translation, and
+    the code that runs them. What it needs to be loaded is pinned to the versions that are here; Spark is not among it.
     """
     import mlflow
 
@@ -109,6 +109,9 @@ def log_model(config: Config, data: Manifest, uri: str, run_id: str) -> str:
         weights = client.download_artifacts(run_id, "weights/weights.safetensors", scratch)
         shutil.move(weights, model / "weights.safetensors")
         (model / "model.json").write_text(spec.to_json(), encoding="utf-8")
+        here_sql = config.features.model_copy(update={"sql": "features.sql"})
+        as_packaged = config.model_copy(update={"features": here_sql})
+        (model / "pipeline.yaml").write_text(as_packaged.to_yaml(), encoding="utf-8")
         (model / "features.sql").write_text(config.features_sql, encoding="utf-8")
         (model / "features.duckdb.sql").write_text(spec.select + "\n", encoding="utf-8")
         here = Path(__file__).parent

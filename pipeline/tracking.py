@@ -134,6 +134,17 @@ def log_outcome(uri: str, run_id: str, metrics: dict[str, float | None], tags: d
         client.set_tag(run_id, name, text)
 
 
+def download_model(uri: str, model: str) -> tuple[Path, str]:
+    """Return the local folder of a logged model (`models:/…` or `runs:/…`), and its version, or id if it has none."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    folder = Path(mlflow.artifacts.download_artifacts(model))
+    info = mlflow.models.get_model_info(str(folder))
+    version = getattr(info, "registered_model_version", None) or getattr(info, "model_id", None) or info.model_uuid
+    return folder, str(version)
+
+
 def log_figure(uri: str, run_id: str, figure: Figure, path: str) -> None:
     """Log ``figure`` as a PNG at ``path`` of the run's artifacts."""
     _client(uri).log_figure(run_id, figure, path)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pipeline.manifest import SplitName
     from pipeline.shards import Prepared
 
+pytest_plugins = ["submitting"]
+
 ROOT = Path(__file__).parents[1]
 PENGUINS = ROOT / "conf" / "penguins" / "pipeline.yaml"
 

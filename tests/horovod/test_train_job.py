@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import math
 import os
 import re
 import shutil
-import sqlite3
 import subprocess
 import sys
-import threading
-import time
-import uuid
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
@@ -33,86 +24,9 @@ from pipeline.checkpoint import load_weights
 from pipeline.config import load_config
 from pipeline.manifest import Manifest
 from pipeline.scorer import Scorer
+from submitting import LAB_PENGUIN, submit
 
 SCHEMA = load_config(PENGUINS).source.schema_
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a spark-submit left."""
-
-    code: int
-    stdout: str
-    stderr: str
-    seconds: float
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        return json.loads(self.stdout.splitlines()[-1])
-
-
-def submit(config: Path, *overrides: str) -> Ran:
-    """Run the job in processes of its own; check that none of them is left when it has ended."""
-    command = ["spark-submit", str(ROOT / "jobs" / "train.py"), "--config", str(config)]
-    for override in overrides:
-        command += ["--set", override]
-    begin = time.monotonic()
-    mark = uuid.uuid4().hex  # in the environment of every process that comes of this one
-    environment = {**os.environ, "SUBMITTED_BY_TEST": mark}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    try:
-        stdout, stderr = process.communicate(timeout=240)
-        seconds = time.monotonic() - begin
-        for _ in range(50):
-            if not (left := _marked(mark)):
-                break
-            time.sleep(0.1)
-    finally:
-        for leftover in _marked(mark):
-            leftover.kill()
-    assert left == []
-    return Ran(process.returncode, stdout, stderr, seconds)
-
-
-def _marked(mark: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("SUBMITTED_BY_TEST") == mark:
-                found.append(process)
-    return found
-
-
-@dataclass(frozen=True)
-class Penguins:
-    """The job of `make train`, run once for all tests here."""
-
-    ran: Ran
-    work_dir: Path
-    steps_while_running: list[int]
-    """The newest step in the store at every look, as long as the run was still RUNNING."""
-
-
-@pytest.fixture(scope="module")
-def penguins(tmp_path_factory) -> Penguins:
-    work_dir = tmp_path_factory.mktemp("penguins")
-    steps: list[int] = []
-    done = threading.Event()
-
-    def look() -> None:
-        query = "SELECT max(step) FROM metrics JOIN runs USING (run_uuid) WHERE runs.status = 'RUNNING'"
-        while not done.wait(0.5):
-            with contextlib.suppress(sqlite3.Error), sqlite3.connect(work_dir / "mlflow.db", timeout=1) as store:
-                steps.extend(step for (step,) in store.execute(query) if step is not None)
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        ran = submit(PENGUINS, f"run.work_dir={work_dir}")
-    finally:
-        done.set()
-        watcher.join()
-    return Penguins(ran, work_dir, steps)
 
 
 def test_the_summary_is_the_last_line_and_the_only_one_on_stdout(penguins) -> None:
@@ -193,18 +107,6 @@ def test_the_artifacts_are_there_and_readable(penguins) -> None:
     assert sorted(shapes) == [(3, 10), (10, 5), (10, 10)]
     text = artifact("weights/weights.txt").read_text()
     assert all(f"{name} {tuple(w.shape)}" in text for name, w in weights.items() if name.startswith("layers"))
-
-
-@pytest.fixture(scope="module")
-def model_folder(penguins) -> Path:
-    """Return the folder of the model that the job logged."""
-    import mlflow
-
-    mlflow.set_tracking_uri(f"sqlite:///{penguins.work_dir / 'mlflow.db'}")
-    return Path(mlflow.artifacts.download_artifacts(penguins.ran.summary["model_uri"]))
-
-
-LAB_PENGUIN = {"Island": "Biscoe", "CulmenLength": 50.4, "CulmenDepth": 15.3, "FlipperLength": 200, "BodyMass": 5000}
 
 
 def test_the_model_holds_no_pickle_and_what_a_person_can_read(model_folder: Path) -> None:

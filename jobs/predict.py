@@ -1,0 +1,32 @@
+"""Score raw rows: ``spark-submit jobs/predict.py --model URI --input new.csv --output out/``, or one ``--row JSON``."""
+
+import argparse
+import os
+import sys
+
+from pipeline.console import run_job
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of this job's command line."""
+    args = argparse.ArgumentParser(prog="predict.py", description="Raw rows in, predictions out.")
+    args.add_argument("--model", required=True, metavar="URI", help="model_uri of a training's summary, or models:/…")
+    args.add_argument("--input", nargs="+", metavar="CSV", help="files, folders or globs")
+    args.add_argument("--output", metavar="FOLDER", help="where the predictions go; an earlier output is replaced")
+    args.add_argument("--format", choices=["parquet", "csv"], default="parquet")
+    args.add_argument("--row", metavar="JSON", help='one raw row instead of files, without Spark: {"Island": "Biscoe"}')
+    default = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{os.path.abspath('.work/mlflow.db')}")
+    args.add_argument("--tracking-uri", default=default, metavar="URI", help="MLflow store (default: %(default)s)")
+    return args
+
+
+if __name__ == "__main__":
+    options = parser().parse_args()
+    from pipeline import scoring  # after the command line has been read
+
+    if options.row is not None:
+        sys.exit(run_job(scoring.predict_row, options.model, options.row, options.tracking_uri))
+    if not options.input or not options.output:
+        parser().error("--input and --output are needed, unless there is a --row")
+    files = options.model, options.input, options.output, options.format, options.tracking_uri
+    sys.exit(run_job(scoring.predict_files, *files))

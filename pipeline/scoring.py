@@ -1,0 +1,220 @@
+"""Predictions of a packaged model: of CSV files with Spark, or of one raw row without it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import Config, load_config
+from pipeline.console import Stopwatch, log
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+    from pipeline.scorer import ModelSpec, Scorer
+
+_FEATURE = "_feature_"
+
+
+def predict_row(model: str, text: str, tracking_uri: str) -> dict[str, Any]:
+    """Return prediction, probabilities and reason of one raw row, a JSON object; starts no Spark.
+
+    Raises:
+        UserError: there is no such model, or the row is no JSON object or lacks a column that the model needs.
+    """
+    try:
+        row = dict(json.loads(text))
+    except (ValueError, TypeError):
+        raise UserError(f'--row {text}: must be a JSON object, like {{"Island": "Biscoe"}}') from None
+    import pandas as pd
+
+    from pipeline.scorer import Scorer
+
+    scorer = Scorer(fetch_model(model, tracking_uri)[0])
+    missing = [column.name for column in scorer.spec.raw if column.needed and column.name not in row]
+    if missing:
+        raise UserError(f"--row: lacks {', '.join(missing)}, which the model needs (null says that it is not known)")
+    (answer,) = scorer.predict(pd.DataFrame([row], dtype=object)).to_dict("records")
+    return {name: None if value != value else value for name, value in answer.items()}  # NaN is not equal to itself
+
+
+def predict_files(model: str, inputs: Sequence[str], output: str, kind: str, tracking_uri: str) -> dict[str, Any]:
+    """Score CSV files into ``output`` as ``kind`` (parquet or csv); return the summary for the last line of stdout.
+
+    The output holds the raw columns, prediction, probabilities, reason and model_version. Records that do not fit the
+    schema go to ``output/_quarantine``, as in training. Spark moves the files in place when all are written, and
+    `_SUCCESS` last; an earlier output is replaced.
+
+    Raises:
+        UserError: the model, the input or the output cannot be used.
+    """
+    from pipeline import ingest, session
+
+    watch = Stopwatch()
+    _check_output(output)
+    folder, version = fetch_model(model, tracking_uri)
+    paths = [path if "://" in path else str(Path(path).resolve()) for path in inputs]
+    config = load_config(folder / "pipeline.yaml", [f"source.path={json.dumps(paths)}"])
+    spark = session.get_session(f"predict {model}", Path(".work").resolve())
+    source = ingest.list_source(spark, config)
+    config = _as_the_files_have_it(spark, config, folder)
+    records = ingest.read_records(spark, config)
+    watch.lap("start")
+    scored, counts = _scored(spark, config, records.good(), folder, version)
+    with session.progress(spark, f"scoring {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {output}"):
+        try:
+            scored.write.mode("overwrite").option("header", True).format(kind).save(output)
+        except Exception as error:
+            mistake = ingest.source_mistake(config, error)
+            if mistake is None:
+                raise
+            raise mistake from None
+    seen = {**records.seen.get, **counts.get}
+    if seen["bad"]:
+        ingest.quarantine(spark, config, f"{output.rstrip('/')}/_quarantine")
+        log.info("%d records do not fit the schema: see %s/_quarantine", seen["bad"], output)
+    watch.lap("score")
+    return {
+        "status": "ok",
+        "model_uri": model,
+        "model_version": version,
+        "output": output,
+        "rows": {
+            "read": seen["read"],
+            "quarantined": seen["bad"],
+            "predicted": seen["rows"] - seen["refused"],
+            "refused": seen["refused"],
+        },
+        "timing_s": {**watch.seconds, "total": watch.total()},
+    }
+
+
+def fetch_model(model: str, tracking_uri: str) -> tuple[Path, str]:
+    """Return the folder with the packaged model's files, and its version (or id, if it is not registered).
+
+    Raises:
+        UserError: the store has no such model, or it is not one of this pipeline.
+    """
+    from pipeline import tracking
+
+    begin = time.perf_counter()
+    try:
+        folder, version = tracking.download_model(tracking_uri, model)
+    except Exception as error:
+        told = " ".join(str(error).split())
+        raise UserError(f"--model {model}: cannot be had from {tracking_uri}: {told[:300]}") from None
+    packaged = folder / "artifacts" / "model"
+    if not (packaged / "model.json").exists():
+        raise UserError(f"--model {model}: is not a model of this pipeline: it holds no artifacts/model/model.json")
+    log.info("model %s, version %s (%.1f s)", model, version, time.perf_counter() - begin)
+    return packaged, version
+
+
+def _check_output(output: str) -> None:
+    """Refuse to replace a folder that is not the output of an earlier run."""
+    if "://" in output or not os.path.exists(output):
+        return
+    if not os.path.isdir(output):
+        raise UserError(f"--output {output}: is a file; name a folder")
+    found = set(os.listdir(output))
+    if found and not found & {"_SUCCESS", "_temporary"}:
+        raise UserError(f"--output {output}: holds something else than an earlier output; name another folder")
+
+
+def _as_the_files_have_it(spark: SparkSession, config: Config, folder: Path) -> Config:
+    """Leave those columns out of the schema that the files lack and no feature needs: the label, most often."""
+    from pipeline import features, ingest
+
+    schema = ingest.source_schema(spark, config)
+    options = {**config.source.reader_options, "inferschema": False}
+    header = {name.lower() for name in spark.read.options(**options).csv(config.source_paths).columns}
+    if not options["header"]:
+        return config
+    needed = features.translate(config).needed
+    kept = [f for f in schema.fields if f.name.lower() in header or f.name in needed]
+    ddl = ", ".join(f"`{f.name}` {f.dataType.simpleString()}" for f in kept)
+    source = config.source.model_copy(update={"schema_": ddl})
+    lean = config.model_copy(update={"source": source})
+    lean._file = folder / "pipeline.yaml"
+    return lean
+
+
+def _scored(spark: SparkSession, config: Config, good: DataFrame, folder: Path, version: str) -> tuple[DataFrame, Any]:
+    """Return the scored rows, lazily, and the observation of how many there are and got no prediction."""
+    import sqlglot
+    from pyspark.sql import Observation
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import DoubleType, StringType, StructField, StructType
+
+    from pipeline.ingest import column, source_schema
+    from pipeline.scorer import PROBABILITY, ModelSpec
+
+    spec = ModelSpec.from_json((folder / "model.json").read_text(encoding="utf-8"))
+    declared = source_schema(spark, load_config(folder / "pipeline.yaml")).fields
+    lacking = {f.name: F.lit(None).cast(f.dataType) for f in declared if f.name not in good.columns}
+    good.withColumns(lacking).createOrReplaceTempView("raw")
+    # the user's SELECT, and the raw row it was made from beside it
+    both = sqlglot.parse_one(config.features_sql, read="spark").select("struct(*) AS _raw", dialect="spark")  # type: ignore[attr-defined]
+    result = spark.sql(both.sql("spark", comments=False))
+    numeric = [column(n.column).cast("float") for n in spec.network.numeric]
+    categorical = [column(c.column).cast("string") for c in spec.network.categorical]
+    inputs = [value.alias(f"{_FEATURE}{i}") for i, value in enumerate(numeric + categorical)]
+    rows = result.select(*(F.col("_raw")[name].alias(name) for name in good.columns), *inputs)
+
+    prediction = StringType() if spec.classes else DoubleType()
+    added = [
+        StructField("prediction", prediction),
+        *(StructField(PROBABILITY + name, DoubleType()) for name in spec.classes),
+        StructField("reason", StringType()),
+        StructField("model_version", StringType()),
+    ]
+    clash = {f.name.lower() for f in added} & {name.lower() for name in good.columns}
+    if clash:
+        raise config.mistake("source.schema", f"column '{clash.pop()}' has the name of an output; rename it in the CSV")
+    schema = StructType([*good.schema.fields, *added])
+    spark.sparkContext.addFile(str(folder), recursive=True)
+    scored = rows.mapInArrow(_batch_scorer(folder.name, version, good.columns), schema)
+    counts = Observation()
+    refused = F.count(F.col("reason"))
+    return scored.observe(counts, F.count(F.lit(1)).alias("rows"), refused.alias("refused")), counts
+
+
+def _batch_scorer(shipped: str, version: str, raw: Sequence[str]) -> Any:
+    """Return the function that Spark runs over Arrow batches on the executors."""
+
+    def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pandas as pd
+        import pyarrow as pa
+        from pyspark import SparkFiles
+
+        scorer = _loaded(SparkFiles.get(shipped))
+        spec: ModelSpec = scorer.spec
+        names = [*(n.column for n in spec.network.numeric), *(c.column for c in spec.network.categorical)]
+        for batch in batches:
+            columns = {name: batch.column(f"{_FEATURE}{i}").to_pandas() for i, name in enumerate(names)}
+            answers = scorer.score(pd.DataFrame(columns))
+            kinds = {"prediction": pa.string() if spec.classes else pa.float64(), "reason": pa.string()}
+            arrays = [batch.column(name) for name in raw]
+            arrays += [pa.array(answers[n], kinds.get(n, pa.float64()), from_pandas=True) for n in answers.columns]
+            arrays += [pa.array([version] * len(answers), pa.string())]
+            yield pa.RecordBatch.from_arrays(arrays, names=[*raw, *answers.columns, "model_version"])
+
+    return score
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(folder: str) -> Scorer:
+    """Load the model once in each of Spark's Python processes, not once a batch."""
+    import torch
+
+    from pipeline.scorer import Scorer
+
+    torch.set_num_threads(1)  # Spark runs one process per core
+    return Scorer(Path(folder))
