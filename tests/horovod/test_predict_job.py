@@ -82,15 +82,21 @@ def test_one_row_without_spark(model, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "JAVA_HOME"}
     command = [sys.executable, "-W", "ignore", ROOT / "jobs" / "predict.py", "--model", uri, "--tracking-uri", store]
 
-    def ask(row: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, "--row", row], capture_output=True, text=True, timeout=100, env=environment, check=False
-        )
+    command += ["--row", json.dumps(LAB_PENGUIN)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["prediction"] == "Gentoo"
+    assert "Spark" not in ran.stderr
 
-    answer = ask(json.dumps(LAB_PENGUIN))
-    assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout)["prediction"] == "Gentoo"
-    assert "Spark" not in answer.stderr
-    lacking = ask('{"Island": "Biscoe"}')
-    assert lacking.returncode == 2
-    assert "lacks CulmenLength, CulmenDepth, FlipperLength, BodyMass, which the model needs" in lacking.stderr
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ('{"Island": "Biscoe"}', "lacks CulmenLength, CulmenDepth, FlipperLength, BodyMass, which the model needs"),
+        ("Biscoe, 50.4", "must be a JSON object"),
+        ("[1]", "must be a JSON object"),
+    ],
+)
+def test_a_row_that_is_none_is_told(model, row: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        scoring.predict_row(model[0], row, model[1])
