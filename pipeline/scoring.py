@@ -64,7 +64,7 @@ def predict_files(model: str, inputs: Sequence[str], output: str, kind: str, tra
     config = load_config(folder / "pipeline.yaml", [f"source.path={json.dumps(paths)}"])
     spark = session.get_session(f"predict {model}", Path(".work").resolve())
     source = ingest.list_source(spark, config)
-    config = _as_the_files_have_it(spark, config, folder)
+    config = _as_the_files_have_it(spark, config)
     records = ingest.read_records(spark, config)
     watch.lap("start")
     scored, counts = _scored(spark, config, records.good(), folder, version)
@@ -128,7 +128,7 @@ def _check_output(output: str) -> None:
         raise UserError(f"--output {output}: holds something else than an earlier output; name another folder")
 
 
-def _as_the_files_have_it(spark: SparkSession, config: Config, folder: Path) -> Config:
+def _as_the_files_have_it(spark: SparkSession, config: Config) -> Config:
     """Leave those columns out of the schema that the files lack and no feature needs: the label, most often."""
     from pipeline import features, ingest
 
@@ -141,9 +141,7 @@ def _as_the_files_have_it(spark: SparkSession, config: Config, folder: Path) -> 
     kept = [f for f in schema.fields if f.name.lower() in header or f.name in needed]
     ddl = ", ".join(f"`{f.name}` {f.dataType.simpleString()}" for f in kept)
     source = config.source.model_copy(update={"schema_": ddl})
-    lean = config.model_copy(update={"source": source})
-    lean._file = folder / "pipeline.yaml"
-    return lean
+    return config.model_copy(update={"source": source})
 
 
 def _scored(spark: SparkSession, config: Config, good: DataFrame, folder: Path, version: str) -> tuple[DataFrame, Any]:

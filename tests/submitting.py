@@ -86,7 +86,7 @@ def penguins(tmp_path_factory) -> Penguins:
 
     def look() -> None:
         query = "SELECT max(step) FROM metrics JOIN runs USING (run_uuid) WHERE runs.status = 'RUNNING'"
-        while not done.wait(0.5):
+        while not done.wait(0.1):
             with contextlib.suppress(sqlite3.Error), sqlite3.connect(work_dir / "mlflow.db", timeout=1) as store:
                 steps.extend(step for (step,) in store.execute(query) if step is not None)
 

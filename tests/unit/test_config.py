@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from conftest import PENGUINS, ROOT
-from pipeline.config import load_config, reference
+from pipeline.config import load_config
+from pipeline.config.__main__ import reference
 from pipeline.errors import UserError
 
 

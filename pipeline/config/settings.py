@@ -1,15 +1,13 @@
-"""The user's YAML as typed, validated settings; ``--set a.b=c`` overrides anything in it.
+"""The settings of a use case, section by section.
 
-Every mistake ends as a :class:`~pipeline.errors.UserError` that names the file, the key and the nearest valid name.
-The docstring line under each field is the field's documentation; ``python -m pipeline.config`` prints them as the
-table that the README shows.
+The docstring line under each field is the field's documentation; ``python -m pipeline.config`` prints them as the table
+that the README shows.
 """
 
 from __future__ import annotations
 
-import json
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -19,16 +17,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from pipeline.errors import UserError, nearest
+from pipeline.errors import UserError
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
     """What all sections share: unknown keys are errors, values are fixed once read."""
 
     model_config = ConfigDict(
@@ -39,7 +36,7 @@ class _Settings(BaseModel):
     @classmethod
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
         annotation = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and any(kind in (int, float) for kind in _members(annotation)):
+        if isinstance(value, bool) and any(kind in (int, float) for kind in members(annotation)):
             raise ValueError(f"must be a number, not {str(value).lower()}")
         return value
 
@@ -52,7 +49,7 @@ def _as_column(value: Any) -> Any:
     return {"column": value} if isinstance(value, str) else value
 
 
-class Source(_Settings):
+class Source(Settings):
     """Where the rows come from and what they look like."""
 
     path: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
@@ -83,7 +80,7 @@ class Source(_Settings):
         return {"header": True, "escape": '"', "enforceschema": False, **given}
 
 
-class NumericFeature(_Settings):
+class NumericFeature(Settings):
     """A column of features.sql that the network takes as a number; the bare column name is short for it."""
 
     column: str
@@ -92,7 +89,7 @@ class NumericFeature(_Settings):
     """`standard`: (x - mean) / std; `minmax`: to 0…1; both fitted on the training rows and stored in the model."""
 
 
-class CategoricalFeature(_Settings):
+class CategoricalFeature(Settings):
     """A column of features.sql that the network takes as a category; the bare column name is short for it."""
 
     column: str
@@ -113,7 +110,7 @@ class CategoricalFeature(_Settings):
         return self
 
 
-class Features(_Settings):
+class Features(Settings):
     """What the network sees of a row."""
 
     sql: str = "features.sql"
@@ -124,7 +121,7 @@ class Features(_Settings):
     """Categorical inputs, in order, after the numeric ones."""
 
 
-class Label(_Settings):
+class Label(Settings):
     """What the network learns to predict."""
 
     column: str
@@ -143,7 +140,7 @@ class Label(_Settings):
         return self
 
 
-class Split(_Settings):
+class Split(Settings):
     """Which rows are kept from training to measure it."""
 
     validation_fraction: float = Field(default=0.2, gt=0, lt=1)
@@ -152,7 +149,7 @@ class Split(_Settings):
     """Another seed, another split."""
 
 
-class Model(_Settings):
+class Model(Settings):
     """The network: fully connected layers with ReLU between them."""
 
     hidden_sizes: list[Annotated[int, Field(ge=1)]] = [64, 64]
@@ -161,7 +158,7 @@ class Model(_Settings):
     """Share of hidden activations dropped in training."""
 
 
-class EarlyStopping(_Settings):
+class EarlyStopping(Settings):
     """When to stop before the last epoch."""
 
     patience: int | None = Field(default=None, ge=1)
@@ -170,7 +167,7 @@ class EarlyStopping(_Settings):
     """How much lower the validation loss must be to count as lower."""
 
 
-class Training(_Settings):
+class Training(Settings):
     """How the network learns."""
 
     epochs: int = Field(default=20, ge=1)
@@ -193,7 +190,7 @@ class Training(_Settings):
     """Seeds the first weights, the order of the rows and dropout."""
 
 
-class Run(_Settings):
+class Run(Settings):
     """Where and how wide the job runs."""
 
     num_proc: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", union_mode="left_to_right")
@@ -204,7 +201,7 @@ class Run(_Settings):
     """Seconds to wait for Spark to give every rank its slot."""
 
 
-class Tracking(_Settings):
+class Tracking(Settings):
     """Where MLflow keeps what happened."""
 
     uri: str | None = None
@@ -215,7 +212,7 @@ class Tracking(_Settings):
     """Run name; default: MLflow makes one up."""
 
 
-class Config(_Settings):
+class Config(Settings):
     """One use case: a folder with `pipeline.yaml`, `features.sql` and often the data."""
 
     source: Source
@@ -279,7 +276,7 @@ class Config(_Settings):
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{self.file}: features.sql: cannot read {path}: {_reason(error)}") from None
+            raise UserError(f"{self.file}: features.sql: cannot read {path}: {reason(error)}") from None
 
     @property
     def feature_columns(self) -> list[str]:
@@ -295,134 +292,23 @@ class Config(_Settings):
         return yaml.safe_dump(self.model_dump(by_alias=True), sort_keys=False, allow_unicode=True)
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read `path`, apply `overrides` (each `"a.b=value"`, the value in YAML), and validate.
-
-    Raises:
-        UserError: the file cannot be read, is not YAML, or does not fit; one sentence with file, key and nearest key.
-    """
-    file = Path(path)
-    try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read: {_reason(error)}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
-        raise UserError(f"{file}: is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{file}: must hold a mapping with the keys {', '.join(_keys(Config))}")
-    for override in overrides:
-        _override(tree, override)
-    try:
-        config = Config.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(f"{file}: {_explain(error)}") from None
-    config._file = file
-    return config
-
-
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return what an error of reading a file says, without its number and path."""
     return getattr(error, "strerror", None) or str(error)
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
-    """Set one dotted key in the tree read from YAML; list items by position (`features.numeric.0.scaling`)."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"--set {override}: must look like --set training.epochs=5")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
-        raise UserError(f"--set {override}: '{text}' is not a YAML value") from None
-    *parents, last = key.split(".")
-    node: Any = tree
-    for part in parents:
-        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        elif isinstance(node, dict):
-            if node.get(part) is None:
-                node[part] = {}
-            node = node[part]
-        else:
-            raise UserError(f"--set {override}: '{part}' is not inside a mapping or list of the file")
-    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
-        node[int(last)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        raise UserError(f"--set {override}: '{last}' is not inside a mapping or list of the file")
-
-
-def _explain(error: ValidationError) -> str:
-    """Say the first mistake of a validation in one sentence, and how many more there are."""
-    mistakes = error.errors()
-    first = next((m for m in mistakes if m["type"] == "extra_forbidden"), mistakes[0])
-    loc = first["loc"]
-    key = ".".join(str(part) for part in loc)
-    if loc[:2] == ("run", "num_proc"):  # a union: pydantic reports every member that did not fit
-        mistakes = [m for m in mistakes if m["loc"][:2] != loc[:2]] + [first]
-        said = f"run.num_proc: must be a whole number of at least 1, or auto, not {first['input']!r}"
-    elif first["type"] == "extra_forbidden":
-        said = f"unknown key '{key}'{nearest(str(loc[-1]), _keys(_model_at(loc[:-1])))}"
-    elif first["type"] == "missing":
-        said = f"{key}: is missing"
-    elif first["type"] == "literal_error":
-        choices = [c.strip(" '") for c in first["ctx"]["expected"].replace(" or ", ",").split(",")]
-        said = f"{key}: '{first['input']}' is not one of {', '.join(choices)}{nearest(str(first['input']), choices)}"
-    elif first["type"] == "value_error":
-        said = f"{key + ': ' if key else ''}{first['ctx']['error']}"
-    else:
-        got = "" if ", not " in first["msg"] else f", not {first['input']!r}"
-        said = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}{got}"
-    others = len({m["loc"] for m in mistakes}) - 1
-    return said + (f" (and {others} more mistake{'s' if others > 1 else ''})" if others > 0 else "")
-
-
-def _keys(model: type[BaseModel] | None) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()] if model else []
-
-
-def _model_at(loc: Sequence[int | str]) -> type[BaseModel] | None:
-    """Return the section that a location in the file belongs to."""
-    model: Any = Config
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
-        model = _section(field.annotation) if field else None
-        if model is None:
-            return None
-    return model  # type: ignore[no-any-return]
-
-
-def _members(annotation: Any) -> Iterator[Any]:
+def members(annotation: Any) -> Iterator[Any]:
     """Yield the plain types that an annotation is made of: of `list[A] | None`, A and NoneType."""
     if get_origin(annotation) in (list, Union, types.UnionType):
         for arg in get_args(annotation):
-            yield from _members(arg)
+            yield from members(arg)
     elif get_origin(annotation) is Annotated:
-        yield from _members(get_args(annotation)[0])
+        yield from members(get_args(annotation)[0])
     else:
         yield annotation
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
+def section_of(annotation: Any) -> type[BaseModel] | None:
     """Return the section among an annotation's members, if there is one."""
-    classes = (kind for kind in _members(annotation) if isinstance(kind, type))
+    classes = (kind for kind in members(annotation) if isinstance(kind, type))
     return next((kind for kind in classes if issubclass(kind, BaseModel)), None)
-
-
-def reference(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """Yield the rows of the README's table of settings: key, default, meaning."""
-    for name, field in model.model_fields.items():
-        key = prefix + (field.alias or name)
-        section = _section(field.annotation)
-        if section is None:
-            default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
-            yield f"| `{key}` | {default} | {field.description} |"
-        else:
-            item = "[]." if get_origin(field.annotation) is list else "."
-            yield from reference(section, key + item)
-
-
-if __name__ == "__main__":
-    print("| key | default | meaning |\n|---|---|---|", *reference(), sep="\n")

@@ -1,0 +1,28 @@
+"""``python -m pipeline.config`` prints the README's table of settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import get_origin
+
+from pydantic import BaseModel
+
+from pipeline.config.settings import Config, section_of
+
+
+def reference(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Yield the rows of the README's table of settings: key, default, meaning."""
+    for name, field in model.model_fields.items():
+        key = prefix + (field.alias or name)
+        section = section_of(field.annotation)
+        if section is None:
+            default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
+            yield f"| `{key}` | {default} | {field.description} |"
+        else:
+            item = "[]." if get_origin(field.annotation) is list else "."
+            yield from reference(section, key + item)
+
+
+if __name__ == "__main__":
+    print("| key | default | meaning |\n|---|---|---|", *reference(), sep="\n")
