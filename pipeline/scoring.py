@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -58,7 +60,7 @@ def predict_files(model: str, inputs: Sequence[str], output: str, kind: str, tra
     from pipeline import ingest, session
 
     watch = Stopwatch()
-    _check_output(output)
+    _check_output(output, inputs)
     folder, version = fetch_model(model, tracking_uri)
     paths = [path if "://" in path else str(Path(path).resolve()) for path in inputs]
     config = load_config(folder / "pipeline.yaml", [f"source.path={json.dumps(paths)}"])
@@ -67,8 +69,11 @@ def predict_files(model: str, inputs: Sequence[str], output: str, kind: str, tra
     config = _as_the_files_have_it(spark, config)
     records = ingest.read_records(spark, config)
     watch.lap("start")
-    scored, counts = _scored(spark, config, records.good(), folder, version)
-    with session.progress(spark, f"scoring {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {output}"):
+    what = f"scoring {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {output}"
+    # a folder of its own name: Spark ships a name once per session, and the next model is another one
+    with tempfile.TemporaryDirectory(prefix="model-") as shipped, session.progress(spark, what):
+        shutil.copytree(folder, shipped, dirs_exist_ok=True)
+        scored, counts = _scored(spark, config, records.good(), Path(shipped), version)
         try:
             scored.write.mode("overwrite").option("header", True).format(kind).save(output)
         except Exception as error:
@@ -117,8 +122,12 @@ def fetch_model(model: str, tracking_uri: str) -> tuple[Path, str]:
     return packaged, version
 
 
-def _check_output(output: str) -> None:
-    """Refuse to replace a folder that is not the output of an earlier run."""
+def _check_output(output: str, inputs: Sequence[str]) -> None:
+    """Refuse to replace a folder that is not the output of an earlier run, or that holds the input."""
+    place = Path(output).resolve()
+    for path in inputs:
+        if path == output or place in (Path(path).resolve(), *Path(path).resolve().parents):
+            raise UserError(f"--output {output}: holds the input {path}, and would be replaced; name another folder")
     if "://" in output or not os.path.exists(output):
         return
     if not os.path.isdir(output):
