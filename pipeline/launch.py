@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
+import time
 
 from pyspark.sql import SparkSession
 
@@ -23,6 +25,8 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
 
     logging.getLogger("horovod").setLevel(logging.WARNING)
     log.info("launching %d rank(s) with Horovod", num_proc)
+    heard = threading.Event()
+    threading.Thread(target=_show_life, args=(heard,), daemon=True).start()
     try:
         reports: list[RankReport] = horovod.spark.run(
             run_rank,
@@ -32,12 +36,14 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
             use_gloo=True,
             env=_environment(task.threads),
             # stdout is for the summary alone
-            stdout=_Relay(),
-            stderr=_Relay(),
+            stdout=_Relay(heard),
+            stderr=_Relay(heard),
             verbose=0,
         )
     except Exception as error:
         raise RankError(f"training on {num_proc} ranks failed before every rank could report: {error}") from error
+    finally:
+        heard.set()
     failed = [report for report in reports if report.error]
     if failed:
         first = next((report for report in failed if not report.stopped_by_peer), failed[0])
@@ -47,11 +53,22 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
     return result
 
 
+def _show_life(heard: threading.Event, every_s: float = 10) -> None:
+    """Say that the ranks are still starting (Spark tasks, processes, imports) until one of them has been heard."""
+    begin = time.monotonic()
+    while not heard.wait(every_s):
+        log.info("waiting for the ranks to start (%.0f s)", time.monotonic() - begin)
+
+
 class _Relay:
     """Passes on what ranks print, without the `[rank]<stream>:` that Horovod puts before each line."""
 
+    def __init__(self, heard: threading.Event) -> None:
+        self._heard = heard
+
     def write(self, text: str) -> int:
         """Write to the driver's stderr."""
+        self._heard.set()
         return sys.stderr.write(re.sub(r"^\[\d+\]<std(?:out|err)>:", "", text, flags=re.MULTILINE))
 
     def flush(self) -> None:
