@@ -103,7 +103,11 @@ def _prepare(
 
     observed = seen.get | records.seen.get
     counts = Rows(
-        quarantined=observed["bad"], **{name: observed[name] for name in Rows.model_fields if name in observed}
+        read=observed["read"],
+        quarantined=observed["bad"],
+        dropped=observed["dropped"],
+        train=observed["train"],
+        validation=observed["validation"],
     )
     dropped_by_column = {name: observed[f"null{i}"] for i, name in enumerate(columns) if observed[f"null{i}"]}
     _set_bad_records_aside(spark, config, counts, folder)
@@ -112,14 +116,14 @@ def _prepare(
 
     statistics = prepare.read_statistics(measured, observed)
     copies: dict[SplitName, int] = {"train": config.oversample, "validation": 1}
-    splits: dict[SplitName, SplitData] = {}
-    for split, times in copies.items():
-        expected = observed[split] * times
-        splits[split] = SplitData(
-            rows=expected,
+    splits = {
+        split: SplitData(
+            rows=observed[split] * times,
             class_counts=[observed[f"{split}{code}"] * times for code in range(len(classes))],
-            row_groups=_balanced(spark, folder, split, expected, num_proc, group_rows),
+            row_groups=_balanced(spark, folder, split, observed[split] * times, num_proc, group_rows),
         )
+        for split, times in copies.items()
+    }
     if not any((folder / _PARTS).glob("*/")):
         shutil.rmtree(folder / _PARTS)
     return Manifest(
@@ -218,9 +222,9 @@ def _set_bad_records_aside(spark: SparkSession, config: Config, counts: Rows, fo
 
 def _check_counts(config: Config, counts: Rows, observed: dict[str, Any], classes: list[str]) -> None:
     usable = counts.train + counts.validation
-    if counts.read != counts.quarantined + counts.dropped + usable:
-        problem = f"features.sql made {counts.dropped + usable} rows of {counts.read - counts.quarantined}; "
-        raise config.mistake("features.sql", problem + "it must make one row of each")
+    if counts.read != counts.quarantined + counts.dropped + usable:  # features.sql makes one row of each
+        problem = f"changed while it was read ({counts.read - counts.quarantined} good rows, then "
+        raise config.mistake("source.path", problem + f"{counts.dropped + usable}); run again")
     if not usable:
         told = f"{counts.read} read, {counts.quarantined} quarantined, {counts.dropped} dropped for a missing value"
         raise config.mistake("source.path", f"there is no usable row in {', '.join(config.source_paths)} ({told})")

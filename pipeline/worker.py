@@ -43,7 +43,7 @@ class _Sums:
 
 
 def run_rank(task: Task) -> RankReport:
-    """Train as one rank of a Horovod job. Never raises: a failure is in the report, so that it is told once."""
+    """Train as one rank of a Horovod job. Whatever goes wrong is in the report, so that the driver can tell it once."""
     hvd.init()
     report = RankReport(rank=hvd.rank())
     try:
@@ -71,13 +71,13 @@ def train(task: Task) -> TrainingResult | None:
     hvd.broadcast_parameters(dict(net.named_parameters()), root_rank=0)
     torch.manual_seed(settings.seed + 1 + rank)
 
-    # A new optimizer has no state to broadcast. (hvd.broadcast_optimizer_state would make some by taking a step with
-    # zero gradients, which weight decay turns into a change of the weights.)
     # Sum, not average: each rank divides by the rows of the global batch, so that every row weighs the same however
     # unequal the ranks' last batches are. One group: all gradients travel in one message, whose order of summation
     # cannot change from run to run.
     peak = settings.learning_rate * _lr_factor(settings, num_proc)
     optimizer = _optimizer(settings, net, peak)
+    # (A new optimizer has no state to broadcast. hvd.broadcast_optimizer_state would make some by taking a step with
+    # zero gradients, which weight decay turns into a change of the weights.)
     optimizer = hvd.DistributedOptimizer(optimizer, net.named_parameters(), op=hvd.Sum, groups=1)
 
     shards = {split: read_shard(task.folder, data, split, rank, num_proc) for split in data.splits}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -90,6 +91,15 @@ def test_a_failing_rank_ends_all_with_its_own_traceback(spark, make_task) -> Non
     assert message.startswith("rank 1 of 2 failed:\nTraceback")
     assert "IndexError: Target 7 is out of bounds" in message
     assert message.count("Traceback") == 1
+
+
+def test_a_diverging_training_is_told_and_keeps_no_weights(spark, make_task) -> None:
+    task = make_task(101)
+    training = task.config.training.model_copy(update={"optimizer": "sgd", "learning_rate": 1e30})
+    task = dataclasses.replace(task, config=task.config.model_copy(update={"training": training}))
+    with pytest.raises(RankError, match=r"FloatingPointError: epoch \d: the loss is no longer a finite number; lower"):
+        launch.run_ranks(spark, task, 2)
+    assert not (task.config.work_dir / "runs").exists()
 
 
 def test_a_rank_that_dies_ends_the_others(spark, make_task, monkeypatch) -> None:

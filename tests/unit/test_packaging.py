@@ -48,7 +48,8 @@ def test_worker_rooms_import_no_spark_and_no_mlflow() -> None:
 
 def test_the_driver_imports_no_torch() -> None:
     code = "import sys, pipeline.job; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=100)
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=100, check=False)
+    assert ran.returncode == 0
 
 
 def test_jobs_only_parse_call_and_print() -> None:
