@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import tracking  # before mlflow: it sets what mlflow reads when it is imported
 from pipeline.config import Config, load_config
 from pipeline.console import Stopwatch, log
 from pipeline.errors import UserError
@@ -107,12 +108,12 @@ def fetch_model(model: str, tracking_uri: str) -> tuple[Path, str]:
     Raises:
         UserError: the store has no such model, or it is not one of this pipeline.
     """
-    from pipeline import tracking
+    from mlflow.exceptions import MlflowException
 
     begin = time.perf_counter()
     try:
         folder, version = tracking.download_model(tracking_uri, model)
-    except Exception as error:
+    except (MlflowException, OSError) as error:
         told = " ".join(str(error).split())
         raise UserError(f"--model {model}: cannot be had from {tracking_uri}: {told[:300]}") from None
     packaged = folder / "artifacts" / "model"

@@ -50,11 +50,13 @@ def open_store(config: Config, uri: str) -> Callable[[], None]:
     """
 
     def reach() -> None:
+        from mlflow.exceptions import MlflowException
+
         try:
             if uri.startswith("sqlite:"):
                 config.work_dir.mkdir(parents=True, exist_ok=True)
             _client(uri).search_experiments(max_results=1)
-        except Exception as error:
+        except (MlflowException, OSError) as error:
             told = " ".join(str(error).split())
             raise config.mistake("tracking.uri", f"cannot use the MLflow store {uri}: {told[:300]}") from None
 
