@@ -83,6 +83,13 @@ def translate(config: Config) -> Translation:
     return Translation(raw_types, _needed(select, config.feature_columns, list(raw_types)), translated)
 
 
+def select_more(sql: str, *more: str) -> str:
+    """Return features.sql with expressions of Spark SQL added to what it selects."""
+    select = sqlglot.parse_one(sql, read="spark")
+    assert isinstance(select, E.Select)
+    return select.select(*more, dialect="spark").sql("spark", comments=False)
+
+
 def _needed(select: E.Select, features: list[str], raw: list[str]) -> frozenset[str]:
     """Return the raw columns that the features are made from, also by way of another alias of the same SELECT."""
     made = {made.alias_or_name.lower(): made for made in select.expressions if not isinstance(made, E.Star)}

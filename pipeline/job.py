@@ -5,19 +5,14 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from pipeline import evaluation, features, launch, package, session, shards, tracking
-from pipeline.config import Config, load_config
+from pipeline import features, gate, launch, package, report, session, shards, tracking
+from pipeline.config import load_config
 from pipeline.console import Stopwatch, log
-from pipeline.manifest import Manifest
 from pipeline.task import Task, TrainingResult
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -53,14 +48,17 @@ def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         )
         result = launch.run_ranks(spark, task, num_proc)
         watch.lap("launch and train")
-        metrics = _kept_metrics(result.best)
+        metrics = _kept_metrics(result)
         tracking.log_outcome(uri, run_id, metrics, {"weights_sha256": result.weights_sha256})
         model_uri = package.log_model(config, prepared.manifest, uri, run_id)
-        for path, figure in _figures(config, prepared.manifest, result).items():
-            tracking.log_figure(uri, run_id, figure, path)
-    watch.lap("log")
+        watch.lap("package")
+        decision = None
+        if config.tracking.registered_model:
+            decision = gate.judge(spark, config, prepared.manifest, uri, run_id, model_uri, result.evaluation)
+            watch.lap("gate")
+        timing_s = _timing(watch, result)
+        report.log_report(uri, run_id, config, prepared.manifest, result, decision, timing_s)
     log.info("done: %s", "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if value is not None))
-    train_s = round(result.train_s, 3)
     return {
         "status": "ok",
         "run_id": run_id,
@@ -71,36 +69,25 @@ def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "weights_sha256": result.weights_sha256,
         "reused_data": prepared.reused,
         "epochs": len(result.history),
-        "timing_s": {
-            "prepare": watch.seconds["prepare"],
-            "launch": round(watch.seconds["launch and train"] - train_s, 3),
-            "train": train_s,
-            "total": watch.total(),
-        },
+        "gate": asdict(decision) if decision else None,
+        "timing_s": {**timing_s, "total": watch.total()},
     }
 
 
-def _kept_metrics(best: dict[str, float]) -> dict[str, float | None]:
-    """Return the validation metrics of the kept weights under their plain names, and their epoch."""
-    names = {key.removeprefix("validation_"): value for key, value in best.items() if key.startswith("validation_")}
-    del names["rows"]
+def _kept_metrics(result: TrainingResult) -> dict[str, float | None]:
+    """Return the validation metrics of the kept weights, and their epoch."""
+    best = result.best
+    metrics = {"loss": best["validation_loss"], **result.evaluation.metrics}
     # r2 of a constant label, say, is not a number, and JSON has none but numbers
-    return {**{n: v if math.isfinite(v) else None for n, v in names.items()}, "epoch": best["epoch"]}
+    return {**{n: v if math.isfinite(v) else None for n, v in metrics.items()}, "epoch": best["epoch"]}
 
 
-def _figures(config: Config, data: Manifest, result: TrainingResult) -> dict[str, Figure]:
-    detail, best_epoch = np.array(result.detail), int(result.best["epoch"])
-    if data.label.classes:
-        names = data.label.classes
-        matrix = detail.reshape(len(names), len(names))
-        metric, second = "accuracy", {"figures/confusion_matrix.png": evaluation.draw_confusion(matrix, names)}
-    else:
-        bins, stats = evaluation.HISTOGRAM_BINS, data.label.stats
-        assert stats is not None
-        histogram = detail[-(bins**2) :].reshape(bins, bins)
-        drawn = evaluation.draw_predicted_vs_actual(histogram, stats.min, stats.max, config.label.column)
-        metric, second = "rmse", {"figures/predicted_vs_actual.png": drawn}
-    return {"figures/loss_curves.png": evaluation.draw_curves(result.history, metric, best_epoch), **second}
+def _timing(watch: Stopwatch, result: TrainingResult) -> dict[str, float]:
+    """Return the seconds of each stage; what horovod.spark.run took is told as the epochs, and all around them."""
+    train_s = round(result.train_s, 3)
+    stages = dict(watch.seconds)
+    around = round(stages.pop("launch and train") - train_s, 3)
+    return {"prepare": stages.pop("prepare"), "launch": around, "train": train_s, **stages}
 
 
 def _versions() -> dict[str, str]:

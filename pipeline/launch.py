@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import re
 import sys
 import threading
 import time
+from types import SimpleNamespace
+from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -24,6 +27,7 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
     import horovod.spark
 
     logging.getLogger("horovod").setLevel(logging.WARNING)
+    _hear_ranks_at_once()
     log.info("launching %d rank(s) with Horovod", num_proc)
     heard = threading.Event()
     threading.Thread(target=_show_life, args=(heard,), daemon=True).start()
@@ -58,6 +62,21 @@ def _show_life(heard: threading.Event, every_s: float = 10) -> None:
     begin = time.monotonic()
     while not heard.wait(every_s):
         log.info("waiting for the ranks to start (%.0f s)", time.monotonic() - begin)
+
+
+def _hear_ranks_at_once() -> None:
+    """Make Horovod pass on what ranks print when they print it.
+
+    The driver copies their output with shutil.copyfileobj, which waits for 64 KiB of it: for the end of most trainings.
+    """
+    from horovod.runner.common.util import network
+
+    def copy(source: Any, target: Any) -> None:
+        decode = codecs.getincrementaldecoder("utf8")("replace").decode
+        while chunk := source.stream.read1(65536):
+            target.write(decode(chunk))
+
+    network.shutil = SimpleNamespace(copyfileobj=copy)
 
 
 class _Relay:

@@ -17,6 +17,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, DataType, IntegralType, NumericType, StringType
 
+from pipeline import features
 from pipeline.config import Config
 from pipeline.errors import nearest
 from pipeline.ingest import Records, column, sentence
@@ -24,6 +25,7 @@ from pipeline.manifest import NumericStats
 from pipeline.session import progress
 
 SPLIT = "split"
+RAW = "_raw"
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _RESERVED = (SPLIT, "code", "copies")
 _MAX_VOCABULARY = 1_000_000  # codes travel through float32, which is exact to 2^24
@@ -40,12 +42,13 @@ class TypedRows:
     """Whether features.sql produced the label as an integer or a boolean."""
 
 
-def typed_rows(spark: SparkSession, config: Config, records: Records) -> TypedRows:
+def typed_rows(spark: SparkSession, config: Config, records: Records, keep_raw: bool = False) -> TypedRows:
     """Return features.sql's result as the network will see it, one row per good record, with its side of the split.
 
     Numeric columns are FLOAT (NULL where they are not a finite one), categorical ones and class labels STRING.
     `split` is 'train' or 'validation', and NULL where a used column is NULL. It depends on nothing but the values
-    of the row and `split.seed`, so identical rows are on the same side whatever the partitioning.
+    of the row and `split.seed`, so identical rows are on the same side whatever the partitioning. With ``keep_raw``
+    the raw row that each was made from is there too, as the struct RAW.
 
     Raises:
         UserError: the SQL is wrong, or does not produce a column that the configuration names.
@@ -53,7 +56,8 @@ def typed_rows(spark: SparkSession, config: Config, records: Records) -> TypedRo
     records.good().createOrReplaceTempView("raw")
     sql_file = config.folder / config.features.sql
     try:
-        result = spark.sql(config.features_sql)
+        sql = config.features_sql
+        result = spark.sql(features.select_more(sql, f"struct(*) AS {RAW}") if keep_raw else sql)
     except (AnalysisException, ParseException) as error:
         raise config.mistake("features.sql", f"{sql_file}: {sentence(error)}") from None
     _check_columns(config, result)
@@ -61,9 +65,9 @@ def typed_rows(spark: SparkSession, config: Config, records: Records) -> TypedRo
     numeric = [_finite(f.column) for f in config.features.numeric]
     categorical = [column(f.column).cast("string").alias(f.column) for f in config.features.categorical]
     label = _finite(config.label.column) if config.label.task == "regression" else _class_text(config, result)
-    typed = result.select(*numeric, *categorical, label)
+    typed = result.select(*numeric, *categorical, label, *([F.col(RAW)] if keep_raw else []))
 
-    used = [column(name) for name in typed.columns]
+    used = [column(name) for name in typed.columns if name != RAW]
     row_hash = F.xxhash64(F.lit(config.split.seed), *used)
     is_validation = F.pmod(row_hash, F.lit(1_000_000)) < F.lit(round(config.split.validation_fraction * 1_000_000))
     side = F.when(is_validation, F.lit("validation")).otherwise(F.lit("train"))

@@ -18,8 +18,9 @@ from pipeline.console import Stopwatch, log
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
     from pipeline.scorer import ModelSpec, Scorer
 
@@ -156,12 +157,12 @@ def _as_the_files_have_it(spark: SparkSession, config: Config) -> Config:
 
 def _scored(spark: SparkSession, config: Config, good: DataFrame, folder: Path, version: str) -> tuple[DataFrame, Any]:
     """Return the scored rows, lazily, and the observation of how many there are and got no prediction."""
-    import sqlglot
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
     from pyspark.sql.types import DoubleType, StringType, StructField, StructType
 
-    from pipeline.ingest import column, source_schema
+    from pipeline.features import select_more
+    from pipeline.ingest import source_schema
     from pipeline.scorer import PROBABILITY, ModelSpec
 
     spec = ModelSpec.from_json((folder / "model.json").read_text(encoding="utf-8"))
@@ -169,11 +170,8 @@ def _scored(spark: SparkSession, config: Config, good: DataFrame, folder: Path, 
     lacking = {f.name: F.lit(None).cast(f.dataType) for f in declared if f.name not in good.columns}
     good.withColumns(lacking).createOrReplaceTempView("raw")
     # the user's SELECT, and the raw row it was made from beside it
-    both = sqlglot.parse_one(config.features_sql, read="spark").select("struct(*) AS _raw", dialect="spark")  # type: ignore[attr-defined]
-    result = spark.sql(both.sql("spark", comments=False))
-    numeric = [column(n.column).cast("float") for n in spec.network.numeric]
-    categorical = [column(c.column).cast("string") for c in spec.network.categorical]
-    inputs = [value.alias(f"{_FEATURE}{i}") for i, value in enumerate(numeric + categorical)]
+    result = spark.sql(select_more(config.features_sql, "struct(*) AS _raw"))
+    inputs = model_inputs(spec, _FEATURE)
     rows = result.select(*(F.col("_raw")[name].alias(name) for name in good.columns), *inputs)
 
     prediction = StringType() if spec.classes else DoubleType()
@@ -198,16 +196,12 @@ def _batch_scorer(shipped: str, version: str, raw: Sequence[str]) -> Any:
     """Return the function that Spark runs over Arrow batches on the executors."""
 
     def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import pandas as pd
         import pyarrow as pa
-        from pyspark import SparkFiles
 
-        scorer = _loaded(SparkFiles.get(shipped))
+        scorer = shipped_model(shipped)
         spec: ModelSpec = scorer.spec
-        names = [*(n.column for n in spec.network.numeric), *(c.column for c in spec.network.categorical)]
         for batch in batches:
-            columns = {name: batch.column(f"{_FEATURE}{i}").to_pandas() for i, name in enumerate(names)}
-            answers = scorer.score(pd.DataFrame(columns))
+            answers = scorer.score(read_inputs(batch, spec, _FEATURE))
             kinds = {"prediction": pa.string() if spec.classes else pa.float64(), "reason": pa.string()}
             arrays = [batch.column(name) for name in raw]
             arrays += [pa.array(answers[n], kinds.get(n, pa.float64()), from_pandas=True) for n in answers.columns]
@@ -217,12 +211,30 @@ def _batch_scorer(shipped: str, version: str, raw: Sequence[str]) -> Any:
     return score
 
 
-@functools.lru_cache(maxsize=1)
-def _loaded(folder: str) -> Scorer:
-    """Load the model once in each of Spark's Python processes, not once a batch."""
+def model_inputs(spec: ModelSpec, prefix: str) -> list[Column]:
+    """Return what features.sql made as the columns that :func:`read_inputs` reads: `prefix` and a number."""
+    from pipeline.ingest import column
+
+    numeric = [column(n.column).cast("float") for n in spec.network.numeric]
+    categorical = [column(c.column).cast("string") for c in spec.network.categorical]
+    return [value.alias(f"{prefix}{i}") for i, value in enumerate(numeric + categorical)]
+
+
+def read_inputs(batch: pa.RecordBatch, spec: ModelSpec, prefix: str) -> pd.DataFrame:
+    """Return the features of one Arrow batch as a :class:`Scorer` takes them."""
+    import pandas as pd
+
+    names = [*(n.column for n in spec.network.numeric), *(c.column for c in spec.network.categorical)]
+    return pd.DataFrame({name: batch.column(f"{prefix}{i}").to_pandas() for i, name in enumerate(names)})
+
+
+@functools.lru_cache(maxsize=2)
+def shipped_model(folder: str) -> Scorer:
+    """Load a model that `addFile` has shipped: once in each of Spark's Python processes, not once a batch."""
     import torch
+    from pyspark import SparkFiles
 
     from pipeline.scorer import Scorer
 
     torch.set_num_threads(1)  # Spark runs one process per core
-    return Scorer(Path(folder))
+    return Scorer(Path(SparkFiles.get(folder)))

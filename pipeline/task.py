@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Config
+from pipeline.evaluation import Evaluation
 from pipeline.manifest import Manifest
 
 
@@ -31,8 +32,8 @@ class TrainingResult:
     """Of the kept weights' safetensors file."""
     best: dict[str, float]
     """The kept epoch's record: epoch, learning_rate, rows_per_s, and rows, loss and metrics of each split."""
-    detail: list[float]
-    """The kept weights on the validation rows: confusion matrix, or sums and histogram; see evaluation.py."""
+    evaluation: Evaluation
+    """Of the kept weights, on the validation rows."""
     history: list[dict[str, float]]
     """The record of every epoch."""
     train_s: float

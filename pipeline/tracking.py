@@ -22,6 +22,7 @@ from pipeline.console import log
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
+CHAMPION = "champion"
 _RECORDS_PER_BATCH = 50  # MLflow takes 1,000 metrics at once
 
 if TYPE_CHECKING:
@@ -147,9 +148,40 @@ def download_model(uri: str, model: str) -> tuple[Path, str]:
     return folder, str(version)
 
 
+def register(uri: str, model_uri: str, name: str) -> str:
+    """Register a logged model as the next version of ``name``, which is made if need be; return the version."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    return str(mlflow.register_model(model_uri, name).version)
+
+
+def champion_version(uri: str, name: str) -> str | None:
+    """Return the version that the alias `champion` of a registered model names, if there is one."""
+    version = _client(uri).get_registered_model(name).aliases.get(CHAMPION)
+    return None if version is None else str(version)
+
+
+def promote(uri: str, name: str, version: str) -> None:
+    """Let the alias `champion` name this version."""
+    _client(uri).set_registered_model_alias(name, CHAMPION, version)
+
+
+def tag_version(uri: str, name: str, version: str, tags: dict[str, str]) -> None:
+    """Put tags on a version of a registered model."""
+    client = _client(uri)
+    for key, text in tags.items():
+        client.set_model_version_tag(name, version, key, text)
+
+
 def log_figure(uri: str, run_id: str, figure: Figure, path: str) -> None:
     """Log ``figure`` as a PNG at ``path`` of the run's artifacts."""
     _client(uri).log_figure(run_id, figure, path)
+
+
+def log_text(uri: str, run_id: str, text: str, path: str) -> None:
+    """Log ``text`` as the file ``path`` of the run's artifacts."""
+    _client(uri).log_text(run_id, text, path)
 
 
 def log_files(uri: str, run_id: str, files: Sequence[Path], folder: str) -> None:

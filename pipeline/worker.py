@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pipeline.checkpoint import save_weights
 from pipeline.config import Training
-from pipeline.evaluation import HISTOGRAM_BINS, Counts, classification_metrics, regression_metrics
+from pipeline.evaluation import Counts, Evaluation, Tally, classification_metrics, regression_metrics
 from pipeline.loader import Shard, check_rows, epoch_order, read_shard, steps_and_rows
 from pipeline.manifest import Manifest, SplitName
 from pipeline.model import NetSpec, TabularNet, describe_weights, loss_sum, net_spec
@@ -39,7 +39,7 @@ class _Sums:
     loss: float = 0.0
     rows: int = 0
     detail: Counts = field(default_factory=lambda: np.zeros(0))
-    """Confusion matrix, or the sums of `regression_metrics` followed by the histogram of actual × predicted."""
+    """Confusion matrix, or the sums of `regression_metrics`."""
 
 
 def run_rank(task: Task) -> RankReport:
@@ -89,7 +89,7 @@ def train(task: Task) -> TrainingResult | None:
     )
 
     # The epoch with the lowest validation loss is kept. `lowest` is the loss that early stopping compares with.
-    best, best_detail, best_weights = {"validation_loss": math.inf}, np.zeros(0), net.state_dict()
+    best, best_weights = {"validation_loss": math.inf}, net.state_dict()
     lowest, lowest_epoch = math.inf, 0
     history: list[dict[str, float]] = []
     begin = time.perf_counter()
@@ -99,7 +99,7 @@ def train(task: Task) -> TrainingResult | None:
             lr = warmed_up(settings, epoch, peak, len(batch_rows))
             trained = _train_epoch(net, optimizer, shards["train"], batch_rows, task, epoch, lr, device, say)
             validated = _evaluate(net, shards["validation"], data, device)
-            record, detail = _epoch_record(data, task.folder, epoch, trained, validated, net.spec)
+            record = _epoch_record(data, task.folder, epoch, trained, validated, net.spec)
             record["learning_rate"] = optimizer.param_groups[0]["lr"]
             record["rows_per_s"] = record["train_rows"] / (time.perf_counter() - epoch_begin)
             history.append(record)
@@ -113,7 +113,7 @@ def train(task: Task) -> TrainingResult | None:
                 hint = "lower training.learning_rate, or set a scaling for the numeric features"
                 raise FloatingPointError(f"epoch {epoch}: the loss is no longer a finite number; {hint}")
             if loss < best["validation_loss"]:
-                best, best_detail, best_weights = record, detail, copy.deepcopy(net.state_dict())
+                best, best_weights = record, copy.deepcopy(net.state_dict())
             if loss < lowest - settings.early_stopping.min_delta:
                 lowest, lowest_epoch = loss, epoch
             patience = settings.early_stopping.patience
@@ -122,13 +122,14 @@ def train(task: Task) -> TrainingResult | None:
                 break
     train_s = time.perf_counter() - begin
 
+    net.load_state_dict(best_weights)
+    evaluation = _evaluate_fully(net, shards["validation"], task, device)
     if rank != 0:
         return None
-    net.load_state_dict(best_weights)
     return TrainingResult(
         weights_sha256=_keep_weights(task, net),
         best=best,
-        detail=best_detail.tolist(),
+        evaluation=evaluation,
         history=history,
         train_s=train_s,
     )
@@ -161,7 +162,7 @@ def _train_epoch(
     """Take every step of one epoch; the sums are of the weights as they were at each step."""
     settings = task.config.training
     net.train()
-    sums = _Tally(net.spec, task.data, device)
+    sums = _Running(net.spec, task.data, device)
     batches = shard.batches(settings.batch_size, epoch_order(shard.rows, settings.seed, epoch, hvd.rank()))
     none_left = shard.features[:0], shard.labels[:0]
     last_word = time.monotonic()
@@ -187,7 +188,7 @@ def _train_epoch(
 def _evaluate(net: TabularNet, shard: Shard, data: Manifest, device: torch.device) -> _Sums:
     """Measure the net on this rank's part of the validation rows; nothing is exchanged until the epoch's end."""
     net.eval()
-    sums = _Tally(net.spec, data, device)
+    sums = _Running(net.spec, data, device)
     for features, labels in shard.batches(_EVALUATION_BATCH):
         features, labels = features.to(device), labels.to(device)
         outputs = net(features)
@@ -195,7 +196,23 @@ def _evaluate(net: TabularNet, shard: Shard, data: Manifest, device: torch.devic
     return sums.total()
 
 
-class _Tally:
+@torch.no_grad()
+def _evaluate_fully(net: TabularNet, shard: Shard, task: Task, device: torch.device) -> Evaluation:
+    """Return all there is to say about the kept weights on the validation rows of all ranks."""
+    net.eval()
+    data, numeric = task.data, len(task.data.numeric)
+    tally = Tally(data.label, [len(values) + 1 for values in data.vocabularies.values()])
+    for features, labels in shard.batches(_EVALUATION_BATCH):
+        outputs = net(features.to(device)).double()
+        answers = torch.softmax(outputs, dim=1) if data.label.classes else outputs.squeeze(1)
+        tally.add(answers.cpu().numpy(), labels.numpy(), features[:, numeric:].long().numpy())
+    tally.vector[:] = hvd.allreduce(torch.from_numpy(tally.vector), op=hvd.Sum, name="evaluation").numpy()
+    evaluation = tally.evaluate(data.vocabularies)
+    check_rows(data, task.folder, "validation", task.config.training.epochs, evaluation.rows)
+    return evaluation
+
+
+class _Running:
     """Adds up loss, rows and the detail of the metrics on the device, without waiting for it at each batch."""
 
     def __init__(self, spec: NetSpec, data: Manifest, device: torch.device) -> None:
@@ -203,7 +220,7 @@ class _Tally:
         self._stats = data.label.stats
         self._rows = 0
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
-        size = spec.outputs**2 if spec.outputs > 1 else 4 + HISTOGRAM_BINS**2
+        size = spec.outputs**2 if spec.outputs > 1 else 4
         self._detail = torch.zeros(size, dtype=torch.float64, device=device)
 
     def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
@@ -217,14 +234,8 @@ class _Tally:
         assert self._stats is not None
         predicted, actual = outputs.squeeze(1).double(), labels.double()
         error, deviation = predicted - actual, actual - self._stats.mean
-        sums = torch.stack([error.square().sum(), error.abs().sum(), deviation.sum(), deviation.square().sum()])
-        span = (self._stats.max - self._stats.min) or 1.0
-        bins = [
-            ((value - self._stats.min) / span * HISTOGRAM_BINS).long().clamp(0, HISTOGRAM_BINS - 1)
-            for value in (actual, predicted)
-        ]
-        histogram = torch.bincount(bins[0] * HISTOGRAM_BINS + bins[1], minlength=HISTOGRAM_BINS**2)
-        self._detail += torch.cat([sums, histogram])
+        sums = [error.square().sum(), error.abs().sum(), deviation.sum(), deviation.square().sum()]
+        self._detail += torch.stack(sums)
 
     def total(self) -> _Sums:
         """Return what was counted."""
@@ -233,8 +244,8 @@ class _Tally:
 
 def _epoch_record(
     data: Manifest, folder: Path, epoch: int, trained: _Sums, validated: _Sums, spec: NetSpec
-) -> tuple[dict[str, float], Counts]:
-    """Add the ranks' sums up, prove that no row is missing, and return the metrics and the validation's detail."""
+) -> dict[str, float]:
+    """Add the ranks' sums up, prove that no row is missing, and return the metrics of both splits."""
     sums: dict[SplitName, _Sums] = {"train": trained, "validation": validated}
     mine = np.concatenate([np.append(s.detail, [s.loss, s.rows]) for s in sums.values()])
     everyone = hvd.allreduce(torch.from_numpy(mine), op=hvd.Sum, name="epoch").numpy()
@@ -245,11 +256,11 @@ def _epoch_record(
         metrics = (
             classification_metrics(detail.reshape(spec.outputs, spec.outputs))
             if spec.outputs > 1
-            else regression_metrics([rows, *detail[:4]])
+            else regression_metrics([rows, *detail])
         )
         record |= {f"{split}_rows": rows, f"{split}_loss": loss / rows}
         record |= {f"{split}_{name}": value for name, value in metrics.items()}
-    return record, detail
+    return record
 
 
 def _keep_weights(task: Task, net: TabularNet) -> str:

@@ -22,7 +22,11 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, nearest
+
+CLASSIFICATION_METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "calibration_error")
+REGRESSION_METRICS = ("rmse", "mae", "r2")
+LOWER_IS_BETTER = ("log_loss", "calibration_error", "rmse", "mae")
 
 
 class Settings(BaseModel):
@@ -201,6 +205,19 @@ class Run(Settings):
     """Seconds to wait for Spark to give every rank its slot."""
 
 
+class Gate(Settings):
+    """When a newly trained model becomes the champion of its name."""
+
+    metric: str | None = None
+    """What decides, on the validation rows: accuracy, precision, recall, f1, roc_auc, log_loss or calibration_error
+    (default accuracy); for a number rmse, mae or r2 (default rmse)."""
+    min_improvement: float = Field(default=0.0, ge=0)
+    """By how much a candidate must be better than the champion on the metric; equal is never better."""
+    thresholds: dict[str, float] = {}
+    """What a candidate must reach in any case, by metric: at least, or of log_loss, calibration_error, rmse, mae at
+    most."""
+
+
 class Tracking(Settings):
     """Where MLflow keeps what happened."""
 
@@ -210,6 +227,10 @@ class Tracking(Settings):
     """Experiment name; default: the name of the config's folder."""
     run_name: str | None = None
     """Run name; default: MLflow makes one up."""
+    registered_model: str | None = Field(default=None, pattern="^[^/:]+$")
+    """Register each trained model under this name, and let the gate decide which is the alias `champion`."""
+    gate: Gate = Gate()
+    """When a newly trained model becomes the champion of its name."""
 
 
 class Config(Settings):
@@ -248,6 +269,22 @@ class Config(Settings):
             if name.lower() == self.label.column.lower():
                 raise ValueError(f"label.column '{name}' is also listed in features: the answer would be an input")
         return self
+
+    @model_validator(mode="after")
+    def _gate_metrics_are_of_the_task(self) -> Config:
+        known = CLASSIFICATION_METRICS if self.label.task == "classification" else REGRESSION_METRICS
+        gate = self.tracking.gate
+        named = [("metric", name) for name in (gate.metric,) if name] + [("thresholds", n) for n in gate.thresholds]
+        for key, name in named:
+            if name not in known:
+                task = f"of a {self.label.task}{nearest(name, known)}"
+                raise ValueError(f"tracking.gate.{key} '{name}' is not a metric {task}")
+        return self
+
+    @property
+    def gate_metric(self) -> str:
+        """The metric that decides about the champion."""
+        return self.tracking.gate.metric or ("accuracy" if self.label.task == "classification" else "rmse")
 
     @property
     def file(self) -> Path:

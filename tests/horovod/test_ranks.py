@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import sys
+import time
 from pathlib import Path
 
 import horovod.spark
@@ -102,9 +104,11 @@ def test_a_diverging_training_is_told_and_keeps_no_weights(spark, make_task) -> 
     assert not (task.config.work_dir / "runs").exists()
 
 
-def test_a_rank_that_dies_ends_the_others(spark, make_task, monkeypatch) -> None:
+def test_what_ranks_print_is_heard_at_once_and_one_that_dies_ends_the_others(
+    spark, make_task, monkeypatch, tmp_path
+) -> None:
     # a real death: the process is gone between two instructions, as when the kernel runs out of memory
-    task = make_task(101)
+    task, heard, not_heard = make_task(101), tmp_path / "heard", tmp_path / "not_heard"
 
     def dies(task):
         import os
@@ -114,9 +118,23 @@ def test_a_rank_that_dies_ends_the_others(spark, make_task, monkeypatch) -> None
 
         hvd.init()
         if hvd.rank() == 1:
+            print("may I go?", flush=True)
+            for _ in range(200):  # the driver makes this file when it has heard
+                time.sleep(0 if heard.exists() else 0.1)
+            if not heard.exists():
+                not_heard.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         hvd.barrier()
 
+    class Ear(io.StringIO):
+        def write(self, text: str) -> int:
+            if "may I go?" in text:
+                heard.touch()
+            return super().write(text)
+
     monkeypatch.setattr(launch, "run_rank", dies)
+    monkeypatch.setattr(sys, "stderr", Ear())
     with pytest.raises(RankError, match=r"training on 2 ranks failed before every rank could report"):
         launch.run_ranks(spark, task, 2)
+    assert heard.exists()
+    assert not not_heard.exists()

@@ -1,54 +1,141 @@
-"""Metrics from sums, and figures with something in them."""
+"""Metrics from sums are those that scikit-learn finds in the rows."""
 
 from __future__ import annotations
 
-import io
+import dataclasses
+import math
 
 import numpy as np
 import pytest
+from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
 
-from pipeline import evaluation
+from pipeline.config.settings import CLASSIFICATION_METRICS, REGRESSION_METRICS
+from pipeline.evaluation import CALIBRATION_BINS, Tally, regression_metrics
+from pipeline.manifest import LabelData, NumericStats
+
+ROWS, RANKS = 2_000, 3
 
 
-def test_accuracy_of_a_confusion_matrix() -> None:
-    assert evaluation.classification_metrics(np.array([[8.0, 2.0], [1.0, 9.0]])) == {"accuracy": 0.85}
+def label_of(classes: int) -> LabelData:
+    names = [f"class {i}" for i in range(classes)]
+    return LabelData(column="y", task="classification", classes=names, stats=None)
+
+
+def predictions(classes: int, sharpness: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(classes)
+    labels = random.choice(classes, ROWS, p=np.arange(1, classes + 1) / sum(range(1, classes + 1)))
+    logits = sharpness * (random.normal(size=(ROWS, classes)) + 1.5 * np.eye(classes)[labels])
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return odds / odds.sum(axis=1, keepdims=True), labels
+
+
+def summed(label: LabelData, answers: np.ndarray, labels: np.ndarray, codes: np.ndarray | None = None, sizes=()):
+    """Count each rank's rows by themselves, in batches, and add the vectors up as the ranks do."""
+    total = Tally(label, sizes)
+    for rank in range(RANKS):
+        tally = Tally(label, sizes)
+        for start in range(rank, ROWS, 300):
+            chosen = slice(start, min(start + 300, ROWS), RANKS)
+            tally.add(answers[chosen], labels[chosen], None if codes is None else codes[chosen])
+        total.vector += tally.vector
+    return total
+
+
+@pytest.fixture(params=[2, 3, 20])
+def classes(request) -> int:
+    return request.param
+
+
+@pytest.mark.parametrize("sharpness", [0.2, 1.0, 8.0])
+def test_classification_metrics_are_those_of_scikit_learn(classes: int, sharpness: float) -> None:
+    answers, labels = predictions(classes, sharpness)
+    # every third row from each start of 300: all of them, if 300 is a multiple of RANKS
+    found = summed(label_of(classes), answers, labels).evaluate()
+    assert found.rows == ROWS
+    predicted = answers.argmax(axis=1)
+    precision, recall, f1, support = sk.precision_recall_fscore_support(labels, predicted, zero_division=0)
+    assert [c.support for c in found.classes] == support.tolist()
+    for name, expected in (("precision", precision), ("recall", recall), ("f1", f1)):
+        assert [getattr(c, name) for c in found.classes] == pytest.approx(expected)
+        assert found.metrics[name] == pytest.approx(expected.mean())
+    areas = [sk.roc_auc_score(labels == code, answers[:, code]) for code in range(classes)]
+    assert [c.roc_auc for c in found.classes] == pytest.approx(areas, abs=1e-3)
+    whole = answers[:, 1] if classes == 2 else answers
+    assert found.metrics["roc_auc"] == pytest.approx(sk.roc_auc_score(labels, whole, multi_class="ovr"), abs=1e-3)
+    assert found.metrics["accuracy"] == pytest.approx(sk.accuracy_score(labels, predicted))
+    assert found.metrics["log_loss"] == pytest.approx(sk.log_loss(labels, answers))
+    assert found.confusion == sk.confusion_matrix(labels, predicted).tolist()
+    assert set(found.metrics) == set(CLASSIFICATION_METRICS)
+
+
+def test_calibration_is_that_of_scikit_learn(classes: int) -> None:
+    answers, labels = predictions(classes)
+    found = summed(label_of(classes), answers, labels).evaluate()
+    right = answers.argmax(axis=1) == labels
+    share, confidence = calibration_curve(right, answers.max(axis=1), n_bins=CALIBRATION_BINS)
+    assert [b.accuracy for b in found.calibration] == pytest.approx(share)
+    assert [b.confidence for b in found.calibration] == pytest.approx(confidence)
+    weights = np.array([b.rows for b in found.calibration]) / ROWS
+    assert found.metrics["calibration_error"] == pytest.approx((weights * abs(share - confidence)).sum())
 
 
 def test_regression_metrics_are_those_of_scikit_learn() -> None:
-    from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
-
     random = np.random.default_rng(0)
-    actual = random.normal(1e6, 3, 1000)  # a mean far from zero: sums of squares alone would cancel
-    predicted = actual + random.normal(0, 1, 1000)
-    error, deviation = predicted - actual, actual - 1e6
-    sums = [1000, (error**2).sum(), abs(error).sum(), deviation.sum(), (deviation**2).sum()]
-    metrics = evaluation.regression_metrics(sums)
-    assert metrics["rmse"] == pytest.approx(mean_squared_error(actual, predicted) ** 0.5)
-    assert metrics["mae"] == pytest.approx(mean_absolute_error(actual, predicted))
-    assert metrics["r2"] == pytest.approx(r2_score(actual, predicted))
+    actual = random.normal(1e6, 3, ROWS)  # a mean far from zero: sums of squares alone would cancel
+    predicted = actual + random.normal(0, 1, ROWS)
+    stats = NumericStats(mean=1e6, std=3.0, min=actual.min(), max=actual.max())
+    label = LabelData(column="y", task="regression", classes=[], stats=stats)
+    found = summed(label, predicted, actual).evaluate()
+    assert found.metrics["rmse"] == pytest.approx(sk.mean_squared_error(actual, predicted) ** 0.5)
+    assert found.metrics["mae"] == pytest.approx(sk.mean_absolute_error(actual, predicted))
+    assert found.metrics["r2"] == pytest.approx(sk.r2_score(actual, predicted))
+    assert np.sum(found.histogram) == found.rows == ROWS
+    assert set(found.metrics) == set(REGRESSION_METRICS)
 
 
-def test_figures_show_what_they_are_given() -> None:
-    history = [
-        {"epoch": e, "train_loss": 1 / e, "validation_loss": 2 / e, "train_accuracy": 0.5, "validation_accuracy": 0.6}
-        for e in (1, 2, 3)
-    ]
-    figures = [
-        evaluation.draw_curves(history, "accuracy", 3),
-        evaluation.draw_confusion(np.array([[3.0, 1.0], [0.0, 0.0]]), ["a", "b"]),
-        evaluation.draw_predicted_vs_actual(np.eye(evaluation.HISTOGRAM_BINS), 0.0, 10.0, "mass"),
-    ]
-    for figure in figures:
-        png = io.BytesIO()
-        figure.savefig(png)
-        assert png.getvalue().startswith(b"\x89PNG")
-    loss, accuracy = figures[0].axes
-    assert [list(line.get_ydata()) for line in loss.lines[:2]] == [[1, 1 / 2, 1 / 3], [2, 1, 2 / 3]]
-    assert accuracy.get_ylabel() == "accuracy"
-    assert [text.get_text() for text in figures[1].axes[0].texts] == ["3", "1", "0", "0"]
-    assert figures[2].axes[0].get_xlabel() == "actual mass"
+def test_what_cannot_be_said_is_not_a_number() -> None:
+    assert all(math.isnan(value) for value in regression_metrics([0] * 5).values())
+    answers = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]])
+    tally = Tally(label_of(3))
+    tally.add(answers, np.array([0, 0]))
+    found = tally.evaluate()
+    assert all(math.isnan(c.roc_auc) for c in found.classes)
+    assert math.isnan(found.metrics["roc_auc"])
+    # the third class is neither there nor predicted: it does not count, as in scikit-learn
+    assert found.metrics["recall"] == sk.recall_score([0, 0], [0, 1], average="macro", zero_division=0) == 0.25
 
 
-def test_a_confusion_matrix_of_many_classes_stays_a_figure() -> None:
-    figure = evaluation.draw_confusion(np.eye(500), [str(i) for i in range(500)])
-    assert max(figure.get_size_inches()) <= 25
+def test_a_refused_row_counts_as_the_answer_of_somebody_who_knows_nothing() -> None:
+    answers, labels = predictions(2)
+    tally = Tally(label_of(2))
+    refused = np.arange(ROWS) < ROWS // 2
+    tally.add(np.where(refused[:, None], np.nan, answers), labels, refused=refused)
+    found = tally.evaluate()
+    assert (found.rows, found.refused) == (ROWS, ROWS // 2)
+    right = (answers.argmax(axis=1) == labels) & ~refused
+    assert found.metrics["accuracy"] == pytest.approx(right.mean())
+    assert found.metrics["log_loss"] == pytest.approx(sk.log_loss(labels, np.where(refused[:, None], 0.5, answers)))
+
+    label = LabelData(column="y", task="regression", classes=[], stats=NumericStats(mean=5, std=1, min=0, max=9))
+    numbers = Tally(label)
+    numbers.add(np.array([np.nan, 7.0]), np.array([6.0, 7.0]), refused=np.array([True, False]))
+    assert (numbers.evaluate().refused, numbers.evaluate().metrics["mae"]) == (1, 0.5)
+
+
+def test_slices_name_the_categories_with_most_avoidable_errors_first() -> None:
+    labels = np.zeros(ROWS, np.int64)
+    codes = np.stack([np.arange(ROWS) % 4, np.arange(ROWS) % 2], axis=1)
+    wrong = (codes[:, 0] == 2) & (np.arange(ROWS) % 8 == 2)  # half of the rows of value 2
+    answers = np.where(wrong[:, None], [0.4, 0.6], [0.6, 0.4])
+    tally = summed(label_of(2), answers, labels, codes, sizes=(4, 3))
+    found = tally.evaluate({"colour": ["red", "green", "blue"], "shape": ["round", "square"]})
+    worst = found.slices[0]
+    assert (worst.feature, worst.value, worst.rows, worst.error) == ("colour", "blue", ROWS // 4, 0.5)
+    assert worst.excess == pytest.approx(wrong.sum() - ROWS // 4 * wrong.mean())
+    assert {s.value for s in found.slices} == {"red", "green", "blue", "(not seen in training)", "round", "square"}
+    assert dataclasses.asdict(found)["slices"][0]["value"] == "blue"
+
+
+def test_the_vector_of_many_classes_stays_small() -> None:
+    assert Tally(label_of(1000)).vector.nbytes < 16 * 2**20

@@ -1,0 +1,265 @@
+"""The champion gate: a scheduled retrain never replaces a better model with a worse one.
+
+Candidate and champion are packaged models. Both score the raw rows of the same validation split, each with its own
+features.sql, so they are compared by what they would answer, however differently they are made.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipeline import features, ingest, prepare, scoring, tracking
+from pipeline.config import Config, load_config
+from pipeline.config.settings import LOWER_IS_BETTER
+from pipeline.console import log
+from pipeline.errors import UserError
+from pipeline.evaluation import Evaluation, Tally
+from pipeline.manifest import LabelData, Manifest
+from pipeline.session import progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from pipeline.scorer import ModelSpec
+
+_LABEL = "_gate_label"
+_MODEL = "_gate_model"
+_CLOSE = 1e-5  # between the same sums made by ranks and by Spark, in which floats are added in another order
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate decided about a candidate, and why."""
+
+    decision: Literal["promoted", "rejected", "blocked"]
+    """`rejected`: it is not better, or not good enough. `blocked`: the two cannot be compared; a person must look."""
+    reason: str
+    metric: str
+    candidate: float | None
+    """The candidate's metric on the validation rows."""
+    champion: float | None
+    """The champion's metric on the same rows; None when there is no champion, or it cannot be measured."""
+    model: str
+    """Name of the registered model."""
+    version: str
+    """The candidate's."""
+    champion_version: str | None
+    """Of the champion that the candidate was compared with."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A decision without the names of what it is about."""
+
+    decision: Literal["promoted", "rejected", "blocked"]
+    reason: str
+
+
+def judge(
+    spark: SparkSession, config: Config, data: Manifest, uri: str, run_id: str, model_uri: str, trained: Evaluation
+) -> Decision:
+    """Register the model, compare it with the champion, move the alias `champion` if it is better.
+
+    The decision and both numbers become tags of the version (`gate.…`) and of the run. ``trained`` is what the ranks
+    measured of the same model on the same rows; the packaged model must be as good as that.
+    """
+    name, metric = config.tracking.registered_model, config.gate_metric
+    assert name is not None
+    version = tracking.register(uri, model_uri, name)
+    current = tracking.champion_version(uri, name)
+    models = {"candidate": scoring.fetch_model(model_uri, uri)[0]}
+    problem = None
+    if current is not None:
+        try:
+            models["champion"] = scoring.fetch_model(f"models:/{name}/{current}", uri)[0]
+            check_fit(config, data, models["champion"])
+        except UserError as error:
+            problem = f"the champion, version {current}, cannot be compared with: {error}"
+            models.pop("champion", None)
+    try:
+        found = evaluate(spark, config, data, models)
+    except (UserError, PySparkException) as error:
+        found = {}
+        problem = problem or f"the models cannot be compared: {ingest.sentence(error)}"
+    candidate, champion = found.get("candidate"), found.get("champion")
+    if problem is None and candidate is not None:
+        problem = _mismatch(metric, trained, candidate, data)
+    verdict = Verdict("blocked", problem) if problem else decide(config, candidate, champion)
+    decision = Decision(
+        **asdict(verdict),
+        metric=metric,
+        candidate=_number(candidate, metric),
+        champion=_number(champion, metric),
+        model=name,
+        version=version,
+        champion_version=current,
+    )
+    if verdict.decision == "promoted":
+        tracking.promote(uri, name, version)
+    tags = {f"gate.{key}": str(value) for key, value in asdict(decision).items() if value is not None}
+    tracking.tag_version(uri, name, version, tags)
+    tracking.log_outcome(uri, run_id, {}, tags)
+    log.info("version %s of %s: %s: %s", version, name, decision.decision, decision.reason)
+    return decision
+
+
+def decide(config: Config, candidate: Evaluation | None, champion: Evaluation | None) -> Verdict:
+    """Return whether the candidate becomes the champion, from what both are on the same rows."""
+    gate, metric = config.tracking.gate, config.gate_metric
+    ours = _number(candidate, metric)
+    if candidate is None or ours is None:
+        return Verdict("blocked", f"{metric} of the candidate cannot be measured on these validation rows")
+    for name, threshold in gate.thresholds.items():
+        reached = candidate.metrics[name]
+        is_enough = reached <= threshold if name in LOWER_IS_BETTER else reached >= threshold
+        if not is_enough:  # so NaN is not enough either
+            bound = "at most" if name in LOWER_IS_BETTER else "at least"
+            return Verdict("rejected", f"{name} is {reached:.6g}, but must be {bound} {threshold:.6g}")
+    if champion is None:
+        return Verdict("promoted", f"there was no champion; {metric} is {ours:.6g}")
+    theirs = _number(champion, metric)
+    if theirs is None:
+        return Verdict("blocked", f"{metric} of the champion cannot be measured on these validation rows")
+    # rounded: the last bits of a sum depend on the order in which Spark's tasks end
+    gain = round((theirs - ours) if metric in LOWER_IS_BETTER else (ours - theirs), 9)
+    compared = f"{metric} is {ours:.6g}, the champion's {theirs:.6g}"
+    if gain > 0 and gain >= gate.min_improvement:
+        return Verdict("promoted", f"{compared}: better by {gain:.6g}")
+    wanted = f"more than 0 and at least {gate.min_improvement:.6g}" if gate.min_improvement else "more than 0"
+    return Verdict("rejected", f"{compared}: better by {gain:.6g}, but that must be {wanted}")
+
+
+def check_fit(config: Config, data: Manifest, champion: Path) -> None:
+    """Raise UserError unless this packaged model can score this configuration's raw rows and has its classes."""
+    from pipeline.scorer import Scorer
+
+    try:
+        spec = Scorer(champion).spec
+    except Exception as error:  # what is in a damaged model's files can raise anything
+        raise UserError(f"it cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
+    if sorted(spec.classes) != sorted(data.label.classes):
+        theirs, ours = (", ".join(names) or "a number" for names in (spec.classes, data.label.classes))
+        raise UserError(f"it predicts {theirs}, but the data have {ours}; move the alias by hand if that is meant")
+    types = {name.lower(): kind for name, kind in features.translate(config).raw_types.items()}
+    for column in spec.raw:
+        if column.needed and types.get(column.name.lower()) != column.type:
+            has = types.get(column.name.lower())
+            found = f"has it as {has}" if has else "has no such column"
+            hint = "move the alias by hand if that is meant"
+            raise UserError(f"it needs the column '{column.name}' as {column.type}, but source.schema {found}; {hint}")
+    load_config(champion / "pipeline.yaml")
+
+
+def evaluate(spark: SparkSession, config: Config, data: Manifest, models: dict[str, Path]) -> dict[str, Evaluation]:
+    """Score the raw rows of the validation split with each packaged model, in one pass over the source.
+
+    Raises:
+        UserError: the source no longer holds the rows of the manifest.
+    """
+    from pipeline.scorer import ModelSpec
+
+    specs = [ModelSpec.from_json((folder / "model.json").read_text(encoding="utf-8")) for folder in models.values()]
+    typed = prepare.typed_rows(spark, config, ingest.read_records(spark, config), keep_raw=True)
+    rows = typed.frame.where(F.col(prepare.SPLIT) == "validation")
+    rows = rows.select(prepare.RAW, ingest.column(config.label.column).alias(_LABEL))
+    for i, (folder, spec) in enumerate(zip(models.values(), specs, strict=True)):
+        rows = _with_inputs(spark, rows, folder, spec, f"{_MODEL}{i}_")
+    rows = rows.drop(prepare.RAW)
+    # an integer label counts from 0, whatever its classes are called
+    counts_from_0 = config.label.classes is not None and typed.integer_label
+    codes = [str(i) for i in range(len(data.label.classes))] if counts_from_0 else data.label.classes
+
+    with tempfile.TemporaryDirectory(prefix="gate-") as scratch:
+        shipped = []
+        for name, folder in models.items():
+            # Spark ships a name once per session, and the next model is another one
+            place = Path(scratch) / f"{Path(scratch).name}-{name}"
+            shutil.copytree(folder, place)
+            spark.sparkContext.addFile(str(place), recursive=True)
+            shipped.append(place.name)
+        counted = rows.mapInArrow(_counter(shipped, data.label, codes), "model int, cell bigint, amount double")
+        summed = counted.groupBy("model", "cell").agg(F.sum("amount").alias("amount"))
+        with progress(spark, f"scoring {data.rows.validation} validation rows with {' and '.join(models)}"):
+            cells: pd.DataFrame = summed.toPandas()
+    found = {}
+    for i, name in enumerate(models):
+        tally = Tally(data.label)
+        mine = cells[cells["model"] == i]
+        tally.vector[mine["cell"].to_numpy()] = mine["amount"].to_numpy()
+        found[name] = tally.evaluate()
+        if found[name].rows != data.rows.validation:
+            problem = f"has changed since it was prepared: it held {data.rows.validation} validation rows, now "
+            raise config.mistake("source.path", f"{problem}{found[name].rows}")
+    return found
+
+
+def _with_inputs(spark: SparkSession, rows: DataFrame, folder: Path, spec: ModelSpec, prefix: str) -> DataFrame:
+    """Run a model's own features.sql over the raw rows; keep them, and what is there already."""
+    raw = [field.name for field in rows.schema[prepare.RAW].dataType.fields]  # type: ignore[attr-defined]
+    others = [name for name in rows.columns if name != prepare.RAW]
+    rows.select(f"{prepare.RAW}.*", *others).createOrReplaceTempView("raw")
+    struct = f"struct({', '.join(_quoted(name) for name in raw)}) AS {prepare.RAW}"
+    sql = features.select_more(load_config(folder / "pipeline.yaml").features_sql, *map(_quoted, others), struct)
+    return spark.sql(sql).select(prepare.RAW, *others, *scoring.model_inputs(spec, prefix))
+
+
+def _counter(shipped: list[str], label: LabelData, codes: list[str]) -> Any:
+    """Return the function that counts every model's answers in one Spark task."""
+
+    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pandas as pd
+        import pyarrow as pa
+
+        scorers = [scoring.shipped_model(name) for name in shipped]
+        tallies = [Tally(label) for _ in shipped]
+        code_of = pd.Index(codes, dtype=object)
+        for batch in batches:
+            labels = batch.column(_LABEL).to_pandas()
+            for i, (scorer, tally) in enumerate(zip(scorers, tallies, strict=True)):
+                told = scorer.score(scoring.read_inputs(batch, scorer.spec, f"{_MODEL}{i}_"))
+                right = code_of.get_indexer(labels) if label.classes else labels.to_numpy(np.float64)
+                tally.add(_answers(told, label), right, refused=told["reason"].notna().to_numpy())
+        for i, tally in enumerate(tallies):
+            cells = np.flatnonzero(tally.vector)
+            columns = [np.full(len(cells), i, np.int32), cells, tally.vector[cells]]
+            yield pa.RecordBatch.from_arrays([pa.array(c) for c in columns], names=["model", "cell", "amount"])
+
+    return count
+
+
+def _answers(told: pd.DataFrame, label: LabelData) -> Any:
+    """Return probabilities in the order of the label's classes, or the predicted numbers."""
+    from pipeline.scorer import PROBABILITY
+
+    if not label.classes:
+        return told["prediction"].to_numpy(np.float64)
+    return told[[PROBABILITY + name for name in label.classes]].to_numpy(np.float64)
+
+
+def _mismatch(metric: str, trained: Evaluation, packaged: Evaluation, data: Manifest) -> str | None:
+    """Say where the packaged candidate is not what the ranks have trained."""
+    pair = trained.metrics[metric], packaged.metrics[metric]
+    scale = max(1.0, data.label.stats.std if data.label.stats else 1.0)
+    is_same = all(map(math.isnan, pair)) or math.isclose(*pair, rel_tol=_CLOSE, abs_tol=_CLOSE * scale)
+    return None if is_same else f"{metric} is {pair[1]:.6g} as packaged, but was {pair[0]:.6g} when it was trained"
+
+
+def _number(evaluation: Evaluation | None, metric: str) -> float | None:
+    value = math.nan if evaluation is None else evaluation.metrics[metric]
+    return value if math.isfinite(value) else None
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"

@@ -1,0 +1,46 @@
+"""Figures with something in them."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+
+from pipeline import figures
+from pipeline.evaluation import HISTOGRAM_BINS, CalibrationBin
+
+
+def test_figures_show_what_they_are_given() -> None:
+    history = [
+        {"epoch": e, "train_loss": 1 / e, "validation_loss": 2 / e, "train_accuracy": 0.5, "validation_accuracy": 0.6}
+        for e in (1, 2, 3)
+    ]
+    drawn = [
+        figures.draw_curves(history, "accuracy", 3),
+        figures.draw_confusion(np.array([[3.0, 1.0], [0.0, 0.0]]), ["a", "b"]),
+        figures.draw_predicted_vs_actual(np.eye(HISTOGRAM_BINS), 0.0, 10.0, "mass"),
+        figures.draw_calibration([CalibrationBin(3, 0.55, 0.5), CalibrationBin(7, 0.95, 1.0)]),
+    ]
+    for figure in drawn:
+        png = io.BytesIO()
+        figure.savefig(png)
+        assert png.getvalue().startswith(b"\x89PNG")
+        assert figures.as_svg(figure).startswith("<svg")
+    loss, accuracy = drawn[0].axes
+    assert [list(line.get_ydata()) for line in loss.lines[:2]] == [[1, 1 / 2, 1 / 3], [2, 1, 2 / 3]]
+    assert accuracy.get_ylabel() == "accuracy"
+    assert [text.get_text() for text in drawn[1].axes[0].texts] == ["3", "1", "0", "0"]
+    assert drawn[2].axes[0].get_xlabel() == "actual mass"
+    assert [text.get_text() for text in drawn[3].axes[0].texts] == ["3", "7"]
+
+
+def test_a_confusion_matrix_of_many_classes_stays_a_figure() -> None:
+    figure = figures.draw_confusion(np.eye(500), [str(i) for i in range(500)])
+    assert max(figure.get_size_inches()) <= 25
+
+
+def test_a_class_may_be_called_anything() -> None:
+    figure = figures.draw_confusion(np.eye(3), ["$5 to $10 \\frac", "<script>alert(1)</script>", "--><b>"])
+    svg = figures.as_svg(figure)
+    assert "<script" not in svg
+    assert "--><b>" not in svg
