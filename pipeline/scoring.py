@@ -1,4 +1,4 @@
-"""Predictions of a packaged model: of CSV files with Spark, or of one raw row without it."""
+"""Predictions of a packaged model: of CSV files with Spark; of one raw row, or over HTTP, without it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import functools
 import json
 import os
 import shutil
+import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -47,6 +49,25 @@ def predict_row(model: str, text: str, tracking_uri: str) -> dict[str, Any]:
         raise UserError(f"--row: lacks {', '.join(missing)}, which the model needs (null says that it is not known)")
     (answer,) = scorer.predict(pd.DataFrame([row], dtype=object)).to_dict("records")
     return {name: None if value != value else value for name, value in answer.items()}  # NaN is not equal to itself
+
+
+def serve(model: str, host: str, port: int, tracking_uri: str) -> dict[str, Any]:
+    """Become MLflow's scoring server for this model, in this environment; returns only by raising.
+
+    Raises:
+        UserError: there is no such model, or the port is taken.
+    """
+    fetch_model(model, tracking_uri)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise UserError(f"--port {port}: cannot listen on {host}: {getattr(error, 'strerror', error)}") from None
+    log.info("serving %s: POST rows to http://%s:%d/invocations", model, host, port)
+    os.environ["MLFLOW_TRACKING_URI"] = tracking_uri
+    arguments = ["--model-uri", model, "--host", host, "--port", str(port), "--env-manager", "local"]
+    os.execv(sys.executable, [sys.executable, "-W", "ignore", "-m", "mlflow", "models", "serve", *arguments])
 
 
 def predict_files(model: str, inputs: Sequence[str], output: str, kind: str, tracking_uri: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import queue
+import re
 import subprocess
 import threading
 import time
@@ -142,10 +143,14 @@ def download_model(uri: str, model: str) -> tuple[Path, str]:
     import mlflow
 
     mlflow.set_tracking_uri(uri)
+    if alias := re.fullmatch(r"models:/([^/@]+)@([^/@]+)", model):
+        # looked up once: an alias may move between two looks
+        model = f"models:/{alias[1]}/{_client(uri).get_model_version_by_alias(alias[1], alias[2]).version}"
     folder = Path(mlflow.artifacts.download_artifacts(model))
+    if registered := re.fullmatch(r"models:/[^/@]+/(\d+)", model):
+        return folder, registered[1]
     info = mlflow.models.get_model_info(str(folder))
-    version = getattr(info, "registered_model_version", None) or getattr(info, "model_id", None) or info.model_uuid
-    return folder, str(version)
+    return folder, str(getattr(info, "model_id", None) or info.model_uuid)
 
 
 def register(uri: str, model_uri: str, name: str) -> str:

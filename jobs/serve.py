@@ -1,0 +1,25 @@
+"""Serve a model over HTTP: ``python jobs/serve.py --model models:/penguins@champion --port 5000``."""
+
+import argparse
+import os
+import sys
+
+from pipeline.console import run_job
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of this job's command line."""
+    args = argparse.ArgumentParser(prog="serve.py", description="Raw rows in over HTTP, predictions out.")
+    args.add_argument("--model", required=True, metavar="URI", help="models:/NAME@champion, or a training's model_uri")
+    args.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    args.add_argument("--port", type=int, default=5000, help="(default: %(default)s)")
+    default = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{os.path.abspath('.work/mlflow.db')}")
+    args.add_argument("--tracking-uri", default=default, metavar="URI", help="MLflow store (default: %(default)s)")
+    return args
+
+
+if __name__ == "__main__":
+    options = parser().parse_args()
+    from pipeline.scoring import serve  # after the command line has been read
+
+    sys.exit(run_job(serve, options.model, options.host, options.port, options.tracking_uri))

@@ -1,0 +1,110 @@
+"""`make serve` answers raw rows over HTTP as batch scoring does, and says what is wrong with what is no row."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from conftest import PENGUINS
+from pipeline import scoring
+from submitting import LAB_PENGUIN, background, free_port
+
+Post = Callable[[Any], tuple[int, Any]]
+
+
+@pytest.fixture(scope="module")
+def store(penguins) -> str:
+    return f"sqlite:///{penguins.work_dir / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="module")
+def post(store: str) -> Iterator[Post]:
+    """Return a function that posts a body and returns status and answer of the server that `make serve` starts."""
+    port = free_port()
+
+    def send(body: Any) -> tuple[int, Any]:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        url, headers = f"http://127.0.0.1:{port}/invocations", {"Content-Type": "application/json"}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=30) as answer:
+                return answer.status, json.loads(answer.read(), parse_constant=pytest.fail)  # NaN is not JSON
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    with background(["make", "-s", "serve", f"PORT={port}", f"STORE={store}"]) as server:
+        for _ in range(200):
+            assert server.poll() is None, server.stdout.read()
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5)
+                break
+            except OSError:
+                time.sleep(0.3)
+        yield send
+
+
+def test_both_formats_of_rows_get_what_batch_scoring_says(spark, store: str, post: Post, tmp_path) -> None:
+    raw = pd.read_csv(PENGUINS.parent / "penguins.csv").drop(columns="Species")
+    rows = json.loads(raw.to_json(orient="split"))
+    assert post({"dataframe_records": [LAB_PENGUIN]})[1]["predictions"][0]["prediction"] == "Gentoo"
+    _, split = post({"dataframe_split": {"columns": rows["columns"], "data": rows["data"]}})
+    _, records = post({"dataframe_records": json.loads(raw.to_json(orient="records"))})
+
+    csv = str(PENGUINS.parent / "penguins.csv")
+    summary = scoring.predict_files("models:/penguins@champion", [csv], str(tmp_path / "out"), "parquet", store)
+    assert summary["model_version"] == "1"
+    batch = spark.read.parquet(str(tmp_path / "out")).toPandas().drop(columns=["Species", "model_version"])
+    for answer in (split, records):
+        online = pd.DataFrame(answer["predictions"])
+        assert list(online.columns) == [name for name in batch.columns if name not in raw.columns]
+        for name in ("prediction", "reason"):
+            assert online[name].tolist() == batch[name].tolist()
+        for name in online.columns[1:-1]:
+            assert online[name].to_numpy(float) == pytest.approx(batch[name].to_numpy(float), abs=1e-6, nan_ok=True)
+    assert batch["reason"].notna().sum() == 2
+
+
+def test_a_bad_value_is_refused_with_a_reason_and_valid_json(post: Post) -> None:
+    status, answer = post({"dataframe_records": [{**LAB_PENGUIN, "BodyMass": "heavy"}, LAB_PENGUIN]})
+    assert status == 200
+    bad, good = answer["predictions"]
+    assert bad["prediction"] is bad["probability_Gentoo"] is None
+    assert bad["reason"] == "BodyMass: 'heavy' is not DOUBLE"
+    assert good["prediction"] == "Gentoo"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"dataframe_records": [{"Island": "Biscoe"}]}, "missing inputs ['CulmenLength', 'CulmenDepth'"),
+        ({"dataframe_split": {"columns": ["Island"], "data": [["a", "b"]]}}, "1 columns passed, passed data had 2"),
+        ({"rows": [LAB_PENGUIN]}, "exactly one of the input fields"),
+        (b"Biscoe, 50.4", "valid JSON"),
+    ],
+)
+def test_malformed_input_is_a_client_error_with_a_message(post: Post, body: Any, said: str) -> None:
+    status, answer = post(body)
+    assert 400 <= status < 500
+    assert said in answer
+
+
+def test_a_model_that_is_not_there_is_one_sentence(store: str) -> None:
+    from conftest import ROOT
+
+    ran = subprocess.run(
+        ["make", "-s", "serve", "MODEL=models:/nothing@champion", f"STORE={store}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "error: --model models:/nothing@champion: cannot be had from" in ran.stderr
+    assert "Traceback" not in ran.stderr
