@@ -1,0 +1,281 @@
+"""The champion gate, branch by branch: real packaged models, a real registry in SQLite, real Spark."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from pipeline import gate, package, scoring, shards, tracking
+from pipeline.checkpoint import save_weights
+from pipeline.config import Config
+from pipeline.evaluation import Evaluation, Tally
+from pipeline.model import TabularNet, net_spec
+from pipeline.shards import Prepared
+
+ROWS = 200
+SQL = "SELECT CAST(a AS FLOAT) AS a, y FROM raw"
+
+
+def csv(rows: int = ROWS) -> str:
+    """Return rows in which y is 'high' from a = 100 on."""
+    return "a,k,y\n" + "".join(f"{a}.0,{'xyz'[a % 3]},{'high' if a >= 100 else 'low'}\n" for a in range(rows))
+
+
+def linear(config: Config, prepared: Prepared, weights: list[list[float]], biases: list[float]) -> TabularNet:
+    net = TabularNet(net_spec(config, prepared.manifest))
+    with torch.no_grad():
+        net.layers[0].weight.copy_(torch.tensor(weights))
+        net.layers[0].bias.copy_(torch.tensor(biases))
+    return net
+
+
+def measured(net: TabularNet, prepared: Prepared) -> Evaluation:
+    """Measure a network on the validation rows as they lie in Parquet, as the ranks do."""
+    data = prepared.manifest
+    groups = {prepared.folder / group.path for group in data.splits["validation"].row_groups}
+    tally = Tally(data.label)
+    for file in sorted(groups):
+        table = pq.read_table(file).to_pandas()
+        with torch.no_grad():
+            outputs = net(torch.from_numpy(table[[*data.numeric, *data.vocabularies]].to_numpy(np.float32))).double()
+        answers = torch.softmax(outputs, dim=1) if data.label.classes else outputs.squeeze(1)
+        tally.add(answers.numpy(), table[data.label.column].to_numpy())
+    return tally.evaluate()
+
+
+class Project:
+    """One use case whose models are made by hand instead of trained."""
+
+    def __init__(self, spark, use_case: Callable[..., Config], **sections: Any) -> None:
+        self.spark, self._use_case = spark, use_case
+        self._sections: dict[str, Any] = {
+            "csv": csv(),
+            "sql": SQL,
+            "features": {"numeric": [{"column": "a", "scaling": "none"}], "categorical": []},
+            "source": {"path": "data.csv", "schema": "a DOUBLE, k STRING, y STRING"},
+            "model": {"hidden_sizes": []},
+            "tracking": {"registered_model": "m"},
+        }
+        self.change(**sections)
+
+    def change(self, **sections: Any) -> None:
+        self._sections |= sections
+        self.config = self._use_case(**self._sections)
+        self.uri = tracking.tracking_uri(self.config)
+        self.client = MlflowClient(self.uri)
+        self.prepared = shards.prepare_data(self.spark, self.config, 2)
+
+    def judge(self, weights: list[list[float]], biases: list[float], **fields: Any) -> gate.Decision:
+        """Package a linear model and let the gate decide; ``fields`` replace what the ranks would have measured."""
+        config, data = self.config, self.prepared.manifest
+        net = linear(config, self.prepared, weights, biases)
+        self.run_id = tracking.start_run(config, self.uri)
+        file = config.work_dir / self.run_id / "weights.safetensors"
+        save_weights(net.state_dict(), file)
+        tracking.log_files(self.uri, self.run_id, [file], "weights")
+        model_uri = package.log_model(config, data, self.uri, self.run_id)
+        trained = dataclasses.replace(measured(net, self.prepared), **fields)
+        return gate.judge(self.spark, config, data, self.uri, self.run_id, model_uri, trained)
+
+    def says_high_from(self, threshold: float, **fields: Any) -> gate.Decision:
+        """Judge the model that answers 'high' from this value of a on; 100 is right."""
+        # classes in the order of their codes: high, low
+        return self.judge([[1.0], [0.0]], [0.5 - threshold, 0.0], **fields)
+
+    @property
+    def champion(self) -> str | None:
+        return tracking.champion_version(self.uri, "m")
+
+
+@pytest.fixture
+def project(spark, use_case: Callable[..., Config]) -> Project:
+    return Project(spark, use_case)
+
+
+def test_the_first_is_promoted_an_equal_one_is_not_a_better_one_is(project: Project) -> None:
+    first = project.says_high_from(150)
+    assert (first.decision, first.version, first.champion, first.champion_version) == ("promoted", "1", None, None)
+    assert first.reason.startswith("there was no champion; accuracy is 0.")
+    assert project.champion == "1"
+
+    equal = project.says_high_from(150)
+    assert (equal.decision, equal.candidate, equal.champion_version) == ("rejected", equal.champion, "1")
+    assert "better by 0, but that must be more than 0" in equal.reason
+    worse = project.says_high_from(190)
+    assert (worse.decision, project.champion) == ("rejected", "1")
+    assert worse.candidate < worse.champion == first.candidate
+
+    better = project.says_high_from(100)
+    assert (better.decision, better.candidate, better.champion) == ("promoted", 1.0, first.candidate)
+    assert project.champion == better.version == "4"
+    # the decision and both numbers: on the version, and on the run
+    version, run = project.client.get_model_version("m", "4"), project.client.get_run(project.run_id)
+    for tags in (version.tags, run.data.tags):
+        assert tags["gate.decision"] == "promoted"
+        assert (float(tags["gate.candidate"]), float(tags["gate.champion"])) == (1.0, first.candidate)
+        assert (tags["gate.metric"], tags["gate.champion_version"]) == ("accuracy", "1")
+        assert "better by" in tags["gate.reason"]
+    assert version.run_id == project.run_id
+
+    row = scoring.predict_row("models:/m@champion", '{"a": 120}', project.uri)
+    assert row["prediction"] == "high"
+    assert scoring.fetch_model("models:/m@champion", project.uri)[1] == "4"
+
+
+def test_a_candidate_must_be_better_by_enough_and_pass_the_thresholds(project: Project) -> None:
+    project.change(tracking={"registered_model": "m", "gate": {"thresholds": {"accuracy": 0.9}}})
+    bad = project.says_high_from(190)
+    assert (bad.decision, project.champion) == ("rejected", None)
+    assert "but must be at least 0.9" in bad.reason
+
+    assert project.says_high_from(104).decision == "promoted"
+    project.change(tracking={"registered_model": "m", "gate": {"min_improvement": 0.5}})
+    little = project.says_high_from(100)
+    assert (little.decision, project.champion) == ("rejected", "2")
+    assert "that must be more than 0 and at least 0.5" in little.reason
+
+
+def test_of_some_metrics_less_is_better(project: Project) -> None:
+    settings = {"metric": "log_loss", "thresholds": {"calibration_error": 0.9}}
+    project.change(tracking={"registered_model": "m", "gate": settings})
+    assert project.says_high_from(130).decision == "promoted"
+    better = project.says_high_from(100)
+    assert better.decision == "promoted"
+    assert better.candidate < better.champion
+    settings["thresholds"] = {"calibration_error": 0.0}
+    project.change(tracking={"registered_model": "m", "gate": settings})
+    assert "calibration_error is" in (rejected := project.says_high_from(100)).reason
+    assert "must be at most 0" in rejected.reason
+
+
+def test_a_number_is_judged_by_its_rmse(spark, use_case) -> None:
+    label = {"column": "y", "task": "regression"}
+    project = Project(spark, use_case, sql="SELECT CAST(a AS FLOAT) AS a, 3 * a AS y FROM raw", label=label)
+    stats = project.prepared.manifest.label.stats
+    # the network's answer is out * std + mean
+    weights, biases = [[3 / stats.std]], [-stats.mean / stats.std]
+    assert project.judge(weights, [biases[0] + 0.1]).decision == "promoted"
+    better = project.judge(weights, biases)
+    assert (better.decision, better.metric) == ("promoted", "rmse")
+    assert better.candidate == pytest.approx(0, abs=1e-3)
+    assert better.champion == pytest.approx(0.1 * stats.std, rel=1e-3)
+
+
+def test_a_champion_is_measured_by_its_own_sql(project: Project) -> None:
+    first = project.says_high_from(150)
+    # other features, of another scale, made by other SQL from the same CSV
+    project.change(
+        sql="SELECT a / 100 AS hundreds, k, y FROM raw",
+        features={"numeric": [{"column": "hundreds", "scaling": "none"}], "categorical": ["k"]},
+        tracking={"registered_model": "m", "gate": {"min_improvement": 0.01}},
+    )
+    second = project.judge([[100.0, 0, 0, 0], [0.0, 0, 0, 0]], [-99.5, 0.0])
+    assert second.decision == "promoted"
+    assert second.candidate == 1.0
+    # other rows may be in the validation split now, but the champion is as wrong on them as its threshold is
+    assert second.champion == pytest.approx(first.candidate, abs=0.15)
+    assert second.champion < 0.9
+
+
+def test_rows_that_a_champion_refuses_count_against_it(project: Project) -> None:
+    project.change(
+        csv=csv().replace(",z,", ",x,"),
+        sql="SELECT CAST(a AS FLOAT) AS a, k, y FROM raw",
+        features={"numeric": [{"column": "a", "scaling": "none"}], "categorical": ["k"]},
+    )
+    assert project.judge([[1.0, 0, 0], [0.0, 0, 0]], [-99.5, 0.0]).candidate == 1.0
+    project.change(csv=csv())  # a third of the rows now has a category that the champion has never seen
+    decision = project.judge([[1.0, 0, 0, 0], [0.0, 0, 0, 0]], [-99.5, 0.0])
+    assert decision.decision == "promoted"
+    rows = project.prepared.manifest.rows.validation
+    assert decision.champion == pytest.approx(1 - 1 / 3, abs=20 / rows)
+
+
+def damage(project: Project, how: Callable[[Path], None]) -> None:
+    how(scoring.fetch_model("models:/m@champion", project.uri)[0])
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (lambda model: shutil.rmtree(model.parents[1]), "cannot be had from"),
+        (lambda model: (model / "model.json").unlink(), "is not a model of this pipeline"),
+        (lambda model: (model / "weights.safetensors").write_bytes(b"\0" * 100), "it cannot be loaded: "),
+        (lambda model: (model / "model.json").write_text("{}"), "it cannot be loaded: "),
+        (lambda model: (model / "pipeline.yaml").write_text("source: 1"), "source"),
+    ],
+)
+def test_a_champion_that_cannot_be_loaded_blocks(project: Project, how: Callable[[Path], None], said: str) -> None:
+    assert project.says_high_from(150).decision == "promoted"
+    damage(project, how)
+    blocked = project.says_high_from(100)
+    assert (blocked.decision, blocked.champion, blocked.candidate) == ("blocked", None, 1.0)
+    assert blocked.reason.startswith("the champion, version 1, cannot be compared with: ")
+    assert said in blocked.reason
+    assert project.champion == "1"
+    assert project.client.get_model_version("m", blocked.version).tags["gate.decision"] == "blocked"
+
+
+def test_a_champion_that_no_longer_fits_blocks(project: Project) -> None:
+    assert project.says_high_from(150).decision == "promoted"
+    project.change(
+        csv=csv().replace("a,k,y", "b,k,y"),
+        source={"path": "data.csv", "schema": "b DOUBLE, k STRING, y STRING"},
+        sql="SELECT CAST(b AS FLOAT) AS a, y FROM raw",
+    )
+    missing = project.says_high_from(100)
+    assert missing.decision == "blocked"
+    assert "it needs the column 'a' as DOUBLE, but source.schema has no such column" in missing.reason
+    project.change(csv=csv(), source={"path": "data.csv", "schema": "a FLOAT, k STRING, y STRING"}, sql=SQL)
+    assert "but source.schema has it as FLOAT" in project.says_high_from(100).reason
+
+    project.change(
+        csv=csv().replace("199.0,y,high", "199.0,y,top"),
+        source={"path": "data.csv", "schema": "a DOUBLE, k STRING, y STRING"},
+    )
+    classes = project.judge([[1.0], [0.0], [0.0]], [-99.5, 0.0, -9.0])
+    assert classes.decision == "blocked"
+    assert "it predicts high, low, but the data have high, low, top" in classes.reason
+    assert project.champion == "1"
+
+
+def test_a_source_that_has_changed_meanwhile_blocks(project: Project) -> None:
+    source = project.config.folder / "data.csv"
+    source.write_text(csv(ROWS + 50))
+    decision = project.says_high_from(100)
+    assert (decision.decision, project.champion) == ("blocked", None)
+    assert "has changed since it was prepared: it held" in decision.reason
+
+
+def test_a_package_that_is_not_what_was_trained_blocks(project: Project) -> None:
+    decision = project.says_high_from(150, metrics={"accuracy": 0.99})
+    assert (decision.decision, project.champion) == ("blocked", None)
+    assert "as packaged, but was 0.99 when it was trained" in decision.reason
+
+
+def test_a_metric_that_cannot_be_measured_blocks(project: Project) -> None:
+    config = project.config.model_copy(
+        update={"tracking": project.config.tracking.model_copy(update={"gate": gate_settings("roc_auc")})}
+    )
+    nothing, something = (Evaluation(1, 0, {"roc_auc": value}) for value in (math.nan, 0.5))
+    assert gate.decide(config, nothing, None).reason == (
+        "roc_auc of the candidate cannot be measured on these validation rows"
+    )
+    assert gate.decide(config, something, nothing).decision == "blocked"
+    assert gate.decide(config, None, None).decision == "blocked"
+
+
+def gate_settings(metric: str) -> Any:
+    from pipeline.config.settings import Gate
+
+    return Gate(metric=metric)
