@@ -75,7 +75,7 @@ def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark, make_task
     for rows, task, result in zip([*TRAIN_ROWS, 20], tasks, results, strict=True):
         assert [record["train_rows"] for record in result.history] == [rows] * EPOCHS
         assert [record["validation_rows"] for record in result.history] == [11] * EPOCHS
-        assert sum(result.detail) == 11
+        assert result.evaluation.rows == 11
         stored = MlflowClient(task.tracking_uri).get_metric_history(task.run_id, "train_loss")
         assert [(m.step, m.value) for m in stored] == [(r["epoch"], r["train_loss"]) for r in result.history]
 

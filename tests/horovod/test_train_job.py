@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -42,7 +43,12 @@ def test_the_summary_is_the_last_line_and_the_only_one_on_stdout(penguins) -> No
     assert summary["metrics"]["accuracy"] >= 0.95
     assert summary["epochs"] == 100
     assert summary["reused_data"] is False
-    assert set(summary["timing_s"]) == {"prepare", "launch", "train", "total"}
+    assert set(summary["timing_s"]) == {"prepare", "launch", "train", "package", "gate", "total"}
+    assert summary["metrics"]["log_loss"] == pytest.approx(summary["metrics"]["loss"], rel=1e-5)
+    decision = summary["gate"]
+    assert (decision["decision"], decision["model"], decision["version"]) == ("promoted", "penguins", "1")
+    # the packaged model, scored in Spark from raw rows, is exactly as good as the ranks found the network
+    assert decision["candidate"] == summary["metrics"]["accuracy"]
 
 
 def test_the_console_shows_a_line_an_epoch_and_no_noise(penguins) -> None:
@@ -99,7 +105,7 @@ def test_the_artifacts_are_there_and_readable(penguins) -> None:
     copy = artifact("config/pipeline.yaml")
     assert load_config(copy).training.epochs == 100
     assert artifact("config/features.sql").read_text() == (PENGUINS.parent / "features.sql").read_text()
-    for figure in ("figures/loss_curves.png", "figures/confusion_matrix.png"):
+    for figure in ("figures/loss_curves.png", "figures/confusion_matrix.png", "figures/calibration.png"):
         content = artifact(figure).read_bytes()
         assert content.startswith(b"\x89PNG")
     weights = load_weights(artifact("weights/weights.safetensors"))
@@ -107,6 +113,39 @@ def test_the_artifacts_are_there_and_readable(penguins) -> None:
     assert sorted(shapes) == [(3, 10), (10, 5), (10, 10)]
     text = artifact("weights/weights.txt").read_text()
     assert all(f"{name} {tuple(w.shape)}" in text for name, w in weights.items() if name.startswith("layers"))
+
+
+def test_the_report_tells_it_all_and_needs_nothing_from_elsewhere(penguins) -> None:
+    client = MlflowClient(f"sqlite:///{penguins.work_dir / 'mlflow.db'}")
+    summary = penguins.ran.summary
+
+    def artifact(path: str) -> str:
+        return Path(client.download_artifacts(summary["run_id"], path)).read_text()
+
+    page = artifact("report.html")
+    assert not re.search(r"<script|<link|<iframe|@import|url\((?!#)|(?:src|href)=[\"'](?!#|data:image/png)", page)
+    assert page.count("<svg") == 3
+    text = re.sub(r"<svg.*?</svg>|<style.*?</style>", "", page, flags=re.DOTALL)
+    text = " ".join(re.sub(r"<[^>]+>", " ", text).split())
+    rows = summary["rows"]
+    for told in (
+        f"read {rows['read']} 100.0 % quarantined: do not fit the schema 0 0.0 %",
+        "dropped: a used column is missing 2 0.6 %",
+        f"to train on {rows['train']}",
+        f"to validate on {rows['validation']}",
+        "Missing in dropped rows: CulmenLength 2, CulmenDepth 2",
+        "penguins version 1: promoted. there was no champion",
+        "class rows precision recall F1 ROC AUC Adelie 57",
+        "Island Dream",
+        "prepare",
+        "gate",
+    ):
+        assert told in text, told
+
+    found = json.loads(artifact("evaluation/evaluation.json"))
+    assert found["rows"] == rows["validation"]
+    assert np.trace(found["confusion"]) / found["rows"] == summary["metrics"]["accuracy"]
+    assert sum(s["rows"] for s in found["slices"]) == found["rows"]
 
 
 def test_the_model_holds_no_pickle_and_what_a_person_can_read(model_folder: Path) -> None:

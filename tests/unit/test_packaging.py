@@ -26,8 +26,8 @@ def test_the_wheel_holds_the_whole_package(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = archive.read(next(n for n in names if n.endswith("METADATA"))).decode()
-    modules = {str(p.relative_to(ROOT)) for p in (ROOT / "pipeline").rglob("*.py")}
-    assert modules == {n for n in names if n.endswith(".py")}
+    files = {str(p.relative_to(ROOT)) for p in (ROOT / "pipeline").rglob("*") if p.suffix in (".py", ".j2")}
+    assert files == {n for n in names if n.startswith("pipeline/")}
     for package in ("pyspark", "torch", "horovod[spark]", "petastorm", "mlflow"):
         assert re.search(rf"^Requires-Dist: {re.escape(package)}[<>=]", metadata, re.MULTILINE), package
     assert "Requires-Python: <3.12,>=3.11" in metadata
