@@ -18,7 +18,7 @@ def reference(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str
         section = section_of(field.annotation)
         if section is None:
             default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
-            yield f"| `{key}` | {default} | {field.description} |"
+            yield f"| `{key}` | {default} | {' '.join(str(field.description).split())} |"
         else:
             item = "[]." if get_origin(field.annotation) is list else "."
             yield from reference(section, key + item)
