@@ -52,7 +52,8 @@ serve: $(READY)  ## answer raw rows over HTTP: MODEL=models:/penguins@champion P
 	python jobs/serve.py --model $(MODEL) --port $(PORT) --tracking-uri $(STORE)
 
 ui: $(READY)  ## open the MLflow UI on the store that `make train` wrote
-	mlflow ui --backend-store-uri $(STORE)
+	@case "$(STORE)" in http*) echo "the store is a server with a UI of its own: open $(STORE)";; \
+	  *) mlflow ui --backend-store-uri $(STORE);; esac
 
 lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
 	echo 'torch==2.13.0' | $(UV) pip compile -q $(BACKEND) pyproject.toml --extra local --extra dev --python-version 3.11 \

@@ -16,9 +16,11 @@ Counts = npt.NDArray[np.float64]
 
 HISTOGRAM_BINS = 40
 CALIBRATION_BINS = 10
-_SCORE_RANGE = 7.0  # of asinh(log-odds), which is fine around even odds and still tells 1e-100 from 1e-101
-_SCORE_BINS = 2**14
-_MOST_SCORE_BINS = 2**18  # of all classes together: 4 MiB
+# Scores are binned by asinh of the log-odds against 1 in as many as there are classes: fine around what a model says
+# that knows nothing, and still telling 1e-100 from 1e-101.
+_SCORE_RANGE = 7.0
+_SCORE_BINS = 2**14  # per class; fewer for more than 16 classes
+_FEWEST_SCORE_BINS = 2**11  # so that 1,000 classes take 32 MiB
 _LISTED_SLICES = 20
 
 
@@ -76,7 +78,7 @@ class Evaluation:
     histogram: list[list[int]] = field(default_factory=list)
     """Regression: (bins, bins) rows, actual × predicted, both over the range of the training rows' labels."""
     slices: list[Slice] = field(default_factory=list)
-    """The worst ones first, at most 20."""
+    """Those with more errors than the average, the worst ones first, at most 20."""
 
 
 class Tally:
@@ -88,7 +90,7 @@ class Tally:
         classes = len(label.classes)
         shapes: dict[str, tuple[int, ...]] = {}
         if classes:
-            bins = min(_SCORE_BINS, _MOST_SCORE_BINS // classes)
+            bins = max(_FEWEST_SCORE_BINS, min(_SCORE_BINS, 16 * _SCORE_BINS // classes))
             # the last column of the confusion matrix is "no answer"
             shapes |= {"confusion": (classes, classes + 1), "scores": (classes, 2, bins), "log_loss": (1,)}
             shapes["calibration"] = (CALIBRATION_BINS, 3)
@@ -135,7 +137,7 @@ class Tally:
         scores = self._part["scores"]
         bins = scores.shape[2]
         inside = np.clip(answers, 1e-300, 1 - 1e-16)
-        score = np.arcsinh(np.log(inside) - np.log1p(-inside))
+        score = np.arcsinh(np.log(inside) - np.log1p(-inside) + np.log(classes - 1))
         binned = np.clip((score / _SCORE_RANGE + 1) / 2 * bins, 0, bins - 1).astype(np.int64)
         is_class = (labels[:, None] == np.arange(classes)).astype(np.int64)
         cells = (np.arange(classes) * 2 + is_class) * bins + binned
@@ -228,7 +230,8 @@ class Tally:
                 value = vocabulary[code] if code < len(vocabulary) else "(not seen in training)"
                 mean = error[code] / rows[code]
                 shown = float(mean if self._label.classes else math.sqrt(mean))
-                found.append(Slice(feature, value, round(rows[code]), shown, float(error[code] - rows[code] * average)))
+                if (excess := float(error[code] - rows[code] * average)) > 0:
+                    found.append(Slice(feature, value, round(rows[code]), shown, excess))
         return sorted(found, key=lambda s: (-s.excess, s.feature, s.value))[:_LISTED_SLICES]
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -88,15 +87,17 @@ def judge(
         except UserError as error:
             problem = f"the champion, version {current}, cannot be compared with: {error}"
             models.pop("champion", None)
-    try:
-        found = evaluate(spark, config, data, models)
-    except (UserError, PySparkException) as error:
-        found = {}
-        problem = problem or f"the models cannot be compared: {ingest.sentence(error)}"
+    found, failure = _try_to_evaluate(spark, config, data, models)
+    if failure and "champion" in models:
+        found, _ = _try_to_evaluate(spark, config, data, {"candidate": models["candidate"]})
+    problem = problem or failure
     candidate, champion = found.get("candidate"), found.get("champion")
     if problem is None and candidate is not None:
         problem = _mismatch(metric, trained, candidate, data)
     verdict = Verdict("blocked", problem) if problem else decide(config, candidate, champion)
+    if verdict.decision == "promoted" and (now := tracking.champion_version(uri, name)) != current:
+        # (MLflow has no compare-and-set: what happens between this look and the promotion goes unseen)
+        verdict = Verdict("blocked", f"version {now} has become the champion meanwhile; run again to compare with it")
     decision = Decision(
         **asdict(verdict),
         metric=metric,
@@ -113,6 +114,18 @@ def judge(
     tracking.log_outcome(uri, run_id, {}, tags)
     log.info("version %s of %s: %s: %s", version, name, decision.decision, decision.reason)
     return decision
+
+
+def _try_to_evaluate(
+    spark: SparkSession, config: Config, data: Manifest, models: dict[str, Path]
+) -> tuple[dict[str, Evaluation], str | None]:
+    """Evaluate, or say in one line why that cannot be done: a finished training must not be lost over it."""
+    try:
+        return evaluate(spark, config, data, models), None
+    except Exception as error:  # whatever Spark, a damaged model or a changed source raise
+        told = ingest.source_mistake(config, error) or ingest.sentence(error).split("Traceback")[0]
+        log.warning("scoring %s failed", " and ".join(models), exc_info=not isinstance(error, UserError))
+        return {}, f"{' and '.join(models)} cannot be measured: {str(told)[:500]}"
 
 
 def decide(config: Config, candidate: Evaluation | None, champion: Evaluation | None) -> Verdict:
@@ -132,10 +145,12 @@ def decide(config: Config, candidate: Evaluation | None, champion: Evaluation | 
     theirs = _number(champion, metric)
     if theirs is None:
         return Verdict("blocked", f"{metric} of the champion cannot be measured on these validation rows")
-    # rounded: the last bits of a sum depend on the order in which Spark's tasks end
-    gain = round((theirs - ours) if metric in LOWER_IS_BETTER else (ours - theirs), 9)
+    gain = theirs - ours if metric in LOWER_IS_BETTER else ours - theirs
+    # the last bits of a sum depend on the order in which Spark's tasks end
+    noise = 1e-9 * max(abs(ours), abs(theirs))
+    gain = 0.0 if abs(gain) <= noise else gain
     compared = f"{metric} is {ours:.6g}, the champion's {theirs:.6g}"
-    if gain > 0 and gain >= gate.min_improvement:
+    if gain > 0 and gain >= gate.min_improvement - noise:
         return Verdict("promoted", f"{compared}: better by {gain:.6g}")
     wanted = f"more than 0 and at least {gate.min_improvement:.6g}" if gate.min_improvement else "more than 0"
     return Verdict("rejected", f"{compared}: better by {gain:.6g}, but that must be {wanted}")
@@ -207,11 +222,12 @@ def evaluate(spark: SparkSession, config: Config, data: Manifest, models: dict[s
 
 def _with_inputs(spark: SparkSession, rows: DataFrame, folder: Path, spec: ModelSpec, prefix: str) -> DataFrame:
     """Run a model's own features.sql over the raw rows; keep them, and what is there already."""
+    model = load_config(folder / "pipeline.yaml")
     raw = [field.name for field in rows.schema[prepare.RAW].dataType.fields]  # type: ignore[attr-defined]
     others = [name for name in rows.columns if name != prepare.RAW]
-    rows.select(f"{prepare.RAW}.*", *others).createOrReplaceTempView("raw")
+    scoring.with_declared(spark, rows.select(f"{prepare.RAW}.*", *others), model).createOrReplaceTempView("raw")
     struct = f"struct({', '.join(_quoted(name) for name in raw)}) AS {prepare.RAW}"
-    sql = features.select_more(load_config(folder / "pipeline.yaml").features_sql, *map(_quoted, others), struct)
+    sql = features.select_more(model.features_sql, *map(_quoted, others), struct)
     return spark.sql(sql).select(prepare.RAW, *others, *scoring.model_inputs(spec, prefix))
 
 
@@ -230,7 +246,10 @@ def _counter(shipped: list[str], label: LabelData, codes: list[str]) -> Any:
             for i, (scorer, tally) in enumerate(zip(scorers, tallies, strict=True)):
                 told = scorer.score(scoring.read_inputs(batch, scorer.spec, f"{_MODEL}{i}_"))
                 right = code_of.get_indexer(labels) if label.classes else labels.to_numpy(np.float64)
-                tally.add(_answers(told, label), right, refused=told["reason"].notna().to_numpy())
+                # a class that the manifest does not know: the source has changed, which the number of rows will tell
+                known = right >= 0 if label.classes else np.full(len(right), True)
+                refused = told["reason"].notna().to_numpy()
+                tally.add(_answers(told, label)[known], right[known], refused=refused[known])
         for i, tally in enumerate(tallies):
             cells = np.flatnonzero(tally.vector)
             columns = [np.full(len(cells), i, np.int32), cells, tally.vector[cells]]
@@ -251,7 +270,7 @@ def _answers(told: pd.DataFrame, label: LabelData) -> Any:
 def _mismatch(metric: str, trained: Evaluation, packaged: Evaluation, data: Manifest) -> str | None:
     """Say where the packaged candidate is not what the ranks have trained."""
     pair = trained.metrics[metric], packaged.metrics[metric]
-    scale = max(1.0, data.label.stats.std if data.label.stats else 1.0)
+    scale = data.label.stats.std if data.label.stats and metric in ("rmse", "mae") else 1.0
     is_same = all(map(math.isnan, pair)) or math.isclose(*pair, rel_tol=_CLOSE, abs_tol=_CLOSE * scale)
     return None if is_same else f"{metric} is {pair[1]:.6g} as packaged, but was {pair[0]:.6g} when it was trained"
 

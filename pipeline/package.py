@@ -135,7 +135,7 @@ def log_model(config: Config, data: Manifest, uri: str, run_id: str) -> str:
 def _signature(spec: ModelSpec) -> ModelSignature:
     """Name the raw columns and the outputs.
 
-    A column that is not text has the type `any`: one value that is not a number must not refuse the whole batch.
+    Every column has the type `any`: a value of another type must not refuse the whole batch, it gets its row a reason.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
@@ -144,10 +144,7 @@ def _signature(spec: ModelSpec) -> ModelSignature:
     from pipeline.scorer import PROBABILITY
 
     any_type = AnyType()  # type: ignore[no-untyped-call]
-    inputs: list[ColSpec | TensorSpec] = [
-        ColSpec(DataType.string if column.type == "VARCHAR" else any_type, column.name, required=column.needed)
-        for column in spec.raw
-    ]
+    inputs: list[ColSpec | TensorSpec] = [ColSpec(any_type, column.name, required=column.needed) for column in spec.raw]
     prediction = DataType.string if spec.classes else DataType.double
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(prediction, "prediction", required=False),

@@ -1,8 +1,8 @@
 """Raw rows in, predictions out: all that a packaged model needs, without Spark and without MLflow.
 
 A row gets no prediction, and a `reason` instead, when a feature of it is missing (NULL, NaN, or not a float32), when a
-value is not of its column's type, or when a category was never seen in training (unless the feature says
-`unknown: encode`). One bad row never spoils the others.
+value is not of its column's type, when a category was never seen in training (unless the feature says
+`unknown: encode`), or when its numbers are so large that the network has no finite answer. One bad row never spoils the others.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ class Scorer:
         return self._told(self.net(torch.from_numpy(matrix)), reason)
 
     def _told(self, outputs: torch.Tensor, reason: Objects) -> pd.DataFrame:
+        _refuse(reason, ~torch.isfinite(outputs).all(dim=1).numpy(), "the network has no finite answer")
         refused = np.array([told is not None for told in reason], dtype=bool)
         columns: dict[str, Any] = {}
         if self.spec.classes:

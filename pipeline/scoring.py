@@ -137,10 +137,10 @@ def fetch_model(model: str, tracking_uri: str) -> tuple[Path, str]:
         folder, version = tracking.download_model(tracking_uri, model)
     except (MlflowException, OSError) as error:
         told = " ".join(str(error).split())
-        raise UserError(f"--model {model}: cannot be had from {tracking_uri}: {told[:300]}") from None
+        raise UserError(f"model {model}: cannot be had from {tracking_uri}: {told[:300]}") from None
     packaged = folder / "artifacts" / "model"
     if not (packaged / "model.json").exists():
-        raise UserError(f"--model {model}: is not a model of this pipeline: it holds no artifacts/model/model.json")
+        raise UserError(f"model {model}: is not a model of this pipeline: it holds no artifacts/model/model.json")
     log.info("model %s, version %s (%.1f s)", model, version, time.perf_counter() - begin)
     return packaged, version
 
@@ -183,13 +183,10 @@ def _scored(spark: SparkSession, config: Config, good: DataFrame, folder: Path, 
     from pyspark.sql.types import DoubleType, StringType, StructField, StructType
 
     from pipeline.features import select_more
-    from pipeline.ingest import source_schema
     from pipeline.scorer import PROBABILITY, ModelSpec
 
     spec = ModelSpec.from_json((folder / "model.json").read_text(encoding="utf-8"))
-    declared = source_schema(spark, load_config(folder / "pipeline.yaml")).fields
-    lacking = {f.name: F.lit(None).cast(f.dataType) for f in declared if f.name not in good.columns}
-    good.withColumns(lacking).createOrReplaceTempView("raw")
+    with_declared(spark, good, load_config(folder / "pipeline.yaml")).createOrReplaceTempView("raw")
     # the user's SELECT, and the raw row it was made from beside it
     result = spark.sql(select_more(config.features_sql, "struct(*) AS _raw"))
     inputs = model_inputs(spec, _FEATURE)
@@ -230,6 +227,17 @@ def _batch_scorer(shipped: str, version: str, raw: Sequence[str]) -> Any:
             yield pa.RecordBatch.from_arrays(arrays, names=[*raw, *answers.columns, "model_version"])
 
     return score
+
+
+def with_declared(spark: SparkSession, rows: DataFrame, config: Config) -> DataFrame:
+    """Add what a model's schema declares and the rows lack, as NULL: its features.sql may name it, the label say."""
+    from pyspark.sql import functions as F
+
+    from pipeline.ingest import source_schema
+
+    there = {name.lower() for name in rows.columns}
+    declared = source_schema(spark, config).fields
+    return rows.withColumns({f.name: F.lit(None).cast(f.dataType) for f in declared if f.name.lower() not in there})
 
 
 def model_inputs(spec: ModelSpec, prefix: str) -> list[Column]:

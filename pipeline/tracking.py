@@ -21,6 +21,8 @@ from pipeline.console import log
 
 # Read when mlflow is imported: a user's job reports to nobody but the user's own store, and warns but does not chat.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# As the user has set it: MLflow itself writes to this variable later.
+_ENVIRONMENT_URI = os.environ.get("MLFLOW_TRACKING_URI")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 CHAMPION = "champion"
@@ -41,8 +43,8 @@ def _client(uri: str) -> MlflowClient:
 
 
 def tracking_uri(config: Config) -> str:
-    """Return `tracking.uri`, or the SQLite file in the work directory that stands in for a server."""
-    return config.tracking.uri or f"sqlite:///{config.work_dir / 'mlflow.db'}"
+    """Return `tracking.uri`, MLFLOW_TRACKING_URI, or the SQLite file in the work directory that stands in for both."""
+    return config.tracking.uri or _ENVIRONMENT_URI or f"sqlite:///{config.work_dir / 'mlflow.db'}"
 
 
 def open_store(config: Config, uri: str) -> Callable[[], None]:
@@ -58,6 +60,8 @@ def open_store(config: Config, uri: str) -> Callable[[], None]:
             if uri.startswith("sqlite:"):
                 config.work_dir.mkdir(parents=True, exist_ok=True)
             _client(uri).search_experiments(max_results=1)
+            if config.tracking.registered_model:
+                _client(uri).search_registered_models(max_results=1)
         except (MlflowException, OSError) as error:
             told = " ".join(str(error).split())
             raise config.mistake("tracking.uri", f"cannot use the MLflow store {uri}: {told[:300]}") from None

@@ -201,11 +201,16 @@ def _evaluate_fully(net: TabularNet, shard: Shard, task: Task, device: torch.dev
     """Return all there is to say about the kept weights on the validation rows of all ranks."""
     net.eval()
     data, numeric = task.data, len(task.data.numeric)
+    # what the packaged model will refuse: categories that training never saw, unless their feature encodes them
+    refusing = [i for i, f in enumerate(task.config.features.categorical) if f.unknown == "refuse"]
+    unseen = np.array([len(values) for values in data.vocabularies.values()], np.int64)
     tally = Tally(data.label, [len(values) + 1 for values in data.vocabularies.values()])
     for features, labels in shard.batches(_EVALUATION_BATCH):
         outputs = net(features.to(device)).double()
         answers = torch.softmax(outputs, dim=1) if data.label.classes else outputs.squeeze(1)
-        tally.add(answers.cpu().numpy(), labels.numpy(), features[:, numeric:].long().numpy())
+        codes = features[:, numeric:].long().numpy()
+        refused = (codes == unseen)[:, refusing].any(axis=1)
+        tally.add(answers.cpu().numpy(), labels.numpy(), codes, refused)
     tally.vector[:] = hvd.allreduce(torch.from_numpy(tally.vector), op=hvd.Sum, name="evaluation").numpy()
     evaluation = tally.evaluate(data.vocabularies)
     check_rows(data, task.folder, "validation", task.config.training.epochs, evaluation.rows)

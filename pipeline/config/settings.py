@@ -222,12 +222,12 @@ class Tracking(Settings):
     """Where MLflow keeps what happened."""
 
     uri: str | None = None
-    """MLflow tracking URI; default: an SQLite file in work_dir."""
+    """MLflow tracking URI; default: the environment's MLFLOW_TRACKING_URI, or else an SQLite file in work_dir."""
     experiment: str | None = None
     """Experiment name; default: the name of the config's folder."""
     run_name: str | None = None
     """Run name; default: MLflow makes one up."""
-    registered_model: str | None = Field(default=None, pattern="^[^/:]+$")
+    registered_model: str | None = Field(default=None, pattern="^[^/:@]+$")
     """Register each trained model under this name, and let the gate decide which is the alias `champion`."""
     gate: Gate = Gate()
     """When a newly trained model becomes the champion of its name."""

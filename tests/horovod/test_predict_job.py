@@ -65,7 +65,7 @@ def test_mistakes_are_told(spark, model, tmp_path: Path) -> None:
     other.mkdir()
     (other / "thesis.doc").write_text("years of work")
     for arguments, said in (
-        (("models:/nothing/1", [csv], str(tmp_path / "o")), "--model models:/nothing/1: cannot be had from"),
+        (("models:/nothing/1", [csv], str(tmp_path / "o")), "model models:/nothing/1: cannot be had from"),
         ((uri, [str(tmp_path / "no.csv")], str(tmp_path / "o")), "Path does not exist"),
         ((uri, [str(lacking)], str(tmp_path / "o")), "has a header of 2 columns, but the schema declares 5"),
         ((uri, [str(lacking)], str(tmp_path)), "holds the input"),

@@ -39,9 +39,9 @@ def make_task(tmp_path: Path):
     config = load_config(tmp_path / "pipeline.yaml")
     uri = tracking.tracking_uri(config)
 
-    def make(train_rows: int, num_proc: int = 2, numeric: bool = True) -> Task:
-        folder = tmp_path / f"data{train_rows}{numeric}"
-        data = write_dataset(folder, train_rows, 11, num_proc)
+    def make(train_rows: int, num_proc: int = 2, numeric: bool = True, known: str = "xyz") -> Task:
+        folder = tmp_path / f"data{train_rows}{numeric}{known}"
+        data = write_dataset(folder, train_rows, 11, num_proc).model_copy(update={"vocabularies": {"k": list(known)}})
         if not numeric:
             features = config.features.model_copy(update={"numeric": []})
             task_config, data = (
@@ -56,7 +56,7 @@ def make_task(tmp_path: Path):
 
 
 def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark, make_task) -> None:
-    tasks = [*(make_task(rows) for rows in TRAIN_ROWS), make_task(20, numeric=False)]
+    tasks = [*(make_task(rows) for rows in TRAIN_ROWS), make_task(20, numeric=False), make_task(20, known="xy")]
 
     def ranks(tasks):
         import horovod.torch as hvd
@@ -72,10 +72,12 @@ def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark, make_task
         ranks, args=(tasks,), num_proc=2, use_gloo=True, verbose=0, stdout=sys.stderr, stderr=sys.stderr
     )
     assert others == [None] * len(tasks)
-    for rows, task, result in zip([*TRAIN_ROWS, 20], tasks, results, strict=True):
+    for rows, task, result in zip([*TRAIN_ROWS, 20, 20], tasks, results, strict=True):
         assert [record["train_rows"] for record in result.history] == [rows] * EPOCHS
         assert [record["validation_rows"] for record in result.history] == [11] * EPOCHS
-        assert result.evaluation.rows == 11
+        # every third row has the category z: the packaged model will refuse it if training has not seen it
+        unseen = 0 if "z" in task.data.vocabularies["k"] else 3
+        assert (result.evaluation.rows, result.evaluation.refused) == (11, unseen)
         stored = MlflowClient(task.tracking_uri).get_metric_history(task.run_id, "train_loss")
         assert [(m.step, m.value) for m in stored] == [(r["epoch"], r["train_loss"]) for r in result.history]
 

@@ -72,9 +72,11 @@ def test_both_formats_of_rows_get_what_batch_scoring_says(spark, store: str, pos
 
 
 def test_a_bad_value_is_refused_with_a_reason_and_valid_json(post: Post) -> None:
-    status, answer = post({"dataframe_records": [{**LAB_PENGUIN, "BodyMass": "heavy"}, LAB_PENGUIN]})
+    rows = [{**LAB_PENGUIN, "BodyMass": "heavy"}, LAB_PENGUIN, {**LAB_PENGUIN, "Island": 7}]
+    status, answer = post({"dataframe_records": [*rows, {**LAB_PENGUIN, "Island": None}]})
     assert status == 200
-    bad, good = answer["predictions"]
+    bad, good, *others = answer["predictions"]
+    assert [other["reason"] for other in others] == ["Island: '7' was never seen in training", "Island is missing"]
     assert bad["prediction"] is bad["probability_Gentoo"] is None
     assert bad["reason"] == "BodyMass: 'heavy' is not DOUBLE"
     assert good["prediction"] == "Gentoo"
@@ -106,5 +108,5 @@ def test_a_model_that_is_not_there_is_one_sentence(store: str) -> None:
         timeout=60,
         check=False,
     )
-    assert "error: --model models:/nothing@champion: cannot be had from" in ran.stderr
+    assert "error: model models:/nothing@champion: cannot be had from" in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -145,7 +145,8 @@ def test_the_report_tells_it_all_and_needs_nothing_from_elsewhere(penguins) -> N
     found = json.loads(artifact("evaluation/evaluation.json"))
     assert found["rows"] == rows["validation"]
     assert np.trace(found["confusion"]) / found["rows"] == summary["metrics"]["accuracy"]
-    assert sum(s["rows"] for s in found["slices"]) == found["rows"]
+    assert {s["feature"] for s in found["slices"]} == {"Island"}
+    assert all(s["excess"] > 0 for s in found["slices"])
 
 
 def test_the_model_holds_no_pickle_and_what_a_person_can_read(model_folder: Path) -> None:
@@ -241,6 +242,10 @@ def test_regression_learns_a_number_in_its_own_unit(spark, use_case) -> None:
     client = MlflowClient(f"sqlite:///{config.work_dir / 'mlflow.db'}")
     figure = client.download_artifacts(summary["run_id"], "figures/predicted_vs_actual.png")
     assert Path(figure).read_bytes().startswith(b"\x89PNG")
+    assert (
+        "y of the training rows: mean" in Path(client.download_artifacts(summary["run_id"], "report.html")).read_text()
+    )
+    assert summary["gate"] is None
 
 
 def test_a_rank_that_fails_in_the_loop_ends_the_job_and_the_run(penguins, tmp_path) -> None:

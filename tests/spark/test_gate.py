@@ -263,6 +263,89 @@ def test_a_package_that_is_not_what_was_trained_blocks(project: Project) -> None
     assert "as packaged, but was 0.99 when it was trained" in decision.reason
 
 
+def test_a_number_that_is_not_as_trained_blocks_whatever_the_metric(spark, use_case) -> None:
+    label = {"column": "y", "task": "regression"}
+    sql = "SELECT CAST(a AS FLOAT) AS a, 1000000 * a AS y FROM raw"  # a label whose deviation is large
+    project = Project(spark, use_case, sql=sql, label=label)
+    stats = project.prepared.manifest.label.stats
+    weights, biases = [[1e6 / stats.std]], [-stats.mean / stats.std]
+    assert project.judge(weights, biases).decision == "promoted"
+    for metric, told in (("r2", 0.9), ("mae", 5e5), ("rmse", 5e5)):
+        project.change(tracking={"registered_model": "m", "gate": {"metric": metric}})
+        trained = {"rmse": 0.0, "mae": 0.0, "r2": 1.0, metric: told}
+        assert "when it was trained" in project.judge(weights, biases, metrics=trained).reason
+
+
+def test_a_candidate_is_as_good_as_trained_though_it_refuses_categories_that_it_never_saw(spark, use_case) -> None:
+    rows = csv().replace(",z,", ",x,").splitlines()
+    rare = [f"{a},only{i},{y}" for i, (a, _, y) in enumerate(row.split(",") for row in rows[1:21])]
+    project = Project(
+        spark,
+        use_case,
+        csv="\n".join([rows[0], *rare, *rows[21:], ""]),
+        sql="SELECT CAST(a AS FLOAT) AS a, k, y FROM raw",
+        features={"numeric": [{"column": "a", "scaling": "none"}], "categorical": ["k"]},
+    )
+    width = len(project.prepared.manifest.vocabularies["k"])
+    refused = 22 - width  # of the 20 rare values and x and y, those only in validation
+    assert refused > 0
+    validation = project.prepared.manifest.rows.validation
+    weights = [[1.0] + [0.0] * width, [0.0] * (width + 1)]
+    # the ranks count them as refused: tests/horovod/test_ranks.py
+    decision = project.judge(weights, [-99.5, 0.0], metrics={"accuracy": 1 - refused / validation})
+    assert (decision.decision, decision.candidate) == ("promoted", pytest.approx(1 - refused / validation))
+
+
+def test_an_integer_label_with_names_is_judged_by_its_codes(spark, use_case) -> None:
+    project = Project(
+        spark,
+        use_case,
+        csv=csv().replace("high", "1").replace("low", "0"),
+        source={"path": "data.csv", "schema": "a DOUBLE, k STRING, y INT"},
+        label={"column": "y", "classes": ["under", "over"]},
+    )
+    assert project.judge([[0.0], [1.0]], [0.0, -149.5]).decision == "promoted"
+    better = project.judge([[0.0], [1.0]], [0.0, -99.5])
+    assert (better.decision, better.candidate) == ("promoted", 1.0)
+
+
+def test_a_champion_needs_no_column_but_those_of_its_features(project: Project) -> None:
+    assert project.says_high_from(150).decision == "promoted"
+    project.change(
+        csv=csv().replace("a,k,y", "a,k,target"),
+        source={"path": "data.csv", "schema": "a DOUBLE, k STRING, target STRING"},
+        sql="SELECT CAST(a AS FLOAT) AS a, target AS y FROM raw",
+    )
+    better = project.says_high_from(100)
+    assert (better.decision, better.champion_version) == ("promoted", "1")
+    assert better.champion < 1
+
+
+def test_a_champion_promoted_meanwhile_blocks(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert project.says_high_from(150).decision == "promoted"
+    assert project.says_high_from(190).decision == "rejected"
+    decide = gate.decide
+
+    def while_another_job_promotes(*arguments: Any) -> gate.Verdict:
+        tracking.promote(project.uri, "m", "2")
+        return decide(*arguments)
+
+    monkeypatch.setattr(gate, "decide", while_another_job_promotes)
+    blocked = project.says_high_from(100)
+    assert (blocked.decision, project.champion) == ("blocked", "2")
+    assert "version 2 has become the champion meanwhile" in blocked.reason
+
+
+def test_a_new_class_since_preparation_blocks_with_a_sentence(project: Project) -> None:
+    (project.config.folder / "data.csv").write_text(csv().replace("low", "middle"))
+    blocked = project.says_high_from(100)
+    assert blocked.decision == "blocked"
+    assert "has changed since it was prepared" in blocked.reason
+    (project.config.folder / "data.csv").write_text(csv().replace("a,k,y", "a,k,z"))
+    assert "has the header 'z' where source.schema has 'y'" in (again := project.says_high_from(100)).reason
+    assert "\n" not in again.reason + blocked.reason
+
+
 def test_a_metric_that_cannot_be_measured_blocks(project: Project) -> None:
     config = project.config.model_copy(
         update={"tracking": project.config.tracking.model_copy(update={"gate": gate_settings("roc_auc")})}

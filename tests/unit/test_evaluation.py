@@ -47,6 +47,17 @@ def classes(request) -> int:
     return request.param
 
 
+@pytest.mark.parametrize("classes", [200, 1000])
+def test_many_classes_have_their_area_too(classes: int) -> None:
+    for sharpness in (0.2, 1.0):
+        answers, labels = predictions(classes, sharpness)
+        found = summed(label_of(classes), answers, labels).evaluate()
+        seen = sorted(set(labels))
+        areas = [sk.roc_auc_score(labels == code, answers[:, code]) for code in seen]
+        assert [found.classes[code].roc_auc for code in seen] == pytest.approx(areas, abs=0.01)
+        assert found.metrics["roc_auc"] == pytest.approx(np.mean(areas), abs=1e-3)
+
+
 @pytest.mark.parametrize("sharpness", [0.2, 1.0, 8.0])
 def test_classification_metrics_are_those_of_scikit_learn(classes: int, sharpness: float) -> None:
     answers, labels = predictions(classes, sharpness)
@@ -133,9 +144,9 @@ def test_slices_name_the_categories_with_most_avoidable_errors_first() -> None:
     worst = found.slices[0]
     assert (worst.feature, worst.value, worst.rows, worst.error) == ("colour", "blue", ROWS // 4, 0.5)
     assert worst.excess == pytest.approx(wrong.sum() - ROWS // 4 * wrong.mean())
-    assert {s.value for s in found.slices} == {"red", "green", "blue", "(not seen in training)", "round", "square"}
+    assert [s.value for s in found.slices] == ["blue", "round"]  # the others are better than the average
     assert dataclasses.asdict(found)["slices"][0]["value"] == "blue"
 
 
 def test_the_vector_of_many_classes_stays_small() -> None:
-    assert Tally(label_of(1000)).vector.nbytes < 16 * 2**20
+    assert Tally(label_of(1000)).vector.nbytes < 48 * 2**20

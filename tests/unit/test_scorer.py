@@ -51,6 +51,15 @@ def test_the_description_survives_the_disk() -> None:
     assert ModelSpec.from_json(SPEC.to_json()) == SPEC
 
 
+def test_an_answer_that_is_no_number_is_none(tmp_path: Path) -> None:
+    model = scorer(tmp_path)
+    with torch.no_grad():
+        model.net.layers[0].weight.fill_(100)
+    huge, good = model.predict(pd.DataFrame([{**GOOD, "a": 3e38}, GOOD])).to_dict("records")
+    assert (huge["prediction"], huge["reason"]) == (None, "the network has no finite answer")
+    assert good["reason"] is None
+
+
 def test_a_prediction_is_the_network_s_on_the_features(tmp_path: Path) -> None:
     model = scorer(tmp_path)
     (row,) = model.predict(pd.DataFrame([GOOD])).to_dict("records")
