@@ -2,7 +2,8 @@
 
 A row gets no prediction, and a `reason` instead, when a feature of it is missing (NULL, NaN, or not a float32), when a
 value is not of its column's type, when a category was never seen in training (unless the feature says
-`unknown: encode`), or when its numbers are so large that the network has no finite answer. One bad row never spoils the others.
+`unknown: encode`), or when its numbers are so large that the network has no finite answer. One bad row never spoils the
+others.
 """
 
 from __future__ import annotations
