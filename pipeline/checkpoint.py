@@ -10,12 +10,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 
-def save_weights(weights: dict[str, Tensor], file: Path) -> str:
-    """Write ``weights`` to ``file`` atomically; return the SHA-256 of its bytes.
+def weight_bytes(weights: dict[str, Tensor]) -> bytes:
+    """Return ``weights`` as safetensors: the same weights are always the same bytes, for no time is stored."""
+    return bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}))
 
-    The same weights always give the same bytes: no metadata and no time is stored.
-    """
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+
+def save_weights(weights: dict[str, Tensor], file: Path) -> str:
+    """Write ``weights`` to ``file`` atomically; return the SHA-256 of its bytes."""
+    content = weight_bytes(weights)
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.{os.getpid()}")
     with open(part, "wb") as out:

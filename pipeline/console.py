@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import RankError, UserError
+from pipeline.errors import DeliveryError, RankError, UserError
 
 log = logging.getLogger("pipeline")
 
@@ -54,7 +54,7 @@ def run_job(job: Callable[..., dict[str, Any]], *arguments: Any) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
-    except RankError as error:
+    except (RankError, DeliveryError) as error:
         if error.__cause__:
             traceback.print_exception(error.__cause__)
         print(f"error: {error}", file=sys.stderr, flush=True)

@@ -14,6 +14,10 @@ class RankError(Exception):
     """A rank of the training failed; the message names the rank and holds its own traceback."""
 
 
+class DeliveryError(Exception):
+    """The tracking store is lost when training has ended; the message says where the model and metrics are kept."""
+
+
 class RowAccountingError(Exception):
     """The ranks did not see the rows that the manifest promises; the message holds both numbers."""
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline import features, gate, launch, package, report, session, shards, tracking
+from pipeline import features, gate, launch, package, placement, report, session, shards, tracking
 from pipeline.config import load_config
 from pipeline.console import Stopwatch, log
+from pipeline.errors import DeliveryError
 from pipeline.task import Task, TrainingResult
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -28,9 +33,8 @@ def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     uri = tracking.tracking_uri(config)
     wait_for_store = tracking.open_store(config, uri)
     spark = session.get_session(f"train {config.folder.name}", config.work_dir)
-    num_proc = session.slots(spark) if config.run.num_proc == "auto" else config.run.num_proc
-    session.check_slots(spark, config, num_proc)
     wait_for_store()
+    num_proc = placement.await_ranks(spark, config)
     prepared = shards.prepare_data(spark, config, num_proc)
     compared = package.check_parity(spark, config)
     log.info("Spark and DuckDB make the same features of %d rows: a model will see what training saw", compared)
@@ -38,26 +42,16 @@ def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     with tracking.open_run(config, uri) as run_id:
         tracking.log_setup(uri, run_id, config, prepared.manifest, _versions(), num_proc)
-        task = Task(
-            config=config,
-            data=prepared.manifest,
-            folder=prepared.folder,
-            tracking_uri=uri,
-            run_id=run_id,
-            threads=session.cores_per_rank(spark, num_proc),
-        )
+        task = Task(config, prepared.manifest, prepared.folder, uri, run_id, cores=placement.cores(spark))
         result = launch.run_ranks(spark, task, num_proc)
         watch.lap("launch and train")
-        metrics = _kept_metrics(result)
-        tracking.log_outcome(uri, run_id, metrics, {"weights_sha256": result.weights_sha256})
-        model_uri = package.log_model(config, prepared.manifest, uri, run_id)
-        watch.lap("package")
-        decision = None
-        if config.tracking.registered_model:
-            decision = gate.judge(spark, config, prepared.manifest, uri, run_id, model_uri, result.evaluation)
-            watch.lap("gate")
-        timing_s = _timing(watch, result)
-        report.log_report(uri, run_id, config, prepared.manifest, result, decision, timing_s)
+        try:
+            model_uri, decision = _hand_over(spark, task, result, watch)
+        except Exception as error:
+            if not tracking.is_down(error):
+                raise
+            raise _keep_here(task, result, error) from None
+    metrics, timing_s = _kept_metrics(result), _timing(watch, result)
     log.info("done: %s", "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if value is not None))
     return {
         "status": "ok",
@@ -72,6 +66,43 @@ def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "gate": asdict(decision) if decision else None,
         "timing_s": {**timing_s, "total": watch.total()},
     }
+
+
+def _hand_over(
+    spark: SparkSession, task: Task, result: TrainingResult, watch: Stopwatch
+) -> tuple[str, gate.Decision | None]:
+    """Put all that has come of a training into the store; return the model's URI and the gate's decision, if any."""
+    config, data, uri, run_id = task.config, task.data, task.tracking_uri, task.run_id
+    if result.undelivered:
+        tracking.log_history(uri, run_id, result.history[-result.undelivered :])
+    tags = {"weights_sha256": result.weights_sha256}
+    places = {"executors": ", ".join(place.executor for place in result.places)}
+    tracking.log_outcome(uri, run_id, _kept_metrics(result), tags, places)
+    tracking.log_bytes(uri, run_id, result.weights, "weights/weights.safetensors")
+    tracking.log_text(uri, run_id, result.weights_text, "weights/weights.txt")
+    tracking.log_text(uri, run_id, result.network, "weights/network.json")
+    model_uri = package.log_model(config, data, result.weights, uri, run_id)
+    watch.lap("package")
+    decision = None
+    if config.tracking.registered_model:
+        decision = gate.judge(spark, config, data, uri, run_id, model_uri, result.evaluation)
+        watch.lap("gate")
+    report.log_report(uri, run_id, config, data, result, decision, _timing(watch, result))
+    return model_uri, decision
+
+
+def _keep_here(task: Task, result: TrainingResult, error: Exception) -> DeliveryError:
+    """Keep in the work directory what the store has not got; return the error that says so."""
+    folder = task.config.work_dir / "undelivered" / task.run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    package.save_model(task.config, task.data, result.weights, folder / "model")
+    lacking = result.history[len(result.history) - result.undelivered :]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in lacking), encoding="utf-8")
+    told = " ".join(str(error).split())[:200]
+    return DeliveryError(
+        f"training has ended well, but the MLflow store {task.tracking_uri} does not answer ({told}): the model "
+        f"and the metrics of {result.undelivered} epoch(s) are kept in {folder}; run again when the store is back"
+    )
 
 
 def _kept_metrics(result: TrainingResult) -> dict[str, float | None]:

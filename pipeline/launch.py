@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import logging
+import os
 import re
 import sys
 import threading
@@ -13,15 +14,18 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from pipeline import placement
 from pipeline.console import log
 from pipeline.errors import RankError
 from pipeline.task import RankReport, Task, TrainingResult, run_rank
+from pipeline.tracking import CREDENTIALS
 
 
 def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
     """Train on ``num_proc`` ranks and return rank 0's result.
 
     Raises:
+        UserError: the ranks are not where they should be.
         RankError: a rank failed; the message holds the traceback of the one that failed first.
     """
     import horovod.spark
@@ -38,7 +42,9 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
             num_proc=num_proc,
             start_timeout=task.config.run.start_timeout_s,
             use_gloo=True,
-            env=_environment(task.threads),
+            env=_environment(task, num_proc),
+            nics=task.config.run.network_interfaces,
+            executable=_executable(spark),
             # stdout is for the summary alone
             stdout=_Relay(heard),
             stderr=_Relay(heard),
@@ -48,6 +54,8 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
         raise RankError(f"training on {num_proc} ranks failed before every rank could report: {error}") from error
     finally:
         heard.set()
+    if mistake := next((report.mistake for report in reports if report.mistake), None):
+        raise task.config.mistake("run.num_proc", mistake)
     failed = [report for report in reports if report.error]
     if failed:
         first = next((report for report in failed if not report.stopped_by_peer), failed[0])
@@ -95,11 +103,20 @@ class _Relay:
         sys.stderr.flush()
 
 
-def _environment(threads: int) -> dict[str, str]:
+def _executable(spark: SparkSession) -> str:
+    """Return the Python that ranks run: the driver's own on its own machine, else that of the executors' tasks."""
+    is_local = placement.local_slots(str(spark.sparkContext.master)) is not None
+    return sys.executable if is_local else str(spark.sparkContext.pythonExec)
+
+
+def _environment(task: Task, num_proc: int) -> dict[str, str]:
     """Environment of every rank: its share of the cores, and no warnings about other people's code."""
+    sharing = num_proc if placement.DRIVER in task.cores else task.config.run.ranks_per_executor
+    threads = str(max(1, min(task.cores.values(), default=1) // sharing))  # torch is told the exact number later
     return {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
         "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning,ignore::UserWarning",
         "HOROVOD_LOG_LEVEL": "fatal",  # a rank's failure is told once, in the driver
+        **{name: os.environ[name] for name in CREDENTIALS if name in os.environ},
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,22 +94,39 @@ def model_spec(config: Config, data: Manifest) -> ModelSpec:
     )
 
 
-def log_model(config: Config, data: Manifest, uri: str, run_id: str) -> str:
-    """Package the run's weights as its MLflow model; return the model's URI.
+def log_model(config: Config, data: Manifest, weights: bytes, uri: str, run_id: str) -> str:
+    """Package the weights as the run's MLflow model; return the model's URI."""
+    import mlflow
+
+    with _packaged(config, data, weights) as model:
+        mlflow.set_tracking_uri(uri)
+        with mlflow.start_run(run_id=run_id):
+            info = mlflow.pyfunc.log_model(name="model", **model)
+    log.info("logged the model: %s", info.model_uri)
+    return str(info.model_uri)
+
+
+def save_model(config: Config, data: Manifest, weights: bytes, folder: Path) -> None:
+    """Package the weights as an MLflow model in ``folder``, for want of a store that answers."""
+    import mlflow
+
+    with _packaged(config, data, weights) as model:
+        mlflow.pyfunc.save_model(str(folder), **model)
+
+
+@contextmanager
+def _packaged(config: Config, data: Manifest, weights: bytes) -> Iterator[dict[str, Any]]:
+    """Yield what `mlflow.pyfunc.log_model` and `save_model` need; its files are there during the block.
 
     The model's folder holds weights.safetensors, model.json, pipeline.yaml, features.sql, its DuckDB translation, and
     the code that runs them. What it needs to be loaded is pinned to the versions that are here; Spark is not among it.
     """
-    import mlflow
-
     spec = model_spec(config, data)
-    client = mlflow.MlflowClient(uri)
     with tempfile.TemporaryDirectory() as scratch:
         model, code = Path(scratch) / "model", Path(scratch) / "code" / "pipeline"
         model.mkdir()
         code.mkdir(parents=True)
-        weights = client.download_artifacts(run_id, "weights/weights.safetensors", scratch)
-        shutil.move(weights, model / "weights.safetensors")
+        (model / "weights.safetensors").write_bytes(weights)
         (model / "model.json").write_text(spec.to_json(), encoding="utf-8")
         here_sql = config.features.model_copy(update={"sql": "features.sql"})
         as_packaged = config.model_copy(update={"features": here_sql})
@@ -117,19 +136,14 @@ def log_model(config: Config, data: Manifest, uri: str, run_id: str) -> str:
         here = Path(__file__).parent
         for name in _CODE:
             shutil.copy(here / name, code / name)
-        mlflow.set_tracking_uri(uri)
-        with mlflow.start_run(run_id=run_id):
-            info = mlflow.pyfunc.log_model(
-                name="model",
-                python_model=str(here / "serving.py"),
-                artifacts={"model": str(model)},
-                code_paths=[str(code)],
-                signature=_signature(spec),
-                input_example=_example(spec, data),
-                pip_requirements=[f"{name}=={_version(name)}" for name in _NEEDS],
-            )
-    log.info("logged the model: %s", info.model_uri)
-    return str(info.model_uri)
+        yield {
+            "python_model": str(here / "serving.py"),
+            "artifacts": {"model": str(model)},
+            "code_paths": [str(code)],
+            "signature": _signature(spec),
+            "input_example": _example(spec, data),
+            "pip_requirements": [f"{name}=={_version(name)}" for name in _NEEDS],
+        }
 
 
 def _signature(spec: ModelSpec) -> ModelSignature:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.evaluation import Evaluation
 from pipeline.manifest import Manifest
+from pipeline.placement import Place
 
 
 @dataclass(frozen=True)
@@ -20,24 +22,37 @@ class Task:
     """Of the prepared data set."""
     tracking_uri: str
     run_id: str
-    threads: int
-    """Cores of a rank's share of its machine."""
+    cores: dict[str, int]
+    """Of each executor, by its id."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
     """What rank 0 hands back."""
 
-    weights_sha256: str
-    """Of the kept weights' safetensors file."""
+    weights: bytes
+    """The kept weights as a safetensors file."""
+    weights_text: str
+    """The same for people."""
+    network: str
+    """JSON: all that is needed to build the network again."""
     best: dict[str, float]
     """The kept epoch's record: epoch, learning_rate, rows_per_s, and rows, loss and metrics of each split."""
     evaluation: Evaluation
     """Of the kept weights, on the validation rows."""
     history: list[dict[str, float]]
     """The record of every epoch."""
+    places: list[Place]
+    """Where each rank ran."""
+    undelivered: int
+    """How many of the last epochs the tracking store has not got, because it did not answer."""
     train_s: float
     """Seconds from the first epoch to the last."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the kept weights' safetensors file."""
+        return hashlib.sha256(self.weights).hexdigest()
 
 
 @dataclass
@@ -49,6 +64,8 @@ class RankReport:
     error: str | None = None
     stopped_by_peer: bool = False
     """This rank was well, but another one had ended."""
+    mistake: str | None = None
+    """The sentence of a UserError: what all ranks found wrong with the settings."""
 
 
 def run_rank(task: Task) -> RankReport:

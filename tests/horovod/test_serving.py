@@ -26,7 +26,7 @@ def store(penguins) -> str:
 
 
 @pytest.fixture(scope="module")
-def post(store: str) -> Iterator[Post]:
+def post(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]:
     """Return a function that posts a body and returns status and answer of the server that `make serve` starts."""
     port = free_port()
 
@@ -39,9 +39,10 @@ def post(store: str) -> Iterator[Post]:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    with background(["make", "-s", "serve", f"PORT={port}", f"STORE={store}"]) as server:
+    log = tmp_path_factory.mktemp("serve") / "log"
+    with background(["make", "-s", "serve", f"PORT={port}", f"STORE={store}"], log) as server:
         for _ in range(200):
-            assert server.poll() is None, server.stdout.read()
+            assert server.poll() is None, log.read_text()
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5)
                 break

@@ -16,7 +16,7 @@ import torch
 from mlflow import MlflowClient
 
 from pipeline import gate, package, scoring, shards, tracking
-from pipeline.checkpoint import save_weights
+from pipeline.checkpoint import weight_bytes
 from pipeline.config import Config
 from pipeline.evaluation import Evaluation, Tally
 from pipeline.model import TabularNet, net_spec
@@ -80,10 +80,7 @@ class Project:
         config, data = self.config, self.prepared.manifest
         net = linear(config, self.prepared, weights, biases)
         self.run_id = tracking.start_run(config, self.uri)
-        file = config.work_dir / self.run_id / "weights.safetensors"
-        save_weights(net.state_dict(), file)
-        tracking.log_files(self.uri, self.run_id, [file], "weights")
-        model_uri = package.log_model(config, data, self.uri, self.run_id)
+        model_uri = package.log_model(config, data, weight_bytes(net.state_dict()), self.uri, self.run_id)
         trained = dataclasses.replace(measured(net, self.prepared), **fields)
         return gate.judge(self.spark, config, data, self.uri, self.run_id, model_uri, trained)
 

@@ -1,0 +1,59 @@
+"""The README's cluster command on a real standalone cluster, compared with local mode."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from clusters import Standalone, can_hide_folders
+from conftest import ROOT
+
+
+def readme_command() -> str:
+    """Return the commands of the README's section, without the line that says where the cluster is."""
+    section = (ROOT / "README.md").read_text().split("## On a cluster")[1]
+    block = section.split("```bash\n")[1].split("```")[0]
+    first, rest = block.split("\n", 1)
+    assert re.fullmatch(r"export MASTER=spark://host:7077 SHARED=/mnt/shared", first)
+    return rest
+
+
+def test_the_readme_s_command_gives_the_same_bytes_as_local_mode(standalone: Standalone, environment, penguins) -> None:
+    settings = {"MASTER": standalone.master, "SHARED": str(standalone.shared)}
+    ran = subprocess.run(
+        ["bash", "-ec", readme_command()],
+        cwd=ROOT,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    summary, local = json.loads(ran.stdout.splitlines()[-1]), penguins.ran.summary
+    assert summary["num_proc"] == 2
+    assert summary["rows"] == local["rows"]
+    assert summary["metrics"] == local["metrics"]
+    assert summary["weights_sha256"] == local["weights_sha256"]
+
+    client = MlflowClient(f"sqlite:///{standalone.shared / 'work' / 'mlflow.db'}")
+    run = client.get_run(summary["run_id"])
+    assert sorted(run.data.params["executors"].split(", ")) == ["0", "1"]
+    assert run.info.status == "FINISHED"
+    for metric, split in (("train_rows", "train"), ("validation_rows", "validation")):
+        rows = summary["rows"][split] * (4 if split == "train" else 1)
+        assert {m.value for m in client.get_metric_history(run.info.run_id, metric)} == {rows}
+    # nothing of the checkout on the executors: only what spark-submit has shipped
+    for executor in (next(standalone.logs.glob(f"{name}/app-*/*")) for name in ("one", "two")):
+        assert (executor / "environment" / "bin" / "python").exists()
+    if can_hide_folders():
+        assert str(ROOT) not in _environments_seen(standalone.logs)
+
+
+def _environments_seen(logs: Path) -> str:
+    return "".join(path.read_text(errors="replace") for path in logs.glob("*/app-*/*/stderr"))

@@ -1,0 +1,59 @@
+"""How many ranks a master runs, and where."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pipeline.placement import Place, crowded, local_slots, requested_executors, threads
+
+
+@pytest.mark.parametrize(
+    ("master", "slots"),
+    [
+        ("local", 1),
+        ("local[3]", 3),
+        ("local[2, 4]", 2),
+        ("local[*]", os.cpu_count()),
+        ("local-cluster[2,1,1024]", None),
+        ("spark://host:7077", None),
+        ("yarn", None),
+    ],
+)
+def test_slots_of_a_local_master(master: str, slots: int | None) -> None:
+    assert local_slots(master) == slots
+
+
+@pytest.mark.parametrize(
+    ("master", "conf", "executors"),
+    [
+        ("local-cluster[3,1,1024]", {}, 3),
+        ("yarn", {"spark.executor.instances": "4"}, 4),
+        ("spark://host:7077", {"spark.cores.max": "8", "spark.executor.cores": "3"}, 2),
+        ("spark://host:7077", {}, None),
+        ("yarn", {"spark.dynamicAllocation.enabled": "true", "spark.dynamicAllocation.minExecutors": "2"}, 2),
+        ("yarn", {"spark.dynamicAllocation.enabled": "true", "spark.executor.instances": "2"}, None),
+    ],
+)
+def test_the_executors_that_an_application_asked_for(master: str, conf: dict[str, str], executors: int | None) -> None:
+    assert requested_executors(master, conf) == executors
+
+
+def test_two_ranks_on_one_executor_are_told_unless_they_were_asked_for() -> None:
+    places = [Place("0", "a"), Place("1", "b"), Place("1", "b")]
+    problem = crowded(places, 1)
+    assert problem is not None
+    assert problem.startswith(
+        "2 ranks are on executor 1, where at most 1 should be (rank 0 on 0 (a), rank 1 on 1 (b), "
+    )
+    assert "spark.task.cpus" in problem
+    assert "spark.executor.cores" in problem
+    assert crowded(places, 2) is None
+    assert crowded([Place("driver", "a")] * 4, 1) is None
+
+
+def test_a_rank_s_threads_are_its_executor_s_cores() -> None:
+    places = [Place("0", "a"), Place("1", "b"), Place("1", "b")]
+    assert [threads({"0": 4, "1": 5}, places, rank) for rank in range(3)] == [4, 2, 2]
+    assert [threads({"driver": 2}, [Place("driver", "a")] * 3, rank) for rank in range(3)] == [1, 1, 1]
