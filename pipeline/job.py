@@ -35,6 +35,7 @@ def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     spark = session.get_session(f"train {config.folder.name}", config.work_dir)
     wait_for_store()
     num_proc = placement.await_ranks(spark, config)
+    placement.check_paths(spark, config)
     prepared = shards.prepare_data(spark, config, num_proc)
     compared = package.check_parity(spark, config)
     log.info("Spark and DuckDB make the same features of %d rows: a model will see what training saw", compared)

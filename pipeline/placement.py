@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import time
+import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,6 +117,48 @@ def _await_executors(spark: SparkSession, config: Config, needed: int | None) ->
             last_word = now
             log.info("waiting for executors: %d of %s registered (%.0f s)", found, needed or "some", now - begin)
         time.sleep(0.2)
+
+
+def check_paths(spark: SparkSession, config: Config) -> None:
+    """Raise UserError when an executor does not see what the driver sees under the same path; before any work is done.
+
+    That is the work directory, where the shards are written and read, and sources without a scheme or with `file://`.
+    """
+    if local_slots(str(spark.sparkContext.master)) is not None:
+        return
+    config.work_dir.mkdir(parents=True, exist_ok=True)
+    probe = config.work_dir / f".seen-by-executors-{uuid.uuid4().hex}"
+    probe.touch()
+    paths = [("run.work_dir", str(config.work_dir), str(probe))]
+    default_is_local = str(spark.sparkContext._jsc.hadoopConfiguration().get("fs.defaultFS", "file:")).startswith(
+        "file:"
+    )
+    for path in config.source_paths:
+        if path.startswith("file:") or ("://" not in path and default_is_local):
+            local = re.sub(r"^file:/*", "/", path)
+            paths.append(
+                ("source.path", local, re.split(r"[*?\[{]", local)[0].rpartition("/")[0] if _has_glob(local) else local)
+            )
+    tasks = 4 * len(executors(spark))
+    try:
+        look = spark.sparkContext.parallelize(range(tasks), tasks).flatMap(lambda _: _missing(paths))
+        missing = look.collect()
+    finally:
+        probe.unlink()
+    if missing:
+        key, path, place = missing[0]
+        problem = f"executor {place.executor} on {place.host} does not see {path}, or not what the driver sees there"
+        raise config.mistake(key, f"{problem}; name a folder that the driver and all executors share")
+
+
+def _missing(paths: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, Place]]:
+    """Return which of these paths this process does not see; Spark runs this on the executors."""
+    time.sleep(0.2)  # so that one executor does not take the tasks of all
+    return [(key, path, here()) for key, path, witness in paths if not os.path.exists(witness)]
+
+
+def _has_glob(path: str) -> bool:
+    return any(character in path for character in "*?[{")
 
 
 def executors(spark: SparkSession) -> list[Executor]:

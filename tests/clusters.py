@@ -37,6 +37,14 @@ def environment() -> Path:
     return ROOT / "dist" / "environment.tar.gz"
 
 
+@pytest.fixture(scope="session")
+def unpacked(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the environment as an executor unpacks it, once for several jobs."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run(["tar", "-xzf", environment, "-C", folder], check=True, timeout=120)
+    return folder
+
+
 def can_hide_folders() -> bool:
     return subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode == 0
 

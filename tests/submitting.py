@@ -38,9 +38,10 @@ class Ran:
         return json.loads(self.stdout.splitlines()[-1])
 
 
-def submit(config: Path, *overrides: str) -> Ran:
+def submit(config: Path, *overrides: str, conf: dict[str, str] | None = None) -> Ran:
     """Run the job in processes of its own; check that none of them is left when it has ended."""
-    command = ["spark-submit", str(ROOT / "jobs" / "train.py"), "--config", str(config)]
+    options = [part for key, value in (conf or {}).items() for part in ("--conf", f"{key}={value}")]
+    command = ["spark-submit", *options, str(ROOT / "jobs" / "train.py"), "--config", str(config)]
     for override in overrides:
         command += ["--set", override]
     begin = time.monotonic()

@@ -8,10 +8,12 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
 from clusters import Standalone, can_hide_folders
-from conftest import ROOT
+from conftest import PENGUINS, ROOT
+from submitting import submit
 
 
 def readme_command() -> str:
@@ -57,3 +59,31 @@ def test_the_readme_s_command_gives_the_same_bytes_as_local_mode(standalone: Sta
 
 def _environments_seen(logs: Path) -> str:
     return "".join(path.read_text(errors="replace") for path in logs.glob("*/app-*/*/stderr"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["run.num_proc=3", "run.start_timeout_s=8"],
+            "run.num_proc: 3 executor(s) are needed for the ranks, but 2 registered within 8 s; ask the cluster for",
+        ),
+        ([], f"does not see {PENGUINS.parent / 'penguins.csv'}, or not what the driver sees there; name a folder that"),
+    ],
+)
+def test_what_a_cluster_lacks_is_told_before_any_work(
+    standalone: Standalone, unpacked: Path, overrides: list[str], said: str
+) -> None:
+    if not can_hide_folders():
+        pytest.skip("this machine does not let a test hide the checkout from the executors")
+    work = standalone.shared / f"lacking{len(overrides)}"
+    conf = {
+        "spark.master": standalone.master,
+        "spark.pyspark.python": str(unpacked / "bin" / "python"),
+        "spark.pyspark.driver.python": os.environ["PYSPARK_PYTHON"],
+    }
+    ran = submit(PENGUINS, f"run.work_dir={work}", *overrides, conf=conf)
+    assert ran.code == 2, ran.stderr
+    (error,) = (line for line in ran.stderr.splitlines() if line.startswith("error: "))
+    assert said in error
+    assert not (work / "data").exists()
