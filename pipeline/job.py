@@ -35,23 +35,22 @@ def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     spark = session.get_session(f"train {config.folder.name}", config.work_dir)
     wait_for_store()
     num_proc = placement.await_ranks(spark, config)
-    placement.check_paths(spark, config)
+    placement.check_executors(spark, config)
     prepared = shards.prepare_data(spark, config, num_proc)
     compared = package.check_parity(spark, config)
     log.info("Spark and DuckDB make the same features of %d rows: a model will see what training saw", compared)
     watch.lap("prepare")
 
     with tracking.open_run(config, uri) as run_id:
-        tracking.log_setup(uri, run_id, config, prepared.manifest, _versions(), num_proc)
+        with tracking.told_if_down(uri):
+            tracking.log_setup(uri, run_id, config, prepared.manifest, _versions(), num_proc)
         task = Task(config, prepared.manifest, prepared.folder, uri, run_id, cores=placement.cores(spark))
         result = launch.run_ranks(spark, task, num_proc)
         watch.lap("launch and train")
         try:
             model_uri, decision = _hand_over(spark, task, result, watch)
-        except Exception as error:
-            if not tracking.is_down(error):
-                raise
-            raise _keep_here(task, result, error) from None
+        except Exception as error:  # whatever goes wrong here must not cost the model
+            raise _keep_here(task, result, error) from (None if tracking.is_down(error) else error)
     metrics, timing_s = _kept_metrics(result), _timing(watch, result)
     log.info("done: %s", "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if value is not None))
     return {
@@ -74,8 +73,8 @@ def _hand_over(
 ) -> tuple[str, gate.Decision | None]:
     """Put all that has come of a training into the store; return the model's URI and the gate's decision, if any."""
     config, data, uri, run_id = task.config, task.data, task.tracking_uri, task.run_id
-    if result.undelivered:
-        tracking.log_history(uri, run_id, result.history[-result.undelivered :])
+    tracking.log_records(uri, run_id, result.pending)
+    result.pending.clear()
     tags = {"weights_sha256": result.weights_sha256}
     places = {"executors": ", ".join(place.executor for place in result.places)}
     tracking.log_outcome(uri, run_id, _kept_metrics(result), tags, places)
@@ -97,12 +96,13 @@ def _keep_here(task: Task, result: TrainingResult, error: Exception) -> Delivery
     folder = task.config.work_dir / "undelivered" / task.run_id
     folder.mkdir(parents=True, exist_ok=True)
     package.save_model(task.config, task.data, result.weights, folder / "model")
-    lacking = result.history[len(result.history) - result.undelivered :]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in lacking), encoding="utf-8")
-    told = " ".join(str(error).split())[:200]
+    lines = [json.dumps({"time_ms": when, **metrics}) + "\n" for when, _, metrics in result.pending]
+    (folder / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
+    what = "does not answer" if tracking.is_down(error) else "has not taken all that came of it"
     return DeliveryError(
-        f"training has ended well, but the MLflow store {task.tracking_uri} does not answer ({told}): the model "
-        f"and the metrics of {result.undelivered} epoch(s) are kept in {folder}; run again when the store is back"
+        f"training has ended well, but the MLflow store {tracking.shown(task.tracking_uri)} {what} "
+        f"({tracking.one_line(error)}): the model and the metrics of {len(lines)} epoch(s) are kept in {folder}; "
+        "run again when the store is back"
     )
 
 

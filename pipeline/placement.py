@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 DRIVER = "driver"  # what Spark calls the one executor of a local master
-_SETTLED_S = 5  # executors whose number nobody has set have all come when there is no new one for so long
+_SETTLED_S = 10  # executors whose number nobody has set have all come when there is no new one for so long
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,20 @@ class Place:
 def here() -> Place:
     """Return where this process runs.
 
-    A rank is a descendant of its executor's JVM, whose command line names the id (`--executor-id`, on standalone, YARN,
-    Kubernetes and Databricks alike). Where it cannot be read, the executor's scratch folder tells executors apart.
+    A rank is a descendant of its executor's JVM, whose command line names the id (`--executor-id`, on standalone, YARN
+    and Kubernetes alike). A JVM that names none is told from others by its host and process.
     """
+    host = socket.gethostname()
     for process in psutil.Process().parents():
         try:
-            command = process.cmdline()
+            command, name = process.cmdline(), process.name()
         except psutil.Error:
             continue
         if "--executor-id" in command[:-1]:
-            return Place(command[command.index("--executor-id") + 1], socket.gethostname())
-    return Place(os.environ.get("SPARK_EXECUTOR_DIRS", DRIVER), socket.gethostname())
+            return Place(command[command.index("--executor-id") + 1], host)
+        if name == "java":
+            return Place(DRIVER if "org.apache.spark.deploy.SparkSubmit" in command else f"{host}:{process.pid}", host)
+    return Place(f"{host}:{os.getppid()}", host)
 
 
 def crowded(places: Sequence[Place], ranks_per_executor: int) -> str | None:
@@ -92,9 +95,15 @@ def await_ranks(spark: SparkSession, config: Config) -> int:
             raise config.mistake("run.num_proc", f"{problem}; start Spark with --master 'local[{wanted}]'")
         return local if wanted == "auto" else wanted
     each = config.run.ranks_per_executor
-    needed = requested_executors(master, spark.sparkContext.getConf()) if wanted == "auto" else -(-wanted // each)
+    conf = spark.sparkContext.getConf()
+    needed = requested_executors(master, conf) if wanted == "auto" else -(-wanted // each)
+    if needed is None and conf.get("spark.dynamicAllocation.enabled", "false") == "true":
+        problem = (
+            "auto has no meaning while executors come and go: set spark.dynamicAllocation.minExecutors, or a number"
+        )
+        raise config.mistake("run.num_proc", problem)
     found = _await_executors(spark, config, needed)
-    return found * each if wanted == "auto" else wanted
+    return (needed or found) * each if wanted == "auto" else wanted
 
 
 def _await_executors(spark: SparkSession, config: Config, needed: int | None) -> int:
@@ -119,46 +128,72 @@ def _await_executors(spark: SparkSession, config: Config, needed: int | None) ->
         time.sleep(0.2)
 
 
-def check_paths(spark: SparkSession, config: Config) -> None:
-    """Raise UserError when an executor does not see what the driver sees under the same path; before any work is done.
+def check_executors(spark: SparkSession, config: Config) -> None:
+    """Run a task on every executor before any work is done; what an executor lacks is told.
 
-    That is the work directory, where the shards are written and read, and sources without a scheme or with `file://`.
+    That is: it can run this package, and it sees the work directory (where the shards are written and read) and the
+    sources without a scheme or with `file://` under the same path as the driver. An executor that has registered but is
+    still unpacking what spark-submit ships is waited for, or the ranks would crowd on the others.
+
+    Raises:
+        UserError: an executor cannot run this package or does not see a path, or does not answer in time.
     """
     if local_slots(str(spark.sparkContext.master)) is not None:
         return
     config.work_dir.mkdir(parents=True, exist_ok=True)
     probe = config.work_dir / f".seen-by-executors-{uuid.uuid4().hex}"
     probe.touch()
-    paths = [("run.work_dir", str(config.work_dir), str(probe))]
-    default_is_local = str(spark.sparkContext._jsc.hadoopConfiguration().get("fs.defaultFS", "file:")).startswith(
-        "file:"
-    )
-    for path in config.source_paths:
-        if path.startswith("file:") or ("://" not in path and default_is_local):
-            local = re.sub(r"^file:/*", "/", path)
-            paths.append(
-                ("source.path", local, re.split(r"[*?\[{]", local)[0].rpartition("/")[0] if _has_glob(local) else local)
-            )
-    tasks = 4 * len(executors(spark))
     try:
-        look = spark.sparkContext.parallelize(range(tasks), tasks).flatMap(lambda _: _missing(paths))
-        missing = look.collect()
+        _ask_executors(
+            spark, config, [("run.work_dir", str(config.work_dir), str(probe)), *_local_sources(spark, config)]
+        )
     finally:
         probe.unlink()
-    if missing:
-        key, path, place = missing[0]
-        problem = f"executor {place.executor} on {place.host} does not see {path}, or not what the driver sees there"
-        raise config.mistake(key, f"{problem}; name a folder that the driver and all executors share")
 
 
-def _missing(paths: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, Place]]:
-    """Return which of these paths this process does not see; Spark runs this on the executors."""
+def _ask_executors(spark: SparkSession, config: Config, paths: list[tuple[str, str, str]]) -> None:
+    begin = time.monotonic()
+    silent = {e.id for e in executors(spark)}
+    while silent:
+        tasks = 4 * len(silent)
+        try:
+            asked = spark.sparkContext.parallelize(range(tasks), tasks).map(lambda _: _look(paths))
+            answers = asked.collect()
+        except Exception as error:  # Spark's, around whatever the executor's Python could not do
+            told = re.search(r"\w*Error: .*|Cannot run program.*", str(error))
+            problem = f"the executors cannot run this package ({told[0] if told else type(error).__name__}); build its "
+            problem += (
+                "environment with make dist, and name it with --archives and spark.pyspark.python (see the README)"
+            )
+            raise config.mistake("run", problem) from None
+        for place, missing in answers:
+            for key, path in missing:
+                problem = f"executor {place.executor} on {place.host} does not see {path}, or not what the driver sees "
+                raise config.mistake(key, f"{problem}there; name a folder that the driver and all executors share")
+        silent -= {place.executor for place, _ in answers}
+        if silent and not silent & {e.id for e in executors(spark)}:
+            return  # executors that name themselves in another way have answered, or the silent ones have gone
+        if time.monotonic() - begin > config.run.start_timeout_s:
+            problem = f"executor(s) {', '.join(sorted(silent))} run no task within {config.run.start_timeout_s} s"
+            raise config.mistake("run.start_timeout_s", f"{problem} of having registered; look at their logs")
+
+
+def _look(paths: Sequence[tuple[str, str, str]]) -> tuple[Place, list[tuple[str, str]]]:
+    """Return where this process runs, and which paths it does not see; Spark runs this on the executors."""
     time.sleep(0.2)  # so that one executor does not take the tasks of all
-    return [(key, path, here()) for key, path, witness in paths if not os.path.exists(witness)]
+    return here(), [(key, path) for key, path, witness in paths if not os.path.exists(witness)]
 
 
-def _has_glob(path: str) -> bool:
-    return any(character in path for character in "*?[{")
+def _local_sources(spark: SparkSession, config: Config) -> list[tuple[str, str, str]]:
+    """Return the sources on a local file system: setting, path, and what of it must be there."""
+    default = str(spark.sparkContext._jsc.hadoopConfiguration().get("fs.defaultFS", "file:///"))
+    found = []
+    for path in config.source_paths:
+        if path.startswith("file:") or ("://" not in path and default.startswith("file:")):
+            local = re.sub(r"^file:/*", "/", path)
+            fixed, *pattern = re.split(r"[*?\[{]", local, maxsplit=1)
+            found.append(("source.path", local, os.path.dirname(fixed) if pattern else local))
+    return found
 
 
 def executors(spark: SparkSession) -> list[Executor]:
@@ -176,6 +211,8 @@ def requested_executors(master: str, conf: SparkConf) -> int | None:
         return int(str(conf.get("spark.dynamicAllocation.minExecutors", "0"))) or None
     if instances := conf.get("spark.executor.instances"):
         return int(instances)
+    if master.startswith(("yarn", "k8s")):
+        return 2  # Spark's own default there
     most, each = conf.get("spark.cores.max"), conf.get("spark.executor.cores")
     return max(1, int(most) // int(each)) if most and each else None
 
@@ -189,7 +226,7 @@ def cores(spark: SparkSession) -> dict[str, int]:
 def threads(cores: dict[str, int], places: Sequence[Place], rank: int) -> int:
     """Return the threads of a rank: its executor's cores, shared with the other ranks on it."""
     mine = places[rank].executor
-    return max(1, cores.get(mine, 1) // sum(place.executor == mine for place in places))
+    return max(1, cores.get(mine, min(cores.values(), default=1)) // sum(place.executor == mine for place in places))
 
 
 def local_slots(master: str) -> int | None:

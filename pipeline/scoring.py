@@ -136,6 +136,8 @@ def fetch_model(model: str, tracking_uri: str) -> tuple[Path, str]:
     try:
         folder, version = tracking.download_model(tracking_uri, model)
     except (MlflowException, OSError) as error:
+        if tracking.is_down(error) and tracking_uri.startswith("http"):
+            raise
         told = " ".join(str(error).split())
         raise UserError(f"model {model}: cannot be had from {tracking_uri}: {told[:300]}") from None
     packaged = folder / "artifacts" / "model"

@@ -44,8 +44,8 @@ class TrainingResult:
     """The record of every epoch."""
     places: list[Place]
     """Where each rank ran."""
-    undelivered: int
-    """How many of the last epochs the tracking store has not got, because it did not answer."""
+    pending: list[tuple[int, int, dict[str, float]]]
+    """The epochs that the tracking store has not got: time in ms, epoch, metrics."""
     train_s: float
     """Seconds from the first epoch to the last."""
 

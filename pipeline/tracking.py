@@ -22,11 +22,12 @@ from urllib.parse import urlsplit
 
 from pipeline.config import Config
 from pipeline.console import log
+from pipeline.errors import DeliveryError
 
 # Read when mlflow is imported: a user's job reports to nobody but the user's own store, and warns but does not chat.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # A store that does not answer is told within seconds; MLflow's own patience is minutes.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 # As the user has set it: MLflow itself writes to this variable later.
 _ENVIRONMENT_URI = os.environ.get("MLFLOW_TRACKING_URI")
@@ -40,12 +41,15 @@ CREDENTIALS = (
     "MLFLOW_TRACKING_USERNAME",
     "MLFLOW_TRACKING_PASSWORD",
     "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_AUTH",
+    "MLFLOW_TRACKING_AWS_SIGV4",
     "MLFLOW_TRACKING_INSECURE_TLS",
     "MLFLOW_TRACKING_SERVER_CERT_PATH",
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH",
     "DATABRICKS_HOST",
     "DATABRICKS_TOKEN",
 )
-"""Variables that rank 0 needs to reach the store; they travel in the environment of its process, nowhere else."""
+"""Variables that rank 0 needs to reach the store; they travel in the environment of the ranks, nowhere else."""
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,11 +71,12 @@ def tracking_uri(config: Config) -> str:
     Raises:
         UserError: the URI holds a password.
     """
-    uri = config.tracking.uri or _ENVIRONMENT_URI or f"sqlite:///{config.work_dir / 'mlflow.db'}"
-    if uri.startswith("http") and "@" in urlsplit(uri).netloc:  # it would be kept with the run, and shown
-        problem = "must hold no user and password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        raise config.mistake("tracking.uri", problem)
-    return uri
+    if config.tracking.uri and urlsplit(config.tracking.uri).password:  # settings are kept with the run, and shown
+        problem = "must hold no password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, or "
+        raise config.mistake(
+            "tracking.uri", f"{problem}leave tracking.uri out and set MLFLOW_TRACKING_URI for a database"
+        )
+    return config.tracking.uri or _ENVIRONMENT_URI or f"sqlite:///{config.work_dir / 'mlflow.db'}"
 
 
 def open_store(config: Config, uri: str) -> Callable[[], None]:
@@ -90,7 +95,9 @@ def open_store(config: Config, uri: str) -> Callable[[], None]:
             if config.tracking.registered_model:
                 _client(uri).search_registered_models(max_results=1)
         except (MlflowException, OSError) as error:
-            raise config.mistake("tracking.uri", f"cannot use the MLflow store {uri}: {_one_line(error)}") from None
+            raise config.mistake(
+                "tracking.uri", f"cannot use the MLflow store {shown(uri)}: {one_line(error)}"
+            ) from None
 
     pool = ThreadPoolExecutor(1)
     reached = pool.submit(reach)
@@ -121,18 +128,32 @@ def start_run(config: Config, uri: str) -> str:
 @contextmanager
 def open_run(config: Config, uri: str) -> Iterator[str]:
     """Start a run for the block and end it: FINISHED, FAILED if the block raises, KILLED if it is interrupted."""
-    run_id = start_run(config, uri)
-    client = _client(uri)
+    with told_if_down(uri):
+        run_id = start_run(config, uri)
+    status = "FAILED"
     try:
         yield run_id
-    except BaseException as error:
-        try:
-            client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-        except Exception as other:
-            if not is_down(other):
-                raise
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
         raise
-    client.set_terminated(run_id, "FINISHED")
+    finally:
+        try:
+            _client(uri).set_terminated(run_id, status)
+        except Exception as error:  # what the block has done, or how it failed, matters more
+            log.warning("the run %s stays RUNNING in the store: %s", run_id, one_line(error))
+
+
+@contextmanager
+def told_if_down(uri: str) -> Iterator[None]:
+    """Turn what a store that does not answer makes of the block into one sentence, a DeliveryError."""
+    try:
+        yield
+    except Exception as error:
+        if not is_down(error):
+            raise
+        problem = f"the MLflow store {shown(uri)} does not answer ({one_line(error)})"
+        raise DeliveryError(f"{problem}; the prepared data are kept, run again when it is back") from None
 
 
 def log_setup(uri: str, run_id: str, config: Config, data: Manifest, versions: dict[str, str], num_proc: int) -> None:
@@ -232,116 +253,112 @@ def log_bytes(uri: str, run_id: str, content: bytes, path: str) -> None:
         _client(uri).log_artifact(run_id, str(Path(scratch) / name), folder)
 
 
+Pending = tuple[int, int, dict[str, float]]
+"""One epoch's metrics on their way to the store: time in ms, epoch, values."""
+
+
 class MetricWriter:
     """Rank 0's way to the store while training runs: a thread of its own writes, training never waits for it.
 
     While the store does not answer, epochs pile up (each is in the run's history anyway, so this takes no more memory)
-    and are delivered in their order when it does again.
+    and are delivered in their order when it does again. What the store refuses stays pending: the driver tells.
     """
 
     def __init__(self, uri: str, run_id: str) -> None:
         self._uri = uri
         self._run_id = run_id
-        self._records: deque[tuple[int, int, dict[str, float]]] = deque()
+        self._records: deque[Pending] = deque()
         self._wake = threading.Event()
-        self._closing = False
         self._give_up_at = math.inf
-        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     @property
-    def undelivered(self) -> int:
-        """Return how many epochs the store has not got."""
-        return len(self._records)
+    def pending(self) -> list[Pending]:
+        """Return the epochs that the store has not confirmed. To send one again is harmless: it has its own time."""
+        return list(self._records)
 
     def write(self, record: dict[str, float], epoch: int) -> None:
-        """Hand over one epoch's metrics; returns at once. NaN and infinite ones are left out.
-
-        Raises what the store answered to earlier ones, if it answered that they are wrong.
-        """
-        if self._error:
-            raise self._error
-        self._records.append((int(time.time() * 1000), epoch, record))
+        """Hand over one epoch's metrics; returns at once. NaN and infinite ones are left out."""
+        finite = {name: value for name, value in record.items() if math.isfinite(value)}
+        self._records.append((int(time.time() * 1000), epoch, finite))
         self._wake.set()
 
     def __enter__(self) -> MetricWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """Wait until everything is in the store, or 20 s if it does not answer. Raises as `write`, unless we fail."""
+    def __exit__(self, *raised: object) -> None:
+        """Wait until everything is in the store, but no longer than 20 s."""
         self._give_up_at = time.monotonic() + _PATIENCE_S
-        self._closing = True
         self._wake.set()
-        self._thread.join(_PATIENCE_S + 1)
-        if self._error and kind is None:
-            raise self._error
+        self._thread.join(_PATIENCE_S)
 
     def _run(self) -> None:
-        try:
-            client = _client(self._uri)
-            wait_s = 0.5
-            while not (self._closing and not self._records) and time.monotonic() < self._give_up_at:
-                self._wake.wait()
-                self._wake.clear()
-                while self._records and time.monotonic() < self._give_up_at:
-                    # what has come in since the last time goes out together: one transaction, not one an epoch
-                    batch = list(itertools.islice(self._records, _RECORDS_PER_BATCH))
-                    try:
-                        _log_records(client, self._run_id, batch)
-                    except Exception as error:
-                        if not is_down(error):
-                            raise
-                        if wait_s == 0.5:
-                            _say(f"the MLflow store does not answer; training goes on ({_one_line(error)})")
-                        wait_s = min(10.0, wait_s * 2)
-                        time.sleep(min(wait_s, max(0.1, self._give_up_at - time.monotonic())))
-                        continue
-                    if wait_s > 0.5:
-                        _say("the MLflow store answers again")
-                        wait_s = 0.5
-                    for _ in batch:
-                        self._records.popleft()
-        except Exception as error:
-            self._error = error
+        client = _client(self._uri)
+        is_away, wait_s = False, 0.5
+        while self._records or self._give_up_at == math.inf:
+            self._wake.wait()
+            self._wake.clear()
+            while self._records and time.monotonic() < self._give_up_at:
+                # what has come in since the last time goes out together: one transaction, not one an epoch
+                batch = list(itertools.islice(self._records, _RECORDS_PER_BATCH))
+                try:
+                    log_records(self._uri, self._run_id, batch, client)
+                except Exception as error:
+                    if not is_down(error):
+                        _say(f"the MLflow store refuses the metrics; training goes on ({one_line(error)})")
+                        return
+                    if not is_away:
+                        _say(f"the MLflow store does not answer; training goes on ({one_line(error)})")
+                    is_away, wait_s = True, min(10.0, wait_s * 2)
+                    time.sleep(max(0.1, min(wait_s, self._give_up_at - time.monotonic())))
+                    continue
+                if is_away:
+                    _say("the MLflow store answers again")
+                is_away, wait_s = False, 0.5
+                for _ in batch:
+                    self._records.popleft()
+            if time.monotonic() >= self._give_up_at:
+                return
 
 
-def log_history(uri: str, run_id: str, records: Sequence[dict[str, float]]) -> None:
-    """Log the metrics of epochs that could not be delivered while training ran."""
-    now = int(time.time() * 1000)
-    for start in range(0, len(records), _RECORDS_PER_BATCH):
-        batch = [(now, int(r["epoch"]), r) for r in records[start : start + _RECORDS_PER_BATCH]]
-        _log_records(_client(uri), run_id, batch)
-
-
-def _log_records(client: MlflowClient, run_id: str, records: Sequence[tuple[int, int, dict[str, float]]]) -> None:
+def log_records(uri: str, run_id: str, records: Sequence[Pending], client: MlflowClient | None = None) -> None:
+    """Log the metrics of some epochs, with the time at which each ended."""
     from mlflow.entities import Metric
 
-    metrics = [
-        Metric(name, value, when, epoch)
-        for when, epoch, record in records
-        for name, value in record.items()
-        if math.isfinite(value)
-    ]
-    client.log_batch(run_id, metrics)
+    for start in range(0, len(records), _RECORDS_PER_BATCH):
+        batch = records[start : start + _RECORDS_PER_BATCH]
+        metrics = [Metric(name, value, when, epoch) for when, epoch, values in batch for name, value in values.items()]
+        (client or _client(uri)).log_batch(run_id, metrics)
 
 
 def is_down(error: BaseException) -> bool:
-    """Whether an error of MLflow's says that the store cannot be reached, not that we asked for something wrong."""
+    """Whether an error says that the store cannot be reached or is overloaded, not that it refuses what we ask."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
 
+    status: int | None = None
     if isinstance(error, MlflowException):
-        return int(error.get_http_status_code()) >= 500  # type: ignore[no-untyped-call]
-    return isinstance(error, RequestException | ConnectionError | TimeoutError)
+        status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
+    elif isinstance(error, RequestException) and error.response is not None:
+        status = error.response.status_code
+    elif isinstance(error, RequestException | ConnectionError | TimeoutError):
+        return True
+    return status is not None and (status >= 500 or status in (408, 425, 429))
+
+
+def shown(uri: str) -> str:
+    """Return a URI for people to read: without the password that it may hold."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
 def _say(line: str) -> None:
     print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+def one_line(error: BaseException) -> str:
+    """Return what an error says in one line of at most 200 characters."""
+    return shown(" ".join(str(error).split())[:200])
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

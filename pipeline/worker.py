@@ -68,7 +68,7 @@ def train(task: Task) -> TrainingResult | None:
     config, data, settings = task.config, task.data, task.config.training
     rank, num_proc = hvd.rank(), hvd.size()
     places: list[Place] = hvd.allgather_object(placement.here())
-    if problem := placement.crowded(places, config.run.ranks_per_executor):
+    if placement.DRIVER not in task.cores and (problem := placement.crowded(places, config.run.ranks_per_executor)):
         raise UserError(problem)
     threads = placement.threads(task.cores, places, rank)
     torch.set_num_threads(threads)
@@ -143,7 +143,7 @@ def train(task: Task) -> TrainingResult | None:
         evaluation=evaluation,
         history=history,
         places=places,
-        undelivered=metric_writer.undelivered if metric_writer else 0,
+        pending=metric_writer.pending if metric_writer else [],
         train_s=train_s,
     )
 

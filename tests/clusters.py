@@ -51,11 +51,11 @@ def can_hide_folders() -> bool:
 
 @pytest.fixture(scope="session")
 def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
-    """Start a master and two workers of one core each on the loopback interface; stop them afterwards."""
+    """Start a master and two workers of two cores each on the loopback interface; stop them afterwards."""
     base = tmp_path_factory.mktemp("cluster")
     # Spark and Java as on a machine of its own: outside of the checkout, which the workers do not see
     spark_home, java_home = base / "spark", base / "java"
-    shutil.copytree(Path(pyspark.__file__).parent, spark_home, copy_function=os.link)
+    shutil.copytree(Path(pyspark.__file__).parent, spark_home, copy_function=_link)
     shutil.copytree(os.environ["JAVA_HOME"], java_home, symlinks=True)
     shared = base / "shared"
     shared.mkdir()
@@ -69,12 +69,19 @@ def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]
     with ExitStack() as running:
         running.enter_context(_daemon([*hide, *master, "--webui-port", str(free_port())], clean, base / "master.log"))
         for name in ("one", "two"):
-            worker = [*start, "org.apache.spark.deploy.worker.Worker", "--host", "127.0.0.1", "--cores", "1"]
+            worker = [*start, "org.apache.spark.deploy.worker.Worker", "--host", "127.0.0.1", "--cores", "2"]
             worker += ["--memory", "2g", "--webui-port", str(free_port()), "--work-dir", str(base / name)]
             command = [*hide, *worker, f"spark://127.0.0.1:{port}"]
             running.enter_context(_daemon(command, clean, base / f"{name}.log"))
         _await(base / "master.log", "Registering worker", 2)
         yield Standalone(f"spark://127.0.0.1:{port}", shared, base)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
 
 
 def _daemon(command: list[str], environment: dict[str, str], log: Path):
