@@ -32,6 +32,7 @@ def test_slots_of_a_local_master(master: str, slots: int | None) -> None:
         ("yarn", {"spark.executor.instances": "4"}, 4),
         ("spark://host:7077", {"spark.cores.max": "8", "spark.executor.cores": "3"}, 2),
         ("spark://host:7077", {}, None),
+        ("yarn", {}, 2),
         ("yarn", {"spark.dynamicAllocation.enabled": "true", "spark.dynamicAllocation.minExecutors": "2"}, 2),
         ("yarn", {"spark.dynamicAllocation.enabled": "true", "spark.executor.instances": "2"}, None),
     ],
