@@ -21,8 +21,9 @@ def show_logs() -> None:
     """Send this project's log lines to stderr with the time of day; other libraries' only from WARNING on."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     log.setLevel(logging.INFO)
-    # py4j logs every broken connection of a normal shutdown
+    # py4j logs every broken connection of a normal shutdown, urllib3 each try of a request that may yet succeed
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 def _restore_stderr() -> None:
