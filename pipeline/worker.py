@@ -20,13 +20,12 @@ from horovod.common.exceptions import HorovodInternalError
 from torch import Tensor
 
 from pipeline import placement
-from pipeline.checkpoint import weight_bytes
 from pipeline.config import Training
 from pipeline.errors import UserError
 from pipeline.evaluation import Counts, Evaluation, Tally, classification_metrics, regression_metrics
 from pipeline.loader import Shard, check_rows, epoch_order, read_shard, steps_and_rows
 from pipeline.manifest import Manifest, SplitName
-from pipeline.model import NetSpec, TabularNet, describe_weights, loss_sum, net_spec
+from pipeline.model import NetSpec, TabularNet, describe_weights, loss_sum, net_spec, weight_bytes
 from pipeline.placement import Place
 from pipeline.task import RankReport, Task, TrainingResult
 from pipeline.tracking import MetricWriter
@@ -136,7 +135,7 @@ def train(task: Task) -> TrainingResult | None:
     if rank != 0:
         return None
     return TrainingResult(
-        weights=weight_bytes(net.state_dict()),
+        weights=weight_bytes(net),
         weights_text=describe_weights(net),
         network=json.dumps(asdict(net.spec), indent=1),
         best=best,

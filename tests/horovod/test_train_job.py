@@ -18,10 +18,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
+from safetensors.torch import load_file
 
 from conftest import PENGUINS, ROOT, csv_rows
 from pipeline import job
-from pipeline.checkpoint import load_weights
 from pipeline.config import load_config
 from pipeline.manifest import Manifest
 from pipeline.scorer import Scorer
@@ -108,7 +108,7 @@ def test_the_artifacts_are_there_and_readable(penguins) -> None:
     for figure in ("figures/loss_curves.png", "figures/confusion_matrix.png", "figures/calibration.png"):
         content = artifact(figure).read_bytes()
         assert content.startswith(b"\x89PNG")
-    weights = load_weights(artifact("weights/weights.safetensors"))
+    weights = load_file(artifact("weights/weights.safetensors"))
     shapes = [tuple(w.shape) for name, w in weights.items() if name.endswith("weight")]
     assert sorted(shapes) == [(3, 10), (10, 5), (10, 10)]
     text = artifact("weights/weights.txt").read_text()

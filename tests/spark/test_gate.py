@@ -16,10 +16,9 @@ import torch
 from mlflow import MlflowClient
 
 from pipeline import gate, package, scoring, shards, tracking
-from pipeline.checkpoint import weight_bytes
 from pipeline.config import Config
 from pipeline.evaluation import Evaluation, Tally
-from pipeline.model import TabularNet, net_spec
+from pipeline.model import TabularNet, net_spec, weight_bytes
 from pipeline.shards import Prepared
 
 ROWS = 200
@@ -80,7 +79,7 @@ class Project:
         config, data = self.config, self.prepared.manifest
         net = linear(config, self.prepared, weights, biases)
         self.run_id = tracking.start_run(config, self.uri)
-        model_uri = package.log_model(config, data, weight_bytes(net.state_dict()), self.uri, self.run_id)
+        model_uri = package.log_model(config, data, weight_bytes(net), self.uri, self.run_id)
         trained = dataclasses.replace(measured(net, self.prepared), **fields)
         return gate.judge(self.spark, config, data, self.uri, self.run_id, model_uri, trained)
 

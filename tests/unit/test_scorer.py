@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.checkpoint import save_weights
-from pipeline.model import CategoricalInput, NetSpec, NumericInput, TabularNet
+from pipeline.model import CategoricalInput, NetSpec, NumericInput, TabularNet, weight_bytes
 from pipeline.raw import RawColumn
 from pipeline.scorer import ModelSpec, Scorer
 
@@ -42,7 +41,7 @@ GOOD = {"a": 3.0, "n": 4, "k": "x"}
 
 def scorer(folder: Path, spec: ModelSpec = SPEC) -> Scorer:
     torch.manual_seed(0)
-    save_weights(TabularNet(spec.network).state_dict(), folder / "weights.safetensors")
+    (folder / "weights.safetensors").write_bytes(weight_bytes(TabularNet(spec.network)))
     (folder / "model.json").write_text(spec.to_json())
     return Scorer(folder)
 
