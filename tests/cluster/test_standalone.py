@@ -33,7 +33,7 @@ def test_the_readme_s_command_gives_the_same_bytes_as_local_mode(standalone: Sta
         env={**os.environ, **settings},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=500,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr

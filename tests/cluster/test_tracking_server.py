@@ -177,7 +177,7 @@ def test_rank_0_on_an_executor_logs_with_a_password_that_nobody_else_sees(
     with watching_command_lines() as seen, training(server, log, *overrides, conf=conf) as job:
         await_line(log, "epoch  1/60", job)
         page = urllib.request.urlopen(f"http://127.0.0.1:{port}/environment/", timeout=30).read().decode()
-        assert job.wait(timeout=200) == 0, log.read_text()[-3000:]
+        assert job.wait(timeout=400) == 0, log.read_text()[-3000:]
     (line,) = (line for line in log.read_text().splitlines() if line.startswith('{"status"'))
     summary = json.loads(line)
     run = client.get_run(summary["run_id"])
@@ -258,7 +258,7 @@ def test_a_server_that_stays_away_costs_no_training(server: Server, tmp_path: Pa
     with training(server, log, f"run.work_dir={work}", "training.epochs=100") as job:
         await_line(log, "epoch   5/100", job)
         server.kill()
-        assert job.wait(timeout=250) == 1
+        assert job.wait(timeout=400) == 1
     said = log.read_text()
     (kept,) = (work / "undelivered").iterdir()
     assert f"training has ended well, but the MLflow store {server.uri} does not answer" in said
