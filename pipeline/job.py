@@ -26,6 +26,7 @@ def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         UserError: the configuration or the data is wrong.
         RankError: a rank failed.
+        DeliveryError: training has ended, but the store has not taken what came of it.
     """
     watch = Stopwatch()
     config = load_config(config_file, overrides)
@@ -95,6 +96,7 @@ def _keep_here(task: Task, result: TrainingResult, error: Exception) -> Delivery
     """Keep in the work directory what the store has not got; return the error that says so."""
     folder = task.config.work_dir / "undelivered" / task.run_id
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "weights.safetensors").write_bytes(result.weights)  # first: what fails may be the packaging
     package.save_model(task.config, task.data, result.weights, folder / "model")
     lines = [json.dumps({"time_ms": when, **metrics}) + "\n" for when, _, metrics in result.pending]
     (folder / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
