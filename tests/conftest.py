@@ -55,6 +55,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(_TIMEOUT_S[folder]))
 
 
+@pytest.fixture(autouse=True)
+def _no_store_of_another_test() -> Iterator[None]:
+    """MLflow writes the store that a test has used to this variable; jobs that a later test starts would inherit it."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     from pipeline.session import get_session
