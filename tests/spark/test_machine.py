@@ -17,7 +17,6 @@ def test_ranks_and_cores_of_local_spark(spark, use_case: Callable[..., Config]) 
     assert placement.await_ranks(spark, use_case()) == 2
     assert placement.await_ranks(spark, use_case(run={"num_proc": 1})) == 1
     assert placement.cores(spark) == {"driver": 2}
-    assert placement.here().executor == "driver"
 
 
 def test_more_ranks_than_slots_are_refused(spark, use_case: Callable[..., Config]) -> None:
