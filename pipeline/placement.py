@@ -152,14 +152,20 @@ def check_executors(spark: SparkSession, config: Config) -> None:
 
 
 def _ask_executors(spark: SparkSession, config: Config, paths: list[tuple[str, str, str]]) -> None:
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    from pipeline.session import progress  # here, for ranks import this module, but no pyspark
+
     begin = time.monotonic()
     silent = {e.id for e in executors(spark)}
     while silent:
         tasks = 4 * len(silent)
+        asked = spark.sparkContext.parallelize(range(tasks), tasks).map(lambda _: _look(paths))
         try:
-            asked = spark.sparkContext.parallelize(range(tasks), tasks).map(lambda _: _look(paths))
-            answers = asked.collect()
-        except Exception as error:  # Spark's, around whatever the executor's Python could not do
+            with progress(spark, f"asking {len(silent)} executor(s) whether they are ready"):
+                answers = asked.collect()  # a place and a few paths of each task
+        except (Py4JError, PySparkException) as error:  # around whatever the executor's Python could not do
             told = re.search(r"\w*Error: .*|Cannot run program.*", str(error))
             problem = f"the executors cannot run this package ({told[0] if told else type(error).__name__}); build its "
             problem += (
