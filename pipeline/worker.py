@@ -131,7 +131,7 @@ def train(task: Task) -> TrainingResult | None:
     train_s = time.perf_counter() - begin
 
     net.load_state_dict(best_weights)
-    evaluation = _evaluate_fully(net, shards["validation"], task, device)
+    evaluation = _evaluate_fully(net, shards["validation"], task, int(best["epoch"]), device)
     if rank != 0:
         return None
     return TrainingResult(
@@ -216,8 +216,8 @@ def _evaluate(net: TabularNet, shard: Shard, data: Manifest, device: torch.devic
 
 
 @torch.no_grad()
-def _evaluate_fully(net: TabularNet, shard: Shard, task: Task, device: torch.device) -> Evaluation:
-    """Return all there is to say about the kept weights on the validation rows of all ranks."""
+def _evaluate_fully(net: TabularNet, shard: Shard, task: Task, epoch: int, device: torch.device) -> Evaluation:
+    """Return all there is to say about the kept weights, those of ``epoch``, on the validation rows of all ranks."""
     net.eval()
     data, numeric = task.data, len(task.data.numeric)
     # what the packaged model will refuse: categories that training never saw, unless their feature encodes them
@@ -232,7 +232,7 @@ def _evaluate_fully(net: TabularNet, shard: Shard, task: Task, device: torch.dev
         tally.add(answers.cpu().numpy(), labels.numpy(), codes, refused)
     tally.vector[:] = hvd.allreduce(torch.from_numpy(tally.vector), op=hvd.Sum, name="evaluation").numpy()
     evaluation = tally.evaluate(data.vocabularies)
-    check_rows(data, task.folder, "validation", task.config.training.epochs, evaluation.rows)
+    check_rows(data, task.folder, "validation", epoch, evaluation.rows)
     return evaluation
 
 
