@@ -48,8 +48,10 @@ format: $(READY)  ## bring the code into shape
 	ruff check --fix .
 	ruff format .
 
+# by the environment: a store's URI may hold a password, and command lines are for all to see
+serve: export MLFLOW_TRACKING_URI := $(STORE)
 serve: $(READY)  ## answer raw rows over HTTP: MODEL=models:/penguins@champion PORT=5000
-	python jobs/serve.py --model $(MODEL) --port $(PORT) --tracking-uri $(STORE)
+	python jobs/serve.py --model $(MODEL) --port $(PORT)
 
 ui: $(READY)  ## open the MLflow UI on the store that `make train` wrote
 	@case "$(STORE)" in http*) echo "the store is a server with a UI of its own: open $(STORE)";; \

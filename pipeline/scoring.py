@@ -138,8 +138,8 @@ def fetch_model(model: str, tracking_uri: str) -> tuple[Path, str]:
     except (MlflowException, OSError) as error:
         if tracking.is_down(error) and tracking_uri.startswith("http"):
             raise
-        told = " ".join(str(error).split())
-        raise UserError(f"model {model}: cannot be had from {tracking_uri}: {told[:300]}") from None
+        where = tracking.shown(tracking_uri)
+        raise UserError(f"model {model}: cannot be had from {where}: {tracking.one_line(error)}") from None
     packaged = folder / "artifacts" / "model"
     if not (packaged / "model.json").exists():
         raise UserError(f"model {model}: is not a model of this pipeline: it holds no artifacts/model/model.json")
