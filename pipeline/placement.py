@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import re
 import socket
+import tempfile
 import time
-import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from pipeline import databricks, storage
 from pipeline.config import Config
 from pipeline.console import log
 
@@ -131,8 +132,8 @@ def _await_executors(spark: SparkSession, config: Config, needed: int | None) ->
 def check_executors(spark: SparkSession, config: Config) -> None:
     """Run a task on every executor before any work is done; what an executor lacks is told.
 
-    That is: it can run this package, and it sees the work directory (where the shards are written and read) and the
-    sources without a scheme or with `file://` under the same path as the driver. An executor that has registered but is
+    That is: it can run this package, and it sees the prepared data's folder and the sources, if these are paths, under
+    the same path as the driver. An executor that has registered but is
     still unpacking what spark-submit ships is waited for, or the ranks would crowd on the others.
 
     Raises:
@@ -140,15 +141,13 @@ def check_executors(spark: SparkSession, config: Config) -> None:
     """
     if local_slots(str(spark.sparkContext.master)) is not None:
         return
-    config.work_dir.mkdir(parents=True, exist_ok=True)
-    probe = config.work_dir / f".seen-by-executors-{uuid.uuid4().hex}"
-    probe.touch()
-    try:
-        _ask_executors(
-            spark, config, [("run.work_dir", str(config.work_dir), str(probe)), *_local_sources(spark, config)]
-        )
-    finally:
-        probe.unlink()
+    sources, shared = _local_sources(spark, config), config.data_dir.path
+    if not config.data_dir.is_local:
+        _ask_executors(spark, config, sources)
+        return
+    with tempfile.TemporaryDirectory(dir=shared, prefix=".seen-by-executors-") as probe:
+        key = "run.data_dir" if config.run.data_dir else "run.work_dir"
+        _ask_executors(spark, config, [(key, shared, probe), *sources])
 
 
 def _ask_executors(spark: SparkSession, config: Config, paths: list[tuple[str, str, str]]) -> None:
@@ -195,8 +194,8 @@ def _local_sources(spark: SparkSession, config: Config) -> list[tuple[str, str, 
     default = str(spark.sparkContext._jsc.hadoopConfiguration().get("fs.defaultFS", "file:///"))
     found = []
     for path in config.source_paths:
-        if path.startswith("file:") or ("://" not in path and default.startswith("file:")):
-            local = re.sub(r"^file:/*", "/", path)
+        if storage.scheme(path) == "file" or (storage.scheme(path) is None and default.startswith("file:")):
+            local = str(storage.local_path(path))
             fixed, *pattern = re.split(r"[*?\[{]", local, maxsplit=1)
             found.append(("source.path", local, os.path.dirname(fixed) if pattern else local))
     return found
@@ -217,6 +216,8 @@ def requested_executors(master: str, conf: SparkConf) -> int | None:
         return int(str(conf.get("spark.dynamicAllocation.minExecutors", "0"))) or None
     if instances := conf.get("spark.executor.instances"):
         return int(instances)
+    if databricks.is_runtime():
+        return databricks.workers(conf)
     if master.startswith(("yarn", "k8s")):
         return 2  # Spark's own default there
     most, each = conf.get("spark.cores.max"), conf.get("spark.executor.cores")

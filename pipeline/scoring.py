@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import tracking  # before mlflow: it sets what mlflow reads when it is imported
+from pipeline import storage, tracking  # before mlflow: it sets what mlflow reads when it is imported
 from pipeline.config import Config, load_config
 from pipeline.console import Stopwatch, log
 from pipeline.errors import UserError
@@ -85,7 +85,7 @@ def predict_files(model: str, inputs: Sequence[str], output: str, kind: str, tra
     watch = Stopwatch()
     _check_output(output, inputs)
     folder, version = fetch_model(model, tracking_uri)
-    paths = [path if "://" in path else str(Path(path).resolve()) for path in inputs]
+    paths = [path if storage.scheme(path) else str(Path(path).resolve()) for path in inputs]
     config = load_config(folder / "pipeline.yaml", [f"source.path={json.dumps(paths)}"])
     spark = session.get_session(f"predict {model}", Path(".work").resolve())
     source = ingest.list_source(spark, config)
@@ -153,7 +153,7 @@ def _check_output(output: str, inputs: Sequence[str]) -> None:
     for path in inputs:
         if path == output or place in (Path(path).resolve(), *Path(path).resolve().parents):
             raise UserError(f"--output {output}: holds the input {path}, and would be replaced; name another folder")
-    if "://" in output or not os.path.exists(output):
+    if storage.scheme(output) or not os.path.exists(output):
         return
     if not os.path.isdir(output):
         raise UserError(f"--output {output}: is a file; name a folder")

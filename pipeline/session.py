@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from pipeline import databricks
 from pipeline.console import log
 
 _SETTINGS = {
@@ -27,8 +28,9 @@ def get_session(app_name: str, work_dir: Path) -> SparkSession:
     if SparkSession.getActiveSession() is None:
         log.info("starting Spark")
     builder = SparkSession.builder.appName(app_name)
-    # else Spark makes a folder where the job happens to be started
-    spark = builder.config("spark.sql.warehouse.dir", str(work_dir / "spark-warehouse")).getOrCreate()
+    if not databricks.is_runtime():  # else Spark makes a folder where the job happens to be started
+        builder = builder.config("spark.sql.warehouse.dir", str(work_dir / "spark-warehouse"))
+    spark = builder.getOrCreate()
     for key, value in _SETTINGS.items():
         spark.conf.set(key, value)
     log.info("Spark %s on %s", spark.version, spark.sparkContext.master)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
@@ -20,6 +18,7 @@ from pipeline.console import log
 from pipeline.manifest import LabelData, Manifest, RowGroup, Rows, SourceData, SplitData, SplitName
 from pipeline.prepare import SPLIT
 from pipeline.session import progress
+from pipeline.storage import Folder
 
 # Small enough that a shard is many row groups (ranks get equal shares, rows of several can be mixed), large enough
 # that decoding one is worth a task.
@@ -37,10 +36,20 @@ _PARTS = "parts"  # below the data set's folder: what the one pass over the sour
 class Prepared:
     """A data set that is ready to train on."""
 
-    folder: Path
+    folder: Folder
     manifest: Manifest
     reused: bool
     """Whether an earlier job had already prepared it."""
+
+
+def open_data_dir(config: Config) -> None:
+    """Make the folder of all prepared data, and prove that it can be written. Raises UserError when it cannot."""
+    try:
+        config.data_dir.make()
+    except Exception as error:  # each store has errors of its own
+        key = "run.data_dir" if config.run.data_dir else "run.work_dir"
+        told = " ".join((getattr(error, "strerror", None) or str(error)).split())[:300]
+        raise config.mistake(key, f"cannot write in {config.data_dir}: {told}") from None
 
 
 def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared:
@@ -51,7 +60,7 @@ def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared
     """
     source = ingest.list_source(spark, config)
     config_fingerprint = _config_fingerprint(config, num_proc)
-    folder = config.work_dir / "data" / manifest.dataset_fingerprint(source.fingerprint, config_fingerprint)
+    folder = config.data_dir / manifest.dataset_fingerprint(source.fingerprint, config_fingerprint)
     ingest.source_schema(spark, config)
     features.translate(config)  # raises unless features.sql makes one row of each row of raw
     existing = Manifest.read(folder)
@@ -60,11 +69,7 @@ def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared
         return Prepared(folder=folder, manifest=existing, reused=True)
     if folder.exists():
         log.info("removing %s: it has no manifest, so its preparation was interrupted", folder)
-        shutil.rmtree(folder)
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise config.mistake("run.work_dir", f"cannot write there: {error.strerror}: {folder}") from None
+        folder.remove()
     try:
         made = _prepare(spark, config, num_proc, source, config_fingerprint, folder)
     except Exception as error:
@@ -77,7 +82,7 @@ def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared
 
 
 def _prepare(
-    spark: SparkSession, config: Config, num_proc: int, source: SourceData, config_fingerprint: str, folder: Path
+    spark: SparkSession, config: Config, num_proc: int, source: SourceData, config_fingerprint: str, folder: Folder
 ) -> Manifest:
     records = ingest.read_records(spark, config)
     typed = prepare.typed_rows(spark, config, records)
@@ -99,7 +104,7 @@ def _prepare(
     with progress(spark, f"preparing {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {folder}"):
         kept = _oversampled(rows.where(F.col(SPLIT).isNotNull()), config.oversample)
         writer = kept.write.mode("overwrite").option("maxRecordsPerFile", group_rows).partitionBy(SPLIT)
-        writer.parquet(f"file://{folder / _PARTS}")
+        writer.parquet((folder / _PARTS).spark)
 
     observed = seen.get | records.seen.get
     counts = Rows(
@@ -124,8 +129,8 @@ def _prepare(
         )
         for split, times in copies.items()
     }
-    if not any((folder / _PARTS).glob("*/")):
-        shutil.rmtree(folder / _PARTS)
+    if not any(name.startswith(SPLIT) for name in (folder / _PARTS).names()):
+        (folder / _PARTS).remove()
     return Manifest(
         format_version=manifest.FORMAT_VERSION,
         source=source,
@@ -203,17 +208,17 @@ def _oversampled(rows: DataFrame, factor: int) -> DataFrame:
     return rows.select("*", F.explode(copies).alias("copies")).drop("copies")
 
 
-def _set_bad_records_aside(spark: SparkSession, config: Config, counts: Rows, folder: Path) -> None:
+def _set_bad_records_aside(spark: SparkSession, config: Config, counts: Rows, folder: Folder) -> None:
     if not counts.quarantined:
         return
     place = folder / "quarantine"
     with progress(spark, f"setting {counts.quarantined} records aside in {place}"):
-        written = ingest.quarantine(spark, config, f"file://{place}")
+        written = ingest.quarantine(spark, config, place.spark)
     if written != counts.quarantined:
         problem = f"changed while it was read ({counts.quarantined} records that do not fit, then {written}); run again"
         raise config.mistake("source.path", problem)
     if config.source.bad_records == "fail":
-        first = spark.read.json(f"file://{place}").first()
+        first = spark.read.json(place.spark).first()
         assert first is not None
         problem = f"{written} of {counts.read} records do not fit source.schema and bad_records is fail; the first, in "
         problem += f"{first.file}: {first.reason}; all are in {place}"
@@ -248,7 +253,7 @@ def _check_counts(config: Config, counts: Rows, observed: dict[str, Any], classe
 
 
 def _balanced(
-    spark: SparkSession, folder: Path, split: str, rows: int, num_proc: int, group_rows: int
+    spark: SparkSession, folder: Folder, split: str, rows: int, num_proc: int, group_rows: int
 ) -> list[RowGroup]:
     """Return the split's row groups; dealt out again if the ranks' shares would be unequal.
 
@@ -263,11 +268,11 @@ def _balanced(
     if max(shares) <= max(_MAX_IMBALANCE * rows / num_proc, min(shares) + 1):
         return groups
     with progress(spark, f"dealing {rows} {split} rows out to {num_proc} ranks evenly"):
-        frame = spark.read.parquet(f"file://{folder / written}")
+        frame = spark.read.parquet((folder / written).spark)
         ordered = frame.coalesce(1).sortWithinPartitions(F.xxhash64(*map(ingest.column, frame.columns)))
         length = _group_length(rows, num_proc, group_rows)
-        ordered.write.mode("overwrite").option("maxRecordsPerFile", length).parquet(f"file://{folder / split}")
-    shutil.rmtree(folder / written)
+        ordered.write.mode("overwrite").option("maxRecordsPerFile", length).parquet((folder / split).spark)
+    (folder / written).remove()
     return _row_groups(folder, split)
 
 
@@ -281,16 +286,16 @@ def _group_length(rows: int, num_proc: int, most: int) -> int:
     return length if -(-rows // length) >= num_proc else max(1, rows // num_proc)
 
 
-def _row_groups(folder: Path, below: str) -> list[RowGroup]:
+def _row_groups(folder: Folder, below: str) -> list[RowGroup]:
     """Read the row counts from the footers of all Parquet files in ``folder/below``; return the longest first.
 
     Dealt out in this order, no rank gets more than the others by more than a row group.
     """
-    files = sorted((folder / below).glob("*.parquet"))
+    files = [f"{below}/{name}" for name in (folder / below).names() if name.endswith(".parquet")]
 
-    def read(file: Path) -> list[RowGroup]:
-        footer = pyarrow.parquet.ParquetFile(file).metadata
-        path = str(file.relative_to(folder))
+    def read(path: str) -> list[RowGroup]:
+        with folder.open(path) as file:
+            footer = pyarrow.parquet.read_metadata(file)
         return [RowGroup(path=path, index=i, rows=footer.row_group(i).num_rows) for i in range(footer.num_row_groups)]
 
     with ThreadPoolExecutor(16) as pool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.evaluation import Evaluation
 from pipeline.manifest import Manifest
 from pipeline.placement import Place
+from pipeline.storage import Folder
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Task:
 
     config: Config
     data: Manifest
-    folder: Path
+    folder: Folder
     """Of the prepared data set."""
     tracking_uri: str
     run_id: str

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pipeline import storage
 from pipeline.config import Config
 from pipeline.console import log
 from pipeline.errors import DeliveryError
@@ -173,7 +174,7 @@ def log_setup(uri: str, run_id: str, config: Config, data: Manifest, versions: d
     dataset = Dataset(
         name=config.folder.name,
         digest=data.fingerprint,
-        source_type="local" if "://" not in data.source.paths[0] else data.source.paths[0].partition("://")[0],
+        source_type=storage.scheme(data.source.paths[0]) or "local",
         source=json.dumps({"uri": data.source.paths, "fingerprint": data.source.fingerprint}),
         profile=json.dumps({"num_rows": data.rows.read, "num_files": data.source.files, "bytes": data.source.bytes}),
     )

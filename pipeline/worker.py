@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import horovod.torch as hvd
 import numpy as np
@@ -27,6 +26,7 @@ from pipeline.loader import Shard, check_rows, epoch_order, read_shard, steps_an
 from pipeline.manifest import Manifest, SplitName
 from pipeline.model import NetSpec, TabularNet, describe_weights, loss_sum, net_spec, weight_bytes
 from pipeline.placement import Place
+from pipeline.storage import Folder
 from pipeline.task import RankReport, Task, TrainingResult
 from pipeline.tracking import MetricWriter
 
@@ -267,7 +267,7 @@ class _Running:
 
 
 def _epoch_record(
-    data: Manifest, folder: Path, epoch: int, trained: _Sums, validated: _Sums, spec: NetSpec
+    data: Manifest, folder: Folder, epoch: int, trained: _Sums, validated: _Sums, spec: NetSpec
 ) -> dict[str, float]:
     """Add the ranks' sums up, prove that no row is missing, and return the metrics of both splits."""
     sums: dict[SplitName, _Sums] = {"train": trained, "validation": validated}

@@ -105,9 +105,7 @@ def use_case(tmp_path: Path) -> Callable[..., Config]:
 
 def read_split(spark: SparkSession, prepared: Prepared, split: SplitName) -> DataFrame:
     """Return the rows of one side of the split as they lie in Parquet."""
-    return spark.read.parquet(
-        *{f"file://{prepared.folder / g.path}" for g in prepared.manifest.splits[split].row_groups}
-    )
+    return spark.read.parquet(*{(prepared.folder / g.path).spark for g in prepared.manifest.splits[split].row_groups})
 
 
 def csv_rows(rows: int, header: str = "a,k,y") -> str:

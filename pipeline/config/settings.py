@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline import storage
 from pipeline.errors import UserError, nearest
 
 CLASSIFICATION_METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "calibration_error")
@@ -201,12 +202,19 @@ class Run(Settings):
     """Ranks; `auto`: one per executor, on `local[N]` N."""
     work_dir: str = ".work"
     """Everything the job writes locally is under this folder; relative to where the job is started."""
+    data_dir: str | None = None
+    """Where prepared data go: a path, or `s3a://`, `abfss://`, `hdfs://`, `dbfs:/`; default: `data` in work_dir."""
     ranks_per_executor: int = Field(default=1, ge=1)
     """On a cluster: ranks that may share an executor; they share its cores."""
     network_interfaces: list[str] | None = None
     """Network interfaces that the ranks may use, by name (`[eth0]`); default: Horovod finds those that work."""
     start_timeout_s: int = Field(default=600, ge=1)
     """Seconds to wait for the executors, and then for Spark to give every rank its slot."""
+
+    @field_validator("work_dir", "data_dir")
+    @classmethod
+    def _is_a_folder_that_can_be_used(cls, path: str | None, info: ValidationInfo) -> str | None:
+        return path if path is None else storage.check(path, local=info.field_name == "work_dir")
 
 
 class Gate(Settings):
@@ -303,12 +311,17 @@ class Config(Settings):
     @property
     def work_dir(self) -> Path:
         """`run.work_dir`, absolute."""
-        return Path(self.run.work_dir).expanduser().resolve()
+        return storage.local_path(self.run.work_dir) or Path()
+
+    @property
+    def data_dir(self) -> storage.Folder:
+        """Where prepared data go: `run.data_dir`, or `data` in the work directory."""
+        return storage.Folder.at(self.run.data_dir or str(self.work_dir / "data"))
 
     @property
     def source_paths(self) -> list[str]:
         """`source.path`, absolute: URIs and absolute paths as they are, others below the config's folder."""
-        return [p if "://" in p or p.startswith("/") else str(self.folder / p) for p in self.source.path]
+        return [p if storage.scheme(p) or p.startswith("/") else str(self.folder / p) for p in self.source.path]
 
     @property
     def features_sql(self) -> str:

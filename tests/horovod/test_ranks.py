@@ -85,7 +85,7 @@ def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark, make_task
 def test_a_failing_rank_ends_all_with_its_own_traceback(spark, make_task) -> None:
     task = make_task(101)
     # a class that the network does not have, in the last row of rank 1's shard: the loss raises in mid-epoch
-    file = task.folder / task.data.splits["train"].row_groups[1].path
+    file = (task.folder / task.data.splits["train"].row_groups[1].path).path
     table = pq.read_table(file)
     labels = table["y"].to_pylist()
     pq.write_table(table.set_column(2, "y", [[*labels[:-1], 7]]), file)

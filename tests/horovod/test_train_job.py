@@ -25,6 +25,7 @@ from pipeline import job
 from pipeline.config import load_config
 from pipeline.manifest import Manifest
 from pipeline.scorer import Scorer
+from pipeline.storage import Folder
 from submitting import LAB_PENGUIN, submit
 
 SCHEMA = load_config(PENGUINS).source.schema_
@@ -164,7 +165,7 @@ def test_the_model_says_of_validation_rows_what_training_measured(penguins, mode
     import torch
 
     folder = next((penguins.work_dir / "data").iterdir())
-    data = Manifest.read(folder)
+    data = Manifest.read(Folder(str(folder)))
     scorer = Scorer(model_folder / "artifacts" / "model")
     validation = pd.concat([pq.read_table(folder / g.path).to_pandas() for g in data.splits["validation"].row_groups])
     names = [*data.numeric, *data.vocabularies]
@@ -252,7 +253,7 @@ def test_a_rank_that_fails_in_the_loop_ends_the_job_and_the_run(penguins, tmp_pa
     work_dir = tmp_path / "work"
     shutil.copytree(penguins.work_dir / "data", work_dir / "data")
     (folder,) = (work_dir / "data").iterdir()
-    group = Manifest.read(folder).splits["train"].row_groups[1]  # type: ignore[union-attr]
+    group = Manifest.read(Folder(str(folder))).splits["train"].row_groups[1]  # type: ignore[union-attr]
     # a class that the network does not have, in rank 1's shard: the loss raises in the middle of the first epoch
     table = pq.read_table(folder / group.path)
     species = [*table["Species"].to_pylist()[:-1], 7]

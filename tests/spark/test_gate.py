@@ -41,7 +41,7 @@ def linear(config: Config, prepared: Prepared, weights: list[list[float]], biase
 def measured(net: TabularNet, prepared: Prepared) -> Evaluation:
     """Measure a network on the validation rows as they lie in Parquet, as the ranks do."""
     data = prepared.manifest
-    groups = {prepared.folder / group.path for group in data.splits["validation"].row_groups}
+    groups = {(prepared.folder / group.path).path for group in data.splits["validation"].row_groups}
     tally = Tally(data.label)
     for file in sorted(groups):
         table = pq.read_table(file).to_pandas()
@@ -71,6 +71,7 @@ class Project:
         self._sections |= sections
         self.config = self._use_case(**self._sections)
         self.uri = tracking.tracking_uri(self.config)
+        tracking.open_store(self.config, self.uri)()
         self.client = MlflowClient(self.uri)
         self.prepared = shards.prepare_data(self.spark, self.config, 2)
 

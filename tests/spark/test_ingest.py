@@ -39,7 +39,7 @@ def test_bad_records_go_to_quarantine_with_file_record_and_reason(spark, use_cas
     rows = prepared.manifest.rows
     assert (rows.read, rows.quarantined, rows.dropped) == (60 + len(BAD), len(BAD), 0)
     assert rows.train + rows.validation == 60
-    found = quarantined(prepared.folder)
+    found = quarantined(Path(prepared.folder.path))
     assert {bad["record"]: bad["reason"] for bad in found} == BAD
     assert {bad["file"] for bad in found} == {f"file:{config.folder / 'data.csv'}"}
 

@@ -13,6 +13,7 @@ from datasets import write_dataset
 from pipeline.errors import RowAccountingError
 from pipeline.loader import check_rows, epoch_order, read_shard, steps_and_rows
 from pipeline.manifest import FILE_NAME, Manifest
+from pipeline.storage import Folder
 
 
 @given(st.lists(st.integers(0, 200), min_size=1, max_size=5).filter(any), st.integers(1, 50))
@@ -27,14 +28,14 @@ def test_steps_cover_every_row_once(shard_rows: list[int], batch_size: int) -> N
 @pytest.mark.parametrize("num_proc", [1, 2, 3])
 def test_shards_hold_every_row_once(tmp_path: Path, rows: int, num_proc: int) -> None:
     data = write_dataset(tmp_path, rows, 4, num_proc)
-    shards = [read_shard(tmp_path, data, "train", rank, num_proc) for rank in range(num_proc)]
+    shards = [read_shard(Folder(str(tmp_path)), data, "train", rank, num_proc) for rank in range(num_proc)]
     assert [shard.rows for shard in shards] == data.splits["train"].shard_rows(num_proc)
     ids = torch.cat([shard.features[:, 0] for shard in shards])
     assert sorted(ids.tolist()) == list(range(rows))
 
 
 def test_an_epoch_yields_every_row_once_in_an_order_of_its_own(tmp_path: Path) -> None:
-    shard = read_shard(tmp_path, write_dataset(tmp_path, 101, 4, 1), "train", 0, 1)
+    shard = read_shard(Folder(str(tmp_path)), write_dataset(tmp_path, 101, 4, 1), "train", 0, 1)
     epochs = []
     for epoch in (1, 2, 1):
         batches = list(shard.batches(20, epoch_order(shard.rows, seed=0, epoch=epoch, rank=0)))
@@ -45,7 +46,7 @@ def test_an_epoch_yields_every_row_once_in_an_order_of_its_own(tmp_path: Path) -
 
 
 def test_features_and_labels_stay_together(tmp_path: Path) -> None:
-    shard = read_shard(tmp_path, write_dataset(tmp_path, 50, 4, 2), "train", 1, 2)
+    shard = read_shard(Folder(str(tmp_path)), write_dataset(tmp_path, 50, 4, 2), "train", 1, 2)
     for features, labels in shard.batches(7, epoch_order(shard.rows, 3, 5, 1)):
         assert labels.tolist() == [int(row) % 2 for row in features[:, 0]]
 
@@ -55,7 +56,7 @@ def test_a_removed_row_group_is_noticed(tmp_path: Path) -> None:
     gone = tmp_path / data.splits["train"].row_groups[0].path
     gone.unlink()
     with pytest.raises(RowAccountingError, match=r"cannot be read.*delete .* and run again"):
-        read_shard(tmp_path, data, "train", 0, 2)
+        read_shard(Folder(str(tmp_path)), data, "train", 0, 2)
 
 
 def test_an_exchanged_row_group_is_noticed_with_both_numbers(tmp_path: Path) -> None:
@@ -64,21 +65,21 @@ def test_an_exchanged_row_group_is_noticed_with_both_numbers(tmp_path: Path) -> 
     target, source = (d.splits["train"].row_groups[0].path for d in (data, other))
     (tmp_path / target).write_bytes((tmp_path / "other" / source).read_bytes())
     with pytest.raises(RowAccountingError, match=r"rank 0 read 30 train rows, but the manifest says 50"):
-        read_shard(tmp_path, data, "train", 0, 2)
+        read_shard(Folder(str(tmp_path)), data, "train", 0, 2)
 
 
 def test_the_epoch_s_total_is_checked(tmp_path: Path) -> None:
     data = write_dataset(tmp_path, 10, 4, 2)
-    check_rows(data, tmp_path, "train", 1, 10)
+    check_rows(data, Folder(str(tmp_path)), "train", 1, 10)
     with pytest.raises(RowAccountingError, match=r"epoch 3: the ranks saw 9 train rows, but the manifest says 10"):
-        check_rows(data, tmp_path, "train", 3, 9)
+        check_rows(data, Folder(str(tmp_path)), "train", 3, 9)
 
 
 def test_a_manifest_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     data = write_dataset(tmp_path, 10, 4, 2)
-    assert Manifest.read(tmp_path) is None
-    data.write(tmp_path)
-    assert Manifest.read(tmp_path) == data
+    assert Manifest.read(Folder(str(tmp_path))) is None
+    data.write(Folder(str(tmp_path)))
+    assert Manifest.read(Folder(str(tmp_path))) == data
     text = (tmp_path / FILE_NAME).read_text()
     (tmp_path / FILE_NAME).write_text(text[: len(text) // 2])
-    assert Manifest.read(tmp_path) is None
+    assert Manifest.read(Folder(str(tmp_path))) is None

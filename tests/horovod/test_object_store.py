@@ -1,0 +1,107 @@
+"""Prepared data on S3: a real server (moto's), real Petastorm, two ranks. Spark's own half needs a connector's jar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from moto.server import ThreadedMotoServer
+
+from conftest import PENGUINS
+from pipeline import shards
+from pipeline.config import load_config
+from pipeline.errors import RowAccountingError, UserError
+from pipeline.loader import read_shard
+from pipeline.manifest import FILE_NAME, Manifest
+from pipeline.storage import Folder
+from submitting import Penguins, free_port, submit
+
+
+@pytest.fixture(scope="module")
+def lake() -> Iterator[str]:
+    """Return the URI of an empty bucket; this process and its children have the credentials."""
+    server = ThreadedMotoServer("127.0.0.1", free_port(), verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing-secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in settings.items():
+            environment.setenv(name, value)
+        Folder("s3a://lake").filesystem().mkdir("lake")
+        yield "s3a://lake"
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def prepared(penguins: Penguins, lake: str) -> Folder:
+    """Put what a job has prepared into the bucket, the manifest last, as Spark and the driver would have."""
+    (local,) = (penguins.work_dir / "data").iterdir()
+    folder = Folder.at(f"{lake}/prepared") / local.name
+    for file in local.rglob("*.parquet"):
+        below = folder / str(file.parent.relative_to(local))
+        below.write(file.name, file.read_bytes())
+    assert Manifest.read(folder) is None
+    data = Manifest.read(Folder(str(local)))
+    assert data is not None
+    data.write(folder)
+    return folder
+
+
+def test_two_ranks_train_from_s3_as_from_a_disk(
+    penguins: Penguins, lake: str, prepared: Folder, tmp_path: Path
+) -> None:
+    ran = submit(PENGUINS, f"run.work_dir={tmp_path}", f"run.data_dir={lake}/prepared")
+    assert ran.code == 0, ran.stderr
+    assert ran.summary["reused_data"]
+    assert ran.summary["weights_sha256"] == penguins.ran.summary["weights_sha256"]
+    assert ran.summary["rows"] == penguins.ran.summary["rows"]
+    assert "testing-secret" not in ran.stdout + ran.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_shard_from_s3_is_the_shard_from_the_disk(penguins: Penguins, prepared: Folder) -> None:
+    (local,) = (penguins.work_dir / "data").iterdir()
+    data = Manifest.read(prepared)
+    assert data == Manifest.read(Folder(str(local)))
+    assert data is not None
+    for rank in range(2):
+        there, here = (read_shard(folder, data, "validation", rank, 2) for folder in (prepared, Folder(str(local))))
+        assert torch.equal(there.features, here.features)
+        assert torch.equal(there.labels, here.labels)
+
+
+def test_the_footers_are_counted_on_s3_too(prepared: Folder) -> None:
+    data = Manifest.read(prepared)
+    assert data is not None
+    for split in data.splits:
+        groups = data.splits[split].row_groups
+        assert shards._row_groups(prepared, groups[0].path.rpartition("/")[0]) == groups
+
+
+def test_what_is_missing_on_s3_is_told(prepared: Folder, lake: str, tmp_path: Path) -> None:
+    data = Manifest.read(prepared)
+    assert data is not None
+    copy = Folder.at(f"{lake}/incomplete")
+    with pytest.raises(RowAccountingError, match=f"the train data in {copy} cannot be read"):
+        read_shard(copy, data, "train", 0, 2)
+    config = load_config(PENGUINS, [f"run.work_dir={tmp_path}", "run.data_dir=s3a://nobodys-bucket/x"])
+    with pytest.raises(UserError, match=r"run.data_dir: cannot write in s3a://nobodys-bucket/x: .*bucket"):
+        shards.open_data_dir(config)
+
+
+def test_an_object_is_there_whole_and_a_folder_can_be_removed(lake: str) -> None:
+    folder = Folder.at(f"{lake}/scratch/")
+    folder.make()
+    assert folder.names() == []
+    folder.write(FILE_NAME, b"first")
+    folder.write(FILE_NAME, b"second")
+    assert (folder.names(), folder.read(FILE_NAME)) == ([FILE_NAME], b"second")
+    folder.remove()
+    assert not folder.exists()

@@ -1,0 +1,109 @@
+"""Every path that a user may name, as Spark and as Python call it; files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from conftest import PENGUINS
+from pipeline import shards, storage
+from pipeline.config import load_config
+from pipeline.errors import UserError
+from pipeline.storage import Folder
+
+
+@pytest.mark.parametrize(
+    ("named", "spark", "python", "petastorm"),
+    [
+        ("/data/x", "file:///data/x", "/data/x", "file:///data/x"),
+        ("file:///data/x", "file:///data/x", "/data/x", "file:///data/x"),
+        ("file:/data/x/", "file:///data/x", "/data/x", "file:///data/x"),
+        ("/Volumes/c/s/v", "file:///Volumes/c/s/v", "/Volumes/c/s/v", "file:///Volumes/c/s/v"),  # a folder's name
+        ("s3a://lake/x/", "s3a://lake/x", "s3a://lake/x", "s3a://lake/x"),
+        *[
+            (uri, uri, uri, uri)
+            for uri in ("s3://lake/x", "abfss://c@account.dfs.core.windows.net/x", "hdfs://namenode:8020/x")
+        ],
+    ],
+)
+def test_a_path_as_each_calls_it(named: str, spark: str, python: str, petastorm: str) -> None:
+    folder = Folder.at(named)
+    assert (folder.spark, folder.path, folder.url) == (spark, python, petastorm)
+    assert (folder / "a").spark == f"{spark}/a"
+
+
+@pytest.mark.parametrize(
+    ("named", "spark", "python"),
+    [
+        ("dbfs:/x", "dbfs:/x", "/dbfs/x"),
+        ("/dbfs/x", "dbfs:/x", "/dbfs/x"),
+        ("dbfs:/Volumes/c/s/v", "dbfs:/Volumes/c/s/v", "/Volumes/c/s/v"),
+        ("/Volumes/c/s/v", "dbfs:/Volumes/c/s/v", "/Volumes/c/s/v"),
+        ("/local_disk0/x", "file:///local_disk0/x", "/local_disk0/x"),
+    ],
+)
+def test_a_path_on_databricks(named: str, spark: str, python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "15.4")
+    folder = Folder.at(named)
+    assert (folder.spark, folder.path, folder.url) == (spark, python, f"file://{python}")
+
+
+def test_relative_paths_start_where_the_job_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Folder.at("data").path == str(tmp_path / "data")
+    config = load_config(PENGUINS)
+    assert config.data_dir.path == str(tmp_path / ".work" / "data")
+    assert load_config(PENGUINS, ["run.work_dir=file:///srv/w"]).work_dir == Path("/srv/w")
+    # a URI in source.path does not start at the config's folder
+    assert load_config(PENGUINS, ["source.path=dbfs:/lake/x.csv"]).source_paths == ["dbfs:/lake/x.csv"]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("run.data_dir=ftp://host/x", "run.data_dir: ftp://host/x is neither a path nor one of file:, dbfs:, s3a:, "),
+        ("run.work_dir=s3a://lake/x", "run.work_dir: must be a folder of the driver's machine, not s3a://lake/x"),
+    ],
+)
+def test_what_cannot_be_used_is_told_at_once(override: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load_config(PENGUINS, [override])
+
+
+def test_a_folder_that_cannot_be_written_is_told_with_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for key in ("data_dir", "work_dir"):
+        config = load_config(PENGUINS, [f"run.{key}={tmp_path / 'file' / 'x'}"])
+        with pytest.raises(UserError, match=f"run.{key}: cannot write in .*: Not a directory"):
+            shards.open_data_dir(config)
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder(str(tmp_path))
+    folder.write("a", b"first")
+    folder.write("a", b"second")
+    assert folder.read("a") == b"second"
+    assert folder.names() == ["a"]
+
+    def crash(source: str, target: str) -> None:
+        raise OSError("the machine is gone")
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(OSError, match="gone"):
+        folder.write("a", b"third")
+    assert folder.read("a") == b"second"
+
+
+def test_nothing_there_is_no_error(tmp_path: Path) -> None:
+    nowhere = Folder(str(tmp_path / "nowhere"))
+    assert not nowhere.exists()
+    assert nowhere.names() == []
+    nowhere.remove()
+    with pytest.raises(FileNotFoundError):
+        nowhere.read("a")
+
+
+def test_the_ranks_get_what_opens_a_store() -> None:
+    assert {"AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_ACCOUNT_KEY"} <= set(storage.CREDENTIALS)
