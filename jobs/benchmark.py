@@ -1,7 +1,6 @@
 """Measure scoring against bare Spark, in turns: ``spark-submit jobs/benchmark.py --rows 2000000 --repeats 5``."""
 
 import argparse
-import sys
 
 from pipeline.console import run_job
 
@@ -19,4 +18,4 @@ if __name__ == "__main__":
     options = parser().parse_args()
     from pipeline.benchmark import scoring_benchmark  # after the command line has been read
 
-    sys.exit(run_job(scoring_benchmark, options.work_dir, options.rows, options.repeats))
+    run_job(scoring_benchmark, options.work_dir, options.rows, options.repeats)

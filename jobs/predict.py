@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 
 from pipeline.console import run_job
 
@@ -25,8 +24,9 @@ if __name__ == "__main__":
     from pipeline import scoring  # after the command line has been read
 
     if options.row is not None:
-        sys.exit(run_job(scoring.predict_row, options.model, options.row, options.tracking_uri))
-    if not options.input or not options.output:
+        run_job(scoring.predict_row, options.model, options.row, options.tracking_uri)
+    elif options.input and options.output:
+        files = options.model, options.input, options.output, options.format, options.tracking_uri
+        run_job(scoring.predict_files, *files)
+    else:
         parser().error("--input and --output are needed, unless there is a --row")
-    files = options.model, options.input, options.output, options.format, options.tracking_uri
-    sys.exit(run_job(scoring.predict_files, *files))

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 
 from pipeline.console import run_job
 
@@ -22,4 +21,4 @@ if __name__ == "__main__":
     options = parser().parse_args()
     from pipeline.scoring import serve  # after the command line has been read
 
-    sys.exit(run_job(serve, options.model, options.host, options.port, options.tracking_uri))
+    run_job(serve, options.model, options.host, options.port, options.tracking_uri)

@@ -1,7 +1,6 @@
 """Train a model: ``spark-submit jobs/train.py --config conf/penguins/pipeline.yaml [--set key=value ...]``."""
 
 import argparse
-import sys
 
 from pipeline.console import run_job
 
@@ -13,6 +12,7 @@ def parser() -> argparse.ArgumentParser:
     args.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting: training.epochs=5"
     )
+    args.add_argument("--no-gate", action="store_true", help="log the model, but let jobs/gate.py judge it later")
     return args
 
 
@@ -20,4 +20,4 @@ if __name__ == "__main__":
     options = parser().parse_args()
     from pipeline.job import train  # after the command line has been read: --help needs no Spark
 
-    sys.exit(run_job(train, options.config, options.set))
+    run_job(train, options.config, options.set, not options.no_gate)

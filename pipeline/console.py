@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipeline import databricks
 from pipeline.errors import DeliveryError, RankError, UserError
 
 log = logging.getLogger("pipeline")
@@ -19,8 +20,13 @@ log = logging.getLogger("pipeline")
 
 def show_logs() -> None:
     """Send this project's log lines to stderr with the time of day; other libraries' only from WARNING on."""
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    shape, time_of_day = "%(asctime)s %(message)s", "%H:%M:%S"
+    logging.basicConfig(format=shape, datefmt=time_of_day, stream=sys.stderr)
     log.setLevel(logging.INFO)
+    # a handler of its own: where there is a root handler already, as in a notebook, it may let only warnings through
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(shape, time_of_day))
+    log.handlers, log.propagate = [handler], False
     # py4j logs every broken connection of a normal shutdown, urllib3 each try of a request that may yet succeed
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
     logging.getLogger("urllib3").setLevel(logging.ERROR)
@@ -43,13 +49,20 @@ def _restore_stderr() -> None:
     os.close(real)
 
 
-def run_job(job: Callable[..., dict[str, Any]], *arguments: Any) -> int:
-    """Run ``job(*arguments)``, print what it returns as one JSON line, and return the process's exit code.
+def run_job(job: Callable[..., dict[str, Any]], *arguments: Any) -> None:
+    """Run ``job(*arguments)`` and print what it returns as one JSON line; if it fails, exit the process.
 
-    0: done. 2: the user's config or data is wrong, told in one sentence. 1: anything else, with a traceback.
+    Exit code 2: the user's config or data is wrong, told in one sentence. 1: anything else, with a traceback. (Not even
+    `sys.exit(0)` when all went well: Databricks takes any exit for a failure.)
     """
-    _restore_stderr()
+    if not databricks.is_runtime():
+        _restore_stderr()
     show_logs()
+    if code := _run(job, *arguments):
+        sys.exit(code)
+
+
+def _run(job: Callable[..., dict[str, Any]], *arguments: Any) -> int:
     try:
         summary = job(*arguments)
     except UserError as error:

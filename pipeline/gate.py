@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +18,7 @@ import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipeline import features, ingest, prepare, scoring, tracking
+from pipeline import features, ingest, prepare, registry, scoring, tracking
 from pipeline.config import Config, load_config
 from pipeline.config.settings import LOWER_IS_BETTER
 from pipeline.console import log
@@ -67,17 +67,27 @@ class Verdict:
 
 
 def judge(
-    spark: SparkSession, config: Config, data: Manifest, uri: str, run_id: str, model_uri: str, trained: Evaluation
+    spark: SparkSession,
+    config: Config,
+    data: Manifest,
+    uri: str,
+    run_id: str,
+    model_uri: str,
+    trained: Mapping[str, float | None],
 ) -> Decision:
     """Register the model, compare it with the champion, move the alias `champion` if it is better.
 
-    The decision and both numbers become tags of the version (`gate.…`) and of the run. ``trained`` is what the ranks
-    measured of the same model on the same rows; the packaged model must be as good as that.
+    The decision and both numbers become tags of the version (`gate.…`) and of the run. ``trained`` are the metrics that
+    the ranks measured of the same model on the same rows; the packaged model must be as good as that.
     """
     name, metric = config.tracking.registered_model, config.gate_metric
     assert name is not None
-    version = tracking.register(uri, model_uri, name)
-    current = tracking.champion_version(uri, name)
+    version = registry.register(uri, run_id, model_uri, name)
+    current = registry.champion_version(uri, name)
+    if current == version:
+        log.info("version %s of %s is the champion already", version, name)
+        reason = "an earlier attempt has promoted it"
+        return Decision("promoted", reason, metric, trained.get(metric), None, name, version, None)
     models = {"candidate": scoring.fetch_model(model_uri, uri)[0]}
     problem = None
     if current is not None:
@@ -95,7 +105,7 @@ def judge(
     if problem is None and candidate is not None:
         problem = _mismatch(metric, trained, candidate, data)
     verdict = Verdict("blocked", problem) if problem else decide(config, candidate, champion)
-    if verdict.decision == "promoted" and (now := tracking.champion_version(uri, name)) != current:
+    if verdict.decision == "promoted" and (now := registry.champion_version(uri, name)) != current:
         # (MLflow has no compare-and-set: what happens between this look and the promotion goes unseen)
         verdict = Verdict("blocked", f"version {now} has become the champion meanwhile; run again to compare with it")
     decision = Decision(
@@ -108,9 +118,9 @@ def judge(
         champion_version=current,
     )
     if verdict.decision == "promoted":
-        tracking.promote(uri, name, version)
+        registry.promote(uri, name, version)
     tags = {f"gate.{key}": str(value) for key, value in asdict(decision).items() if value is not None}
-    tracking.tag_version(uri, name, version, tags)
+    registry.tag_version(uri, name, version, tags)
     tracking.log_outcome(uri, run_id, {}, tags)
     log.info("version %s of %s: %s: %s", version, name, decision.decision, decision.reason)
     return decision
@@ -267,9 +277,10 @@ def _answers(told: pd.DataFrame, label: LabelData) -> Any:
     return told[[PROBABILITY + name for name in label.classes]].to_numpy(np.float64)
 
 
-def _mismatch(metric: str, trained: Evaluation, packaged: Evaluation, data: Manifest) -> str | None:
+def _mismatch(metric: str, trained: Mapping[str, float | None], packaged: Evaluation, data: Manifest) -> str | None:
     """Say where the packaged candidate is not what the ranks have trained."""
-    pair = trained.metrics[metric], packaged.metrics[metric]
+    measured = trained.get(metric)
+    pair = math.nan if measured is None else measured, packaged.metrics[metric]
     scale = data.label.stats.std if data.label.stats and metric in ("rmse", "mae") else 1.0
     is_same = all(map(math.isnan, pair)) or math.isclose(*pair, rel_tol=_CLOSE, abs_tol=_CLOSE * scale)
     return None if is_same else f"{metric} is {pair[1]:.6g} as packaged, but was {pair[0]:.6g} when it was trained"

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True) -> dict[str, Any]:
     """Prepare the data, train on all ranks, keep everything in MLflow; return the summary for the last line of stdout.
+
+    With ``gated``, and a `tracking.registered_model`, the gate decides about the model; else :func:`judge` may, later.
 
     Raises:
         UserError: the configuration or the data is wrong.
@@ -50,7 +52,7 @@ def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         result = launch.run_ranks(spark, task, num_proc)
         watch.lap("launch and train")
         try:
-            model_uri, decision = _hand_over(spark, task, result, watch)
+            model_uri, decision = _hand_over(spark, task, result, watch, gated)
         except Exception as error:  # whatever goes wrong here must not cost the model
             raise _keep_here(task, result, error) from (None if tracking.is_down(error) else error)
     metrics, timing_s = _kept_metrics(result), _timing(watch, result)
@@ -70,8 +72,38 @@ def train(config_file: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
+def judge(config_file: str, overrides: Sequence[str] = (), run_id: str | None = None) -> dict[str, Any]:
+    """Let the gate decide about a training that is in the store; return the summary for the last line of stdout.
+
+    Without ``run_id`` it is the newest finished one of the experiment, under `tracking.run_name` if that is set.
+
+    Raises:
+        UserError: there is no such training, or it was one of another configuration or source.
+    """
+    watch = Stopwatch()
+    config = load_config(config_file, overrides)
+    if not config.tracking.registered_model:
+        raise config.mistake("tracking.registered_model", "is needed: the name whose champion the gate decides about")
+    features.translate(config)
+    uri = tracking.tracking_uri(config)
+    wait_for_store = tracking.open_store(config, uri)
+    spark = session.get_session(f"gate {config.folder.name}", config.work_dir)
+    wait_for_store()
+    with tracking.told_if_down(uri):
+        run = tracking.read_run(config, uri, run_id)
+        shards.check_prepared_from(config, run.data)
+        decision = gate.judge(spark, config, run.data, uri, run.run_id, run.model_uri, run.metrics)
+    return {
+        "status": "ok",
+        "run_id": run.run_id,
+        "model_uri": run.model_uri,
+        "gate": asdict(decision),
+        "timing_s": {"total": watch.total()},
+    }
+
+
 def _hand_over(
-    spark: SparkSession, task: Task, result: TrainingResult, watch: Stopwatch
+    spark: SparkSession, task: Task, result: TrainingResult, watch: Stopwatch, gated: bool
 ) -> tuple[str, gate.Decision | None]:
     """Put all that has come of a training into the store; return the model's URI and the gate's decision, if any."""
     config, data, uri, run_id = task.config, task.data, task.tracking_uri, task.run_id
@@ -84,10 +116,11 @@ def _hand_over(
     tracking.log_text(uri, run_id, result.weights_text, "weights/weights.txt")
     tracking.log_text(uri, run_id, result.network, "weights/network.json")
     model_uri = package.log_model(config, data, result.weights, uri, run_id)
+    tracking.log_outcome(uri, run_id, {}, {"model_uri": model_uri})
     watch.lap("package")
     decision = None
-    if config.tracking.registered_model:
-        decision = gate.judge(spark, config, data, uri, run_id, model_uri, result.evaluation)
+    if config.tracking.registered_model and gated:
+        decision = gate.judge(spark, config, data, uri, run_id, model_uri, result.evaluation.metrics)
         watch.lap("gate")
     report.log_report(uri, run_id, config, data, result, decision, _timing(watch, result))
     return model_uri, decision

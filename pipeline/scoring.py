@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import storage, tracking  # before mlflow: it sets what mlflow reads when it is imported
+from pipeline import registry, storage, tracking
 from pipeline.config import Config, load_config
 from pipeline.console import Stopwatch, log
 from pipeline.errors import UserError
@@ -134,7 +134,7 @@ def fetch_model(model: str, tracking_uri: str) -> tuple[Path, str]:
 
     begin = time.perf_counter()
     try:
-        folder, version = tracking.download_model(tracking_uri, model)
+        folder, version = registry.download_model(tracking_uri, model)
     except (MlflowException, OSError) as error:
         if tracking.is_down(error) and tracking_uri.startswith("http"):
             raise

@@ -183,6 +183,13 @@ def _config_fingerprint(config: Config, num_proc: int) -> str:
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
 
 
+def check_prepared_from(config: Config, data: Manifest) -> None:
+    """Raise UserError unless ``data`` is what this configuration prepares."""
+    if _config_fingerprint(config, data.num_proc) != data.config_fingerprint:
+        problem = "source, features, label, split or oversample are not those that the training had"
+        raise config.mistake("--config", f"{problem}; give the same file and --set, or train again")
+
+
 def _row_counts(typed: DataFrame) -> list[Column]:
     names = [name for name in typed.columns if name != SPLIT]
     return [

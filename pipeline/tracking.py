@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -34,7 +35,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 _ENVIRONMENT_URI = os.environ.get("MLFLOW_TRACKING_URI")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
-CHAMPION = "champion"
 _RECORDS_PER_BATCH = 50  # MLflow takes 1,000 metrics at once
 _PATIENCE_S = 20  # with a store that does not answer, when training has ended
 
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from pipeline.manifest import Manifest
 
 
-def _client(uri: str) -> MlflowClient:
+def connect(uri: str) -> MlflowClient:
     """Return a client of the store. MLflow takes seconds to import, so not every rank does it at its start."""
     import mlflow
 
@@ -92,9 +92,9 @@ def open_store(config: Config, uri: str) -> Callable[[], None]:
         try:
             if uri.startswith("sqlite:"):
                 config.work_dir.mkdir(parents=True, exist_ok=True)
-            _client(uri).search_experiments(max_results=1)
+            connect(uri).search_experiments(max_results=1)
             if config.tracking.registered_model:
-                _client(uri).search_registered_models(max_results=1)
+                connect(uri).search_registered_models(max_results=1)
         except (MlflowException, OSError) as error:
             raise config.mistake(
                 "tracking.uri", f"cannot use the MLflow store {shown(uri)}: {one_line(error)}"
@@ -108,7 +108,7 @@ def open_store(config: Config, uri: str) -> Callable[[], None]:
 
 def start_run(config: Config, uri: str) -> str:
     """Create the run (and its experiment, if need be); return its id."""
-    client = _client(uri)
+    client = connect(uri)
     name = config.tracking.experiment or config.folder.name
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
@@ -140,7 +140,7 @@ def open_run(config: Config, uri: str) -> Iterator[str]:
         raise
     finally:
         try:
-            _client(uri).set_terminated(run_id, status)
+            connect(uri).set_terminated(run_id, status)
         except Exception as error:  # what the block has done, or how it failed, matters more
             log.warning("the run %s stays RUNNING in the store: %s", run_id, one_line(error))
 
@@ -161,7 +161,7 @@ def log_setup(uri: str, run_id: str, config: Config, data: Manifest, versions: d
     """Log what is known before training: parameters, configuration, features.sql, the data set, versions."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
-    client = _client(uri)
+    client = connect(uri)
     params = {"num_proc": num_proc, **_flat(config.model_dump(by_alias=True)), **data.rows.model_dump()}
     client.log_batch(
         run_id,
@@ -181,11 +181,60 @@ def log_setup(uri: str, run_id: str, config: Config, data: Manifest, versions: d
     client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
+@dataclass(frozen=True)
+class LoggedRun:
+    """What the gate needs to know of a training that has ended."""
+
+    run_id: str
+    model_uri: str
+    metrics: dict[str, float]
+    """Of the kept weights on the validation rows, by name."""
+    data: Manifest
+
+
+def read_run(config: Config, uri: str, run_id: str | None) -> LoggedRun:
+    """Return a training's run: the one named, or the experiment's newest that has ended well (under its run_name).
+
+    Raises:
+        UserError: there is none, or it is not one of this pipeline.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    from pipeline.manifest import Manifest
+
+    client, name = connect(uri), config.tracking.experiment or config.folder.name
+    try:
+        if run_id is None:
+            wanted = "attributes.status = 'FINISHED'"
+            if config.tracking.run_name:
+                wanted += f" and attributes.run_name = '{config.tracking.run_name}'"
+            experiment = client.get_experiment_by_name(name)
+            ids = [experiment.experiment_id] if experiment else []
+            newest = client.search_runs(ids, wanted, max_results=1, order_by=["attributes.start_time DESC"])
+            if not newest:
+                named = f" named '{config.tracking.run_name}'" if config.tracking.run_name else ""
+                raise config.mistake("tracking", f"experiment '{name}' has no finished run{named}; train first")
+            run_id = str(newest[0].info.run_id)
+        run = client.get_run(run_id)
+        mlflow.set_tracking_uri(uri)
+        manifest = mlflow.artifacts.load_text(f"runs:/{run_id}/data/manifest.json")
+        model_uri = run.data.tags["model_uri"]
+    except (MlflowException, OSError, KeyError) as error:
+        if is_down(error):
+            raise
+        raise config.mistake(
+            "tracking", f"run {run_id} holds no training of this pipeline: {one_line(error)}"
+        ) from None
+    metrics = {key.removeprefix("best_"): v for key, v in run.data.metrics.items() if key.startswith("best_")}
+    return LoggedRun(run_id, model_uri, metrics, Manifest.model_validate_json(manifest))
+
+
 def log_outcome(
     uri: str, run_id: str, metrics: dict[str, float | None], tags: dict[str, str], params: dict[str, str] | None = None
 ) -> None:
     """Log the kept weights' metrics, each under `best_…`, tags, and parameters that only the ranks could tell."""
-    client = _client(uri)
+    client = connect(uri)
     for name, text in (params or {}).items():
         client.log_param(run_id, name, text[:6000])
     for name, value in metrics.items():
@@ -195,55 +244,14 @@ def log_outcome(
         client.set_tag(run_id, name, text)
 
 
-def download_model(uri: str, model: str) -> tuple[Path, str]:
-    """Return the local folder of a logged model (`models:/…` or `runs:/…`), and its version, or id if it has none."""
-    import mlflow
-
-    mlflow.set_tracking_uri(uri)
-    if alias := re.fullmatch(r"models:/([^/@]+)@([^/@]+)", model):
-        # looked up once: an alias may move between two looks
-        model = f"models:/{alias[1]}/{_client(uri).get_model_version_by_alias(alias[1], alias[2]).version}"
-    folder = Path(mlflow.artifacts.download_artifacts(model))
-    if registered := re.fullmatch(r"models:/[^/@]+/(\d+)", model):
-        return folder, registered[1]
-    info = mlflow.models.get_model_info(str(folder))
-    return folder, str(getattr(info, "model_id", None) or info.model_uuid)
-
-
-def register(uri: str, model_uri: str, name: str) -> str:
-    """Register a logged model as the next version of ``name``, which is made if need be; return the version."""
-    import mlflow
-
-    mlflow.set_tracking_uri(uri)
-    return str(mlflow.register_model(model_uri, name).version)
-
-
-def champion_version(uri: str, name: str) -> str | None:
-    """Return the version that the alias `champion` of a registered model names, if there is one."""
-    version = _client(uri).get_registered_model(name).aliases.get(CHAMPION)
-    return None if version is None else str(version)
-
-
-def promote(uri: str, name: str, version: str) -> None:
-    """Let the alias `champion` name this version."""
-    _client(uri).set_registered_model_alias(name, CHAMPION, version)
-
-
-def tag_version(uri: str, name: str, version: str, tags: dict[str, str]) -> None:
-    """Put tags on a version of a registered model."""
-    client = _client(uri)
-    for key, text in tags.items():
-        client.set_model_version_tag(name, version, key, text)
-
-
 def log_figure(uri: str, run_id: str, figure: Figure, path: str) -> None:
     """Log ``figure`` as a PNG at ``path`` of the run's artifacts."""
-    _client(uri).log_figure(run_id, figure, path)
+    connect(uri).log_figure(run_id, figure, path)
 
 
 def log_text(uri: str, run_id: str, text: str, path: str) -> None:
     """Log ``text`` as the file ``path`` of the run's artifacts."""
-    _client(uri).log_text(run_id, text, path)
+    connect(uri).log_text(run_id, text, path)
 
 
 def log_bytes(uri: str, run_id: str, content: bytes, path: str) -> None:
@@ -251,7 +259,7 @@ def log_bytes(uri: str, run_id: str, content: bytes, path: str) -> None:
     folder, _, name = path.rpartition("/")
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / name).write_bytes(content)
-        _client(uri).log_artifact(run_id, str(Path(scratch) / name), folder)
+        connect(uri).log_artifact(run_id, str(Path(scratch) / name), folder)
 
 
 Pending = tuple[int, int, dict[str, float]]
@@ -295,7 +303,7 @@ class MetricWriter:
         self._thread.join(_PATIENCE_S)
 
     def _run(self) -> None:
-        client = _client(self._uri)
+        client = connect(self._uri)
         is_away, wait_s = False, 0.5
         while self._records or self._give_up_at == math.inf:
             self._wake.wait()
@@ -330,7 +338,7 @@ def log_records(uri: str, run_id: str, records: Sequence[Pending], client: Mlflo
     for start in range(0, len(records), _RECORDS_PER_BATCH):
         batch = records[start : start + _RECORDS_PER_BATCH]
         metrics = [Metric(name, value, when, epoch) for when, epoch, values in batch for name, value in values.items()]
-        (client or _client(uri)).log_batch(run_id, metrics)
+        (client or connect(uri)).log_batch(run_id, metrics)
 
 
 def is_down(error: BaseException) -> bool:

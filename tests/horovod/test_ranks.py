@@ -17,6 +17,7 @@ from datasets import write_dataset
 from pipeline import launch, tracking
 from pipeline.config import load_config
 from pipeline.errors import RankError
+from pipeline.storage import Folder
 from pipeline.task import Task
 
 TRAIN_ROWS = [1, 7, 19, 20, 21, 101]
@@ -38,19 +39,21 @@ def make_task(tmp_path: Path):
     )
     config = load_config(tmp_path / "pipeline.yaml")
     uri = tracking.tracking_uri(config)
+    tracking.open_store(config, uri)()
 
     def make(train_rows: int, num_proc: int = 2, numeric: bool = True, known: str = "xyz") -> Task:
         folder = tmp_path / f"data{train_rows}{numeric}{known}"
         data = write_dataset(folder, train_rows, 11, num_proc).model_copy(update={"vocabularies": {"k": list(known)}})
+        shared = Folder(str(folder))
         if not numeric:
             features = config.features.model_copy(update={"numeric": []})
             task_config, data = (
                 config.model_copy(update={"features": features}),
                 data.model_copy(update={"numeric": {}}),
             )
-            return Task(task_config, data, folder, uri, tracking.start_run(config, uri), cores={"driver": 2})
+            return Task(task_config, data, shared, uri, tracking.start_run(config, uri), cores={"driver": 2})
         run_id = tracking.start_run(config, uri)
-        return Task(config=config, data=data, folder=folder, tracking_uri=uri, run_id=run_id, cores={"driver": 2})
+        return Task(config=config, data=data, folder=shared, tracking_uri=uri, run_id=run_id, cores={"driver": 2})
 
     return make
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from pipeline import gate, package, scoring, shards, tracking
+from pipeline import gate, package, registry, scoring, shards, tracking
 from pipeline.config import Config
 from pipeline.evaluation import Evaluation, Tally
 from pipeline.model import TabularNet, net_spec, weight_bytes
@@ -82,7 +82,7 @@ class Project:
         self.run_id = tracking.start_run(config, self.uri)
         model_uri = package.log_model(config, data, weight_bytes(net), self.uri, self.run_id)
         trained = dataclasses.replace(measured(net, self.prepared), **fields)
-        return gate.judge(self.spark, config, data, self.uri, self.run_id, model_uri, trained)
+        return gate.judge(self.spark, config, data, self.uri, self.run_id, model_uri, trained.metrics)
 
     def says_high_from(self, threshold: float, **fields: Any) -> gate.Decision:
         """Judge the model that answers 'high' from this value of a on; 100 is right."""
@@ -91,7 +91,7 @@ class Project:
 
     @property
     def champion(self) -> str | None:
-        return tracking.champion_version(self.uri, "m")
+        return registry.champion_version(self.uri, "m")
 
 
 @pytest.fixture
@@ -324,7 +324,7 @@ def test_a_champion_promoted_meanwhile_blocks(project: Project, monkeypatch: pyt
     decide = gate.decide
 
     def while_another_job_promotes(*arguments: Any) -> gate.Verdict:
-        tracking.promote(project.uri, "m", "2")
+        registry.promote(project.uri, "m", "2")
         return decide(*arguments)
 
     monkeypatch.setattr(gate, "decide", while_another_job_promotes)

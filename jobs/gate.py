@@ -1,0 +1,23 @@
+"""Judge a logged training: ``spark-submit jobs/gate.py --config conf/penguins/pipeline.yaml [--run-id ID]``."""
+
+import argparse
+
+from pipeline.console import run_job
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of this job's command line."""
+    args = argparse.ArgumentParser(prog="gate.py", description="The alias champion goes to the better model.")
+    args.add_argument("--config", required=True, metavar="FILE", help="the use case's pipeline.yaml")
+    args.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, as the training did"
+    )
+    args.add_argument("--run-id", metavar="ID", help="the training (default: the newest with tracking.run_name)")
+    return args
+
+
+if __name__ == "__main__":
+    options = parser().parse_args()
+    from pipeline.job import judge  # after the command line has been read
+
+    run_job(judge, options.config, options.set, options.run_id)

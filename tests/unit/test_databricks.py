@@ -1,0 +1,168 @@
+"""The bundle fits the project, and what is different on a Databricks driver."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pyspark import SparkConf
+
+from conftest import ROOT
+from pipeline import console, databricks, launch, placement
+from pipeline.config import load_config
+from pipeline.console import log, run_job
+from pipeline.task import Task
+
+BUNDLE = ROOT / "conf" / "databricks" / "databricks.yml"
+
+
+def bundle() -> dict[str, Any]:
+    return yaml.safe_load(BUNDLE.read_text())
+
+
+def tasks() -> list[tuple[str, dict[str, Any]]]:
+    return [(name, task) for name, job in bundle()["resources"]["jobs"].items() for task in job["tasks"]]
+
+
+def resolved(text: str) -> str:
+    """Replace references to the bundle's variables by their defaults, and the workspace's folder by this checkout."""
+    values = {f"var.{name}": variable["default"] for name, variable in bundle()["variables"].items()}
+    values |= {"workspace.file_path": str(ROOT), "bundle.name": "pipeline", "bundle.target": "dev"}
+    values |= {"workspace.current_user.userName": "me@example.org"}
+    for _ in range(3):
+        text = re.sub(r"\$\{([\w.]+)\}", lambda found: str(values[found[1]]), text)
+    return text
+
+
+def parser_of(job: Path) -> ArgumentParser:
+    spec = importlib.util.spec_from_file_location(f"job_{job.stem}", job)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.parser()
+
+
+@pytest.mark.parametrize("task", [task for _, task in tasks()], ids=lambda task: task["task_key"])
+def test_each_task_of_the_bundle_is_a_job_that_takes_its_parameters(task: dict[str, Any]) -> None:
+    python = task["spark_python_task"]
+    job = (BUNDLE.parent / python["python_file"]).resolve()
+    assert job.parent == ROOT / "jobs"
+    options = parser_of(job).parse_args([resolved(parameter) for parameter in python["parameters"]])
+    if hasattr(options, "config"):
+        config = load_config(options.config, options.set)
+        assert config.tracking.uri == "databricks"
+        assert config.tracking.registered_model == "main.default.penguins"
+        assert config.work_dir == Path("/local_disk0/pipeline")
+
+
+def test_the_gate_finds_the_run_that_the_training_of_the_same_job_has_made() -> None:
+    by_key = {task["task_key"]: task for _, task in tasks()}
+    train, gate = (by_key[key]["spark_python_task"]["parameters"] for key in ("train", "gate"))
+    assert by_key["gate"]["depends_on"] == [{"task_key": "train"}]
+    assert "--no-gate" in train
+    assert "tracking.run_name=job-{{job.run_id}}" in train
+    shared = [p for p in train if "=" in p and not p.startswith("run.data_dir")]
+    assert shared == [p for p in gate if "=" in p]
+
+
+def test_the_bundle_is_whole() -> None:
+    made = bundle()
+    assert set(made["targets"]) == {"dev", "prod"}
+    train = made["resources"]["jobs"]["train"]
+    assert train["schedule"].keys() == {"quartz_cron_expression", "timezone_id"}
+    assert train["max_concurrent_runs"] == 1
+    assert train["email_notifications"]["on_failure"]
+    assert train["timeout_seconds"] >= sum(task["timeout_seconds"] for task in train["tasks"])
+    assert all(task["max_retries"] for _, task in tasks())
+    cluster = made["variables"]["cluster"]["default"]
+    assert cluster["spark_version"].startswith("15.4.x-cpu-ml")
+    (artifact,) = made["artifacts"].values()
+    wheels = (BUNDLE.parent / artifact["path"]).resolve() / "dist"
+    for _, task in tasks():
+        assert [(BUNDLE.parent / library["whl"]).resolve() for library in task["libraries"]] == [wheels / "*.whl"]
+    for path in made["sync"]["paths"]:
+        assert (BUNDLE.parent / path).is_dir()
+    # every variable that is used is declared, and the other way round
+    text = BUNDLE.read_text()
+    assert set(re.findall(r"\$\{var\.(\w+)\}", text)) == set(made["variables"])
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set what a Databricks driver has in its environment."""
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "15.4")
+    monkeypatch.setenv("DATABRICKS_HOST", "https://adb-1.2.azuredatabricks.net")
+    monkeypatch.setenv("DATABRICKS_TOKEN", "dapi-token-of-the-job")
+
+
+@pytest.mark.usefixtures("driver")
+def test_rank_0_gets_the_workspace_s_host_and_token() -> None:
+    config = load_config(ROOT / "conf" / "penguins" / "pipeline.yaml", ["tracking.uri=databricks"])
+    assert config.tracking.uri is not None
+    task = Task(config, None, None, config.tracking.uri, "run", cores={"0": 4})  # type: ignore[arg-type]
+    environment = launch._environment(task, 2)
+    assert environment["DATABRICKS_HOST"] == "https://adb-1.2.azuredatabricks.net"
+    assert environment["DATABRICKS_TOKEN"] == "dapi-token-of-the-job"
+    assert "MLFLOW_TRACKING_URI" not in environment  # the task names the store
+    assert databricks.credentials("sqlite:///x.db") == {}
+
+
+@pytest.mark.usefixtures("driver")
+@pytest.mark.parametrize(
+    ("tags", "executors"),
+    [
+        ({"clusterWorkers": "3"}, 3),
+        ({"clusterScalingType": "autoscaling", "clusterMinWorkers": "2", "clusterWorkers": "5"}, 2),
+        ({}, None),
+    ],
+)
+def test_ranks_are_the_cluster_s_workers(tags: dict[str, str], executors: int | None) -> None:
+    conf = SparkConf(loadDefaults=False)
+    for name, value in tags.items():
+        conf.set(f"spark.databricks.clusterUsageTags.{name}", value)
+    assert placement.requested_executors("spark://10.0.0.1:7077", conf) == executors
+
+
+@pytest.mark.usefixtures("driver")
+def test_the_ranks_run_the_driver_s_python() -> None:
+    class Context:
+        master, pythonExec = "spark://10.0.0.1:7077", "python3"
+
+    class Session:
+        sparkContext = Context()
+
+    assert launch._executable(Session()) == sys.executable  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def _quiet() -> Iterator[None]:
+    before = log.handlers, log.propagate, log.level
+    yield
+    log.handlers, log.propagate = before[:2]
+    log.setLevel(before[2])
+
+
+@pytest.mark.usefixtures("driver", "_quiet")
+def test_a_job_that_went_well_does_not_exit_and_one_that_failed_does(capsys: pytest.CaptureFixture[str]) -> None:
+    def job(fails: bool) -> dict[str, Any]:
+        logging.getLogger("pipeline").info("at work")
+        if fails:
+            raise console.UserError("no such file")
+        return {"status": "ok"}
+
+    run_job(job, False)
+    told = capsys.readouterr()
+    assert told.out == '{"status": "ok"}\n'
+    assert told.err.count("at work") == 1
+    with pytest.raises(SystemExit) as ended:
+        run_job(job, True)
+    assert ended.value.code == 2
