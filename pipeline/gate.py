@@ -7,8 +7,6 @@ features.sql, so they are compared by what they would answer, however differentl
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +28,7 @@ from pipeline.session import progress
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    from pyspark import Broadcast
 
     from pipeline.scorer import ModelSpec
 
@@ -206,18 +205,11 @@ def evaluate(spark: SparkSession, config: Config, data: Manifest, models: dict[s
     counts_from_0 = config.label.classes is not None and typed.integer_label
     codes = [str(i) for i in range(len(data.label.classes))] if counts_from_0 else data.label.classes
 
-    with tempfile.TemporaryDirectory(prefix="gate-") as scratch:
-        shipped = []
-        for name, folder in models.items():
-            # Spark ships a name once per session, and the next model is another one
-            place = Path(scratch) / f"{Path(scratch).name}-{name}"
-            shutil.copytree(folder, place)
-            spark.sparkContext.addFile(str(place), recursive=True)
-            shipped.append(place.name)
-        counted = rows.mapInArrow(_counter(shipped, data.label, codes), "model int, cell bigint, amount double")
-        summed = counted.groupBy("model", "cell").agg(F.sum("amount").alias("amount"))
-        with progress(spark, f"scoring {data.rows.validation} validation rows with {' and '.join(models)}"):
-            cells: pd.DataFrame = summed.toPandas()
+    shipped = [scoring.ship_model(spark, folder) for folder in models.values()]
+    counted = rows.mapInArrow(_counter(shipped, data.label, codes), "model int, cell bigint, amount double")
+    summed = counted.groupBy("model", "cell").agg(F.sum("amount").alias("amount"))
+    with progress(spark, f"scoring {data.rows.validation} validation rows with {' and '.join(models)}"):
+        cells: pd.DataFrame = summed.toPandas()
     found = {}
     for i, name in enumerate(models):
         tally = Tally(data.label)
@@ -241,14 +233,14 @@ def _with_inputs(spark: SparkSession, rows: DataFrame, folder: Path, spec: Model
     return spark.sql(sql).select(prepare.RAW, *others, *scoring.model_inputs(spec, prefix))
 
 
-def _counter(shipped: list[str], label: LabelData, codes: list[str]) -> Any:
+def _counter(shipped: list[Broadcast[dict[str, bytes]]], label: LabelData, codes: list[str]) -> Any:
     """Return the function that counts every model's answers in one Spark task."""
 
     def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pandas as pd
         import pyarrow as pa
 
-        scorers = [scoring.shipped_model(name) for name in shipped]
+        scorers = [scoring.shipped_model(model) for model in shipped]
         tallies = [Tally(label) for _ in shipped]
         code_of = pd.Index(codes, dtype=object)
         for batch in batches:

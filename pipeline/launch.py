@@ -118,6 +118,8 @@ def _environment(task: Task, num_proc: int) -> dict[str, str]:
     return {
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
+        # threads that wait for work must not spin on the cores of Horovod's own
+        "OMP_WAIT_POLICY": "passive",
         "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning,ignore::UserWarning",
         "HOROVOD_LOG_LEVEL": "fatal",  # a rank's failure is told once, in the driver
         **{name: os.environ[name] for name in tracking.CREDENTIALS + storage.CREDENTIALS if name in os.environ},

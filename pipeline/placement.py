@@ -50,6 +50,17 @@ class Place:
     host: str
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What an executor has found out when it was asked."""
+
+    place: Place
+    missing: list[tuple[str, str]]
+    """Setting and path of what it does not see."""
+    address: str
+    """What its host's own name resolves to; empty: nothing."""
+
+
 def here() -> Place:
     """Return where this process runs.
 
@@ -171,11 +182,14 @@ def _ask_executors(spark: SparkSession, config: Config, paths: list[tuple[str, s
                 "environment with make dist, and name it with --archives and spark.pyspark.python (see the README)"
             )
             raise config.mistake("run", problem) from None
-        for place, missing in answers:
-            for key, path in missing:
-                problem = f"executor {place.executor} on {place.host} does not see {path}, or not what the driver sees "
-                raise config.mistake(key, f"{problem}there; name a folder that the driver and all executors share")
-        silent -= {place.executor for place, _ in answers}
+        for answer in answers:
+            for key, path in answer.missing:
+                where = f"executor {answer.place.executor} on {answer.place.host}"
+                problem = f"{where} does not see {path}, or not what the driver sees there; "
+                raise config.mistake(key, f"{problem}name a folder that the driver and all executors share")
+        if cut_off := unreachable(answers, executors(spark)):
+            raise config.mistake("run", cut_off)
+        silent -= {answer.place.executor for answer in answers}
         if silent and not silent & {e.id for e in executors(spark)}:
             return  # executors that name themselves in another way have answered, or the silent ones have gone
         if time.monotonic() - begin > config.run.start_timeout_s:
@@ -183,10 +197,33 @@ def _ask_executors(spark: SparkSession, config: Config, paths: list[tuple[str, s
             raise config.mistake("run.start_timeout_s", f"{problem} of having registered; look at their logs")
 
 
-def _look(paths: Sequence[tuple[str, str, str]]) -> tuple[Place, list[tuple[str, str]]]:
-    """Return where this process runs, and which paths it does not see; Spark runs this on the executors."""
+def _look(paths: Sequence[tuple[str, str, str]]) -> Answer:
+    """Return where this process runs, and what it sees there; Spark runs this on the executors."""
     time.sleep(0.2)  # so that one executor does not take the tasks of all
-    return here(), [(key, path) for key, path, witness in paths if not os.path.exists(witness)]
+    missing = [(key, path) for key, path, witness in paths if not os.path.exists(witness)]
+    try:
+        address = socket.gethostbyname(socket.gethostname())
+    except OSError:
+        address = ""
+    return Answer(here(), missing, address)
+
+
+def unreachable(answers: Sequence[Answer], known: Sequence[Executor]) -> str | None:
+    """Say which executor's host calls itself by an address that no other host can reach; None when all is well.
+
+    Horovod 0.28 forgets the network interface when it connects the ranks of a process set (so always): they find each
+    other by what each host's own name resolves to there. Debian resolves it to 127.0.1.1 unless told otherwise.
+    """
+    if len({executor.host for executor in known}) < 2:
+        return None
+    for answer in answers:
+        if not answer.address or answer.address.startswith("127."):
+            place, address = answer.place, answer.address or "nothing"
+            return (
+                f"the host of executor {place.executor} resolves its own name, {place.host}, to {address}, so ranks on "
+                "other hosts cannot reach it; let /etc/hosts there give the name an address of its network"
+            )
+    return None
 
 
 def _local_sources(spark: SparkSession, config: Config) -> list[tuple[str, str, str]]:

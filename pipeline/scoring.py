@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shutil
 import socket
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    from pyspark import Broadcast
     from pyspark.sql import Column, DataFrame, SparkSession
 
     from pipeline.scorer import ModelSpec, Scorer
@@ -93,10 +93,8 @@ def predict_files(model: str, inputs: Sequence[str], output: str, kind: str, tra
     records = ingest.read_records(spark, config)
     watch.lap("start")
     what = f"scoring {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {output}"
-    # a folder of its own name: Spark ships a name once per session, and the next model is another one
-    with tempfile.TemporaryDirectory(prefix="model-") as shipped, session.progress(spark, what):
-        shutil.copytree(folder, shipped, dirs_exist_ok=True)
-        scored, counts = _scored(spark, config, records.good(), Path(shipped), version)
+    with session.progress(spark, what):
+        scored, counts = _scored(spark, config, records.good(), folder, version)
         try:
             scored.write.mode("overwrite").option("header", True).format(kind).save(output)
         except Exception as error:
@@ -205,14 +203,13 @@ def _scored(spark: SparkSession, config: Config, good: DataFrame, folder: Path, 
     if clash:
         raise config.mistake("source.schema", f"column '{clash.pop()}' has the name of an output; rename it in the CSV")
     schema = StructType([*good.schema.fields, *added])
-    spark.sparkContext.addFile(str(folder), recursive=True)
-    scored = rows.mapInArrow(_batch_scorer(folder.name, version, good.columns), schema)
+    scored = rows.mapInArrow(_batch_scorer(ship_model(spark, folder), version, good.columns), schema)
     counts = Observation()
     refused = F.count(F.col("reason"))
     return scored.observe(counts, F.count(F.lit(1)).alias("rows"), refused.alias("refused")), counts
 
 
-def _batch_scorer(shipped: str, version: str, raw: Sequence[str]) -> Any:
+def _batch_scorer(shipped: Broadcast[dict[str, bytes]], version: str, raw: Sequence[str]) -> Any:
     """Return the function that Spark runs over Arrow batches on the executors."""
 
     def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -259,13 +256,20 @@ def read_inputs(batch: pa.RecordBatch, spec: ModelSpec, prefix: str) -> pd.DataF
     return pd.DataFrame({name: batch.column(f"{prefix}{i}").to_pandas() for i, name in enumerate(names)})
 
 
+def ship_model(spark: SparkSession, folder: Path) -> Broadcast[dict[str, bytes]]:
+    """Send a packaged model's files to the executors, each of which may be on another machine."""
+    return spark.sparkContext.broadcast({file.name: file.read_bytes() for file in folder.iterdir()})
+
+
 @functools.lru_cache(maxsize=2)
-def shipped_model(folder: str) -> Scorer:
-    """Load a model that `addFile` has shipped: once in each of Spark's Python processes, not once a batch."""
+def shipped_model(files: Broadcast[dict[str, bytes]]) -> Scorer:
+    """Load a model that has been shipped: once in each of Spark's Python processes, not once a batch."""
     import torch
-    from pyspark import SparkFiles
 
     from pipeline.scorer import Scorer
 
     torch.set_num_threads(1)  # Spark runs one process per core
-    return Scorer(Path(SparkFiles.get(folder)))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.value.items():
+            Path(folder, name).write_bytes(content)
+        return Scorer(Path(folder))

@@ -208,7 +208,7 @@ def read_run(config: Config, uri: str, run_id: str | None) -> LoggedRun:
         if run_id is None:
             wanted = "attributes.status = 'FINISHED'"
             if config.tracking.run_name:
-                wanted += f" and attributes.run_name = '{config.tracking.run_name}'"
+                wanted += f' and attributes.run_name = "{config.tracking.run_name}"'
             experiment = client.get_experiment_by_name(name)
             ids = [experiment.experiment_id] if experiment else []
             newest = client.search_runs(ids, wanted, max_results=1, order_by=["attributes.start_time DESC"])
@@ -351,7 +351,7 @@ def is_down(error: BaseException) -> bool:
         status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
     elif isinstance(error, RequestException) and error.response is not None:
         status = error.response.status_code
-    elif isinstance(error, RequestException | ConnectionError | TimeoutError):
+    elif isinstance(error, RequestException):
         return True
     return status is not None and (status >= 500 or status in (408, 425, 429))
 

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,10 @@ class Ran:
         return json.loads(self.stdout.splitlines()[-1])
 
 
-def submit(config: Path, *overrides: str, conf: dict[str, str] | None = None) -> Ran:
+def submit(config: Path, *overrides: str, conf: dict[str, str] | None = None, enter: Sequence[str] = ()) -> Ran:
     """Run the job in processes of its own; check that none of them is left when it has ended."""
     options = [part for key, value in (conf or {}).items() for part in ("--conf", f"{key}={value}")]
-    command = ["spark-submit", *options, str(ROOT / "jobs" / "train.py"), "--config", str(config)]
+    command = [*enter, "spark-submit", *options, str(ROOT / "jobs" / "train.py"), "--config", str(config)]
     for override in overrides:
         command += ["--set", override]
     begin = time.monotonic()

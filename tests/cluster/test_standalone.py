@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from clusters import Standalone, can_hide_folders
+from clusters import Standalone, can_hide_folders, cluster_settings
 from conftest import PENGUINS, ROOT
-from submitting import submit
+from submitting import Penguins, submit
 
 
 def readme_command() -> str:
@@ -42,6 +42,7 @@ def test_the_readme_s_command_gives_the_same_bytes_as_local_mode(standalone: Sta
     assert summary["rows"] == local["rows"]
     assert summary["metrics"] == local["metrics"]
     assert summary["weights_sha256"] == local["weights_sha256"]
+    assert summary["gate"]["decision"] == "promoted"  # the executors have scored with the packaged model
 
     client = MlflowClient(f"sqlite:///{standalone.shared / 'work' / 'mlflow.db'}")
     run = client.get_run(summary["run_id"])
@@ -55,6 +56,24 @@ def test_the_readme_s_command_gives_the_same_bytes_as_local_mode(standalone: Sta
     # nothing of the checkout on the executors: only what spark-submit has shipped
     for executor in (next(standalone.logs.glob(f"{name}/app-*/*")) for name in ("one", "two")):
         assert (executor / "environment" / "bin" / "python").exists()
+
+
+def test_executors_score_files_with_the_model(
+    standalone: Standalone, unpacked: Path, penguins: Penguins, tmp_path: Path
+) -> None:
+    csv, output = standalone.shared / "new.csv", standalone.shared / "predictions"
+    csv.write_bytes((PENGUINS.parent / "penguins.csv").read_bytes())
+    options = ["--model", penguins.ran.summary["model_uri"], "--input", str(csv), "--output", str(output)]
+    store = f"sqlite:///{penguins.work_dir / 'mlflow.db'}"
+    command = [ROOT / "jobs" / "predict.py", *options, "--tracking-uri", store]
+    conf = [part for item in cluster_settings(standalone, unpacked).items() for part in ("--conf", "=".join(item))]
+    ran = subprocess.run(
+        ["spark-submit", *conf, *command], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout.splitlines()[-1])["rows"] == {
+        "read": 344, "quarantined": 0, "predicted": 342, "refused": 2
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -73,12 +92,7 @@ def test_what_a_cluster_lacks_is_told_before_any_work(
     if not can_hide_folders():
         pytest.skip("this machine does not let a test hide the checkout from the executors")
     work = standalone.shared / f"lacking{len(overrides)}"
-    conf = {
-        "spark.master": standalone.master,
-        "spark.pyspark.python": str(unpacked / "bin" / "python"),
-        "spark.pyspark.driver.python": os.environ["PYSPARK_PYTHON"],
-    }
-    ran = submit(PENGUINS, f"run.work_dir={work}", *overrides, conf=conf)
+    ran = submit(PENGUINS, f"run.work_dir={work}", *overrides, conf=cluster_settings(standalone, unpacked))
     assert ran.code == 2, ran.stderr
     (error,) = (line for line in ran.stderr.splitlines() if line.startswith("error: "))
     assert said in error

@@ -22,7 +22,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from clusters import Standalone
+from clusters import Standalone, cluster_settings
 from conftest import PENGUINS, ROOT
 from pipeline import tracking
 from pipeline.config import load_config
@@ -157,11 +157,9 @@ def test_rank_0_on_an_executor_logs_with_a_password_that_nobody_else_sees(
     events.mkdir()
     port = free_port()
     conf = {
-        "spark.master": standalone.master,
+        **cluster_settings(standalone, unpacked),
         "spark.cores.max": "2",
         "spark.executor.cores": "2",
-        "spark.pyspark.python": str(unpacked / "bin" / "python"),
-        "spark.pyspark.driver.python": os.environ["PYSPARK_PYTHON"],
         "spark.eventLog.enabled": "true",
         "spark.eventLog.dir": f"file://{events}",
         "spark.ui.enabled": "true",

@@ -57,7 +57,9 @@ def prepared(penguins: Penguins, lake: str) -> Folder:
 def test_two_ranks_train_from_s3_as_from_a_disk(
     penguins: Penguins, lake: str, prepared: Folder, tmp_path: Path
 ) -> None:
-    ran = submit(PENGUINS, f"run.work_dir={tmp_path}", f"run.data_dir={lake}/prepared")
+    # executors in processes of their own, to which the driver has to hand the credentials
+    conf = {"spark.master": "local-cluster[2,1,1024]"}
+    ran = submit(PENGUINS, f"run.work_dir={tmp_path}", f"run.data_dir={lake}/prepared", conf=conf)
     assert ran.code == 0, ran.stderr
     assert ran.summary["reused_data"]
     assert ran.summary["weights_sha256"] == penguins.ran.summary["weights_sha256"]

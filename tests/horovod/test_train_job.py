@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from conftest import PENGUINS, ROOT, csv_rows
 from pipeline import job
 from pipeline.config import load_config
+from pipeline.errors import UserError
 from pipeline.manifest import Manifest
 from pipeline.scorer import Scorer
 from pipeline.storage import Folder
@@ -214,12 +215,48 @@ print(mlflow.pyfunc.load_model({str(model_folder)!r}).predict(pandas.DataFrame([
 def test_a_second_run_gives_the_same_bytes_reuses_the_data_and_says_so(spark, penguins, caplog) -> None:
     caplog.set_level(logging.INFO, "pipeline")
     # in this process, whose Spark has run other things before
-    again = job.train(str(PENGUINS), [f"run.work_dir={penguins.work_dir}"])
+    again = job.train(str(PENGUINS), [f"run.work_dir={penguins.work_dir}"], gated=False)
     assert again["weights_sha256"] == penguins.ran.summary["weights_sha256"]
     assert again["metrics"] == penguins.ran.summary["metrics"]
     assert again["run_id"] != penguins.ran.summary["run_id"]
     assert again["reused_data"] is True
     assert "reusing the data prepared earlier" in caplog.text
+    assert again["gate"] is None
+
+    # judged later, as jobs/gate.py does: the newest run of the experiment; once, however often
+    judged = job.judge(str(PENGUINS), [f"run.work_dir={penguins.work_dir}"])
+    assert judged["run_id"] == again["run_id"]
+    assert judged["model_uri"] == again["model_uri"]
+    assert (judged["gate"]["decision"], judged["gate"]["version"]) == ("rejected", "2")
+    assert "better by 0" in judged["gate"]["reason"]
+    assert job.judge(str(PENGUINS), [f"run.work_dir={penguins.work_dir}"])["gate"] == judged["gate"]
+    champion = job.judge(str(PENGUINS), [f"run.work_dir={penguins.work_dir}"], penguins.ran.summary["run_id"])
+    assert champion["gate"]["decision"] == "promoted"
+    assert champion["gate"]["reason"] == "an earlier attempt has promoted it"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "run_id", "said"),
+    [
+        (
+            ["oversample=3"],
+            None,
+            "--config: source, features, label, split or oversample are not those that the training",
+        ),
+        (
+            ["tracking.run_name=nobody's"],
+            None,
+            "experiment 'penguins' has no finished run named 'nobody's'; train first",
+        ),
+        ([], "0" * 32, "holds no training of this pipeline"),
+        (["tracking.registered_model=null"], None, "tracking.registered_model: is needed"),
+    ],
+)
+def test_what_the_gate_job_cannot_judge_is_told(
+    spark, penguins, overrides: list[str], run_id: str | None, said: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        job.judge(str(PENGUINS), [f"run.work_dir={penguins.work_dir}", *overrides], run_id)
 
 
 def test_one_rank_reaches_the_accuracy_too_and_stops_early(spark, tmp_path) -> None:

@@ -6,7 +6,16 @@ import os
 
 import pytest
 
-from pipeline.placement import Place, crowded, local_slots, requested_executors, threads
+from pipeline.placement import (
+    Answer,
+    Executor,
+    Place,
+    crowded,
+    local_slots,
+    requested_executors,
+    threads,
+    unreachable,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +67,15 @@ def test_a_rank_s_threads_are_its_executor_s_cores() -> None:
     places = [Place("0", "a"), Place("1", "b"), Place("1", "b")]
     assert [threads({"0": 4, "1": 5}, places, rank) for rank in range(3)] == [4, 2, 2]
     assert [threads({"driver": 2}, [Place("driver", "a")] * 3, rank) for rank in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("address", ["127.0.1.1", ""])
+def test_a_host_whose_name_is_of_no_use_to_others_is_told(address: str) -> None:
+    answers = [Answer(Place("0", "one"), [], "10.0.0.1"), Answer(Place("1", "two"), [], address)]
+    known = [Executor("0", "10.0.0.1", 4), Executor("1", "10.0.0.2", 4)]
+    told = unreachable(answers, known)
+    assert told is not None
+    assert f"the host of executor 1 resolves its own name, two, to {address or 'nothing'}, so ranks on other" in told
+    # all on one host: its own name is good enough there
+    assert unreachable(answers, [known[0], Executor("1", "10.0.0.1", 4)]) is None
+    assert unreachable([answers[0]], known) is None
