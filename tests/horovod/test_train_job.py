@@ -241,12 +241,12 @@ def test_a_second_run_gives_the_same_bytes_reuses_the_data_and_says_so(spark, pe
         (
             ["oversample=3"],
             None,
-            "--config: source, features, label, split or oversample are not those that the training",
+            "--config: source, features, label, split or oversample are not those that",
         ),
         (
             ["tracking.run_name=nobody's"],
             None,
-            "experiment 'penguins' has no finished run named 'nobody's'; train first",
+            "experiment 'penguins' has no finished run named 'nobody's'; train",
         ),
         ([], "0" * 32, "holds no training of this pipeline"),
         (["tracking.registered_model=null"], None, "tracking.registered_model: is needed"),
