@@ -87,7 +87,13 @@ INSTALL_HOROVOD := CXX=$(VENV)/bin/g++-for-horovod $(HOROVOD_OPTIONS) \
 
 ENVIRONMENT := build/environment
 
-dist/environment.tar.gz: $(READY) requirements.lock pyproject.toml $(shell find pipeline -name '*.py' -o -name '*.j2')
+# one environment for each choice of EXTRAS (s3, azure)
+EXTRAS_CHOSEN := .venv/.dist-with-$(shell echo $(EXTRAS) | tr ' ' -)
+
+$(EXTRAS_CHOSEN): $(READY)
+	@rm -f .venv/.dist-with-* && touch $@
+
+dist/environment.tar.gz: $(EXTRAS_CHOSEN) requirements.lock pyproject.toml $(shell find pipeline -name '*.py' -o -name '*.j2')
 	@rm -rf build dist && mkdir -p build dist
 	@echo "dist: the wheel"
 	@python -m pip wheel -q --no-deps --no-build-isolation -w dist .

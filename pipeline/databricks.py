@@ -22,6 +22,11 @@ def workers(conf: SparkConf) -> int | None:
     return int(str(conf.get(_TAGS + key, "0"))) or None
 
 
+def uri_for_ranks(tracking_uri: str) -> str:
+    """Return the tracking URI as a rank has it: for any workspace and profile the one its variables describe."""
+    return "databricks" if tracking_uri.partition(":")[0] == "databricks" else tracking_uri
+
+
 def credentials(tracking_uri: str) -> dict[str, str]:
     """Return the variables by which a rank reaches the workspace that ``tracking_uri`` names; none for another store.
 

@@ -76,8 +76,8 @@ def judge(
 ) -> Decision:
     """Register the model, compare it with the champion, move the alias `champion` if it is better.
 
-    The decision and both numbers become tags of the version (`gate.…`) and of the run. ``trained`` are the metrics that
-    the ranks measured of the same model on the same rows; the packaged model must be as good as that.
+    The decision and both numbers become tags of the version (`gate_…`) and of the run (`gate.…`). ``trained`` are the
+    metrics that the ranks measured of the same model on the same rows; the packaged model must be as good as that.
     """
     name, metric = config.tracking.registered_model, config.gate_metric
     assert name is not None
@@ -116,11 +116,11 @@ def judge(
         version=version,
         champion_version=current,
     )
-    if verdict.decision == "promoted":
+    facts = {key: str(value) for key, value in asdict(decision).items() if value is not None}
+    registry.tag_version(uri, name, version, {f"gate_{key}": fact for key, fact in facts.items()})
+    tracking.log_outcome(uri, run_id, {}, {f"gate.{key}": fact for key, fact in facts.items()})
+    if verdict.decision == "promoted":  # last: whoever is interrupted before is judged anew
         registry.promote(uri, name, version)
-    tags = {f"gate.{key}": str(value) for key, value in asdict(decision).items() if value is not None}
-    registry.tag_version(uri, name, version, tags)
-    tracking.log_outcome(uri, run_id, {}, tags)
     log.info("version %s of %s: %s: %s", version, name, decision.decision, decision.reason)
     return decision
 

@@ -39,7 +39,7 @@ def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True) -
     wait_for_store()
     shards.open_data_dir(config)
     num_proc = placement.await_ranks(spark, config)
-    placement.check_executors(spark, config)
+    placement.check_executors(spark, config, num_proc)
     prepared = shards.prepare_data(spark, config, num_proc)
     compared = package.check_parity(spark, config)
     log.info("Spark and DuckDB make the same features of %d rows: a model will see what training saw", compared)
@@ -90,6 +90,7 @@ def judge(config_file: str, overrides: Sequence[str] = (), run_id: str | None = 
     spark = session.get_session(f"gate {config.folder.name}", config.work_dir)
     wait_for_store()
     with tracking.told_if_down(uri):
+        placement.check_executors(spark, config)
         run = tracking.read_run(config, uri, run_id)
         shards.check_prepared_from(config, run.data)
         decision = gate.judge(spark, config, run.data, uri, run.run_id, run.model_uri, run.metrics)

@@ -9,6 +9,7 @@ import re
 import sys
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,7 +38,7 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
     try:
         reports: list[RankReport] = horovod.spark.run(
             run_rank,
-            args=(task,),
+            args=(replace(task, tracking_uri=databricks.uri_for_ranks(task.tracking_uri)),),
             num_proc=num_proc,
             start_timeout=task.config.run.start_timeout_s,
             use_gloo=True,

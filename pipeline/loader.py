@@ -97,7 +97,10 @@ def read_shard(folder: Folder, data: Manifest, split: SplitName, rank: int, num_
                     filesystem=_petastorm_filesystem(folder),
                 )
         except OSError as error:
-            raise RowAccountingError(f"the {split} data in {folder} cannot be read: {error}; {_mend(folder)}") from None
+            # pyarrow's words for a file that is not there; anything else is no reason to delete good data
+            is_gone = isinstance(error, FileNotFoundError) or "non-file path" in str(error)
+            what = _mend(folder) if is_gone else "can this rank reach them?"
+            raise RowAccountingError(f"the {split} data in {folder} cannot be read: {error}; {what}") from None
         with reader:
             for batch in reader:
                 # One matrix per row group: gathering a batch from it is one operation, not one per column.

@@ -140,65 +140,75 @@ def _await_executors(spark: SparkSession, config: Config, needed: int | None) ->
         time.sleep(0.2)
 
 
-def check_executors(spark: SparkSession, config: Config) -> None:
+def check_executors(spark: SparkSession, config: Config, ranks: int = 0) -> None:
     """Run a task on every executor before any work is done; what an executor lacks is told.
 
-    That is: it can run this package, and it sees the prepared data's folder and the sources, if these are paths, under
-    the same path as the driver. An executor that has registered but is
-    still unpacking what spark-submit ships is waited for, or the ranks would crowd on the others.
+    That is: it can run this package, and it sees the sources, if these are paths, under the same path as the driver.
+    Where ``ranks`` will run it also sees the prepared data's folder (or has what reaches it, if that is a store), and
+    its host can be reached from the others. An executor that has registered but is still unpacking what spark-submit
+    ships is waited for, or the ranks would crowd on the others.
 
     Raises:
         UserError: an executor cannot run this package or does not see a path, or does not answer in time.
     """
     if local_slots(str(spark.sparkContext.master)) is not None:
         return
-    sources, shared = _local_sources(spark, config), config.data_dir.path
-    if not config.data_dir.is_local:
-        _ask_executors(spark, config, sources)
-        return
-    with tempfile.TemporaryDirectory(dir=shared, prefix=".seen-by-executors-") as probe:
-        key = "run.data_dir" if config.run.data_dir else "run.work_dir"
-        _ask_executors(spark, config, [(key, shared, probe), *sources])
+    sources, data = _local_sources(spark, config), config.data_dir
+    if not ranks:
+        _ask_executors(spark, config, ranks, sources)
+    elif not data.is_local:
+        _ask_executors(spark, config, ranks, sources, data)
+    else:
+        with tempfile.TemporaryDirectory(dir=data.path, prefix=".seen-by-executors-") as probe:
+            key = "run.data_dir" if config.run.data_dir else "run.work_dir"
+            _ask_executors(spark, config, ranks, [(key, data.path, probe), *sources])
 
 
-def _ask_executors(spark: SparkSession, config: Config, paths: list[tuple[str, str, str]]) -> None:
+def _ask_executors(
+    spark: SparkSession,
+    config: Config,
+    ranks: int,
+    paths: list[tuple[str, str, str]],
+    store: storage.Folder | None = None,
+) -> None:
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
     from pipeline.session import progress  # here, for ranks import this module, but no pyspark
 
     begin = time.monotonic()
-    silent = {e.id for e in executors(spark)}
+    silent, seen = {e.id for e in executors(spark)}, set()
     while silent:
         tasks = 4 * len(silent)
-        asked = spark.sparkContext.parallelize(range(tasks), tasks).map(lambda _: _look(paths))
+        asked = spark.sparkContext.parallelize(range(tasks), tasks).map(lambda _: _look(paths, store))
         try:
             with progress(spark, f"asking {len(silent)} executor(s) whether they are ready"):
                 answers = asked.collect()  # a place and a few paths of each task
         except (Py4JError, PySparkException) as error:  # around whatever the executor's Python could not do
             told = re.search(r"\w*Error: .*|Cannot run program.*", str(error))
-            problem = f"the executors cannot run this package ({told[0] if told else type(error).__name__}); build its "
-            problem += (
-                "environment with make dist, and name it with --archives and spark.pyspark.python (see the README)"
-            )
-            raise config.mistake("run", problem) from None
+            problem = f"the executors cannot run this package ({told[0] if told else type(error).__name__}); "
+            raise config.mistake("run", f"{problem}give them its environment (see the README, On a cluster)") from None
         for answer in answers:
             for key, path in answer.missing:
                 where = f"executor {answer.place.executor} on {answer.place.host}"
                 problem = f"{where} does not see {path}, or not what the driver sees there; "
                 raise config.mistake(key, f"{problem}name a folder that the driver and all executors share")
-        if cut_off := unreachable(answers, executors(spark)):
+        if ranks > 1 and (cut_off := unreachable(answers, executors(spark))):
             raise config.mistake("run", cut_off)
-        silent -= {answer.place.executor for answer in answers}
-        if silent and not silent & {e.id for e in executors(spark)}:
-            return  # executors that name themselves in another way have answered, or the silent ones have gone
+        seen |= {answer.place.executor for answer in answers}
+        live = {e.id for e in executors(spark)}
+        silent = live - seen
+        if len(seen) >= len(live):
+            return  # also where executors do not name themselves as Spark does
         if time.monotonic() - begin > config.run.start_timeout_s:
             problem = f"executor(s) {', '.join(sorted(silent))} run no task within {config.run.start_timeout_s} s"
             raise config.mistake("run.start_timeout_s", f"{problem} of having registered; look at their logs")
 
 
-def _look(paths: Sequence[tuple[str, str, str]]) -> Answer:
+def _look(paths: Sequence[tuple[str, str, str]], store: storage.Folder | None) -> Answer:
     """Return where this process runs, and what it sees there; Spark runs this on the executors."""
+    if store:
+        store.filesystem()  # raises ImportError, which names the package that is missing
     time.sleep(0.2)  # so that one executor does not take the tasks of all
     missing = [(key, path) for key, path, witness in paths if not os.path.exists(witness)]
     try:

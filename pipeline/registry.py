@@ -54,7 +54,10 @@ def promote(uri: str, name: str, version: str) -> None:
 
 
 def tag_version(uri: str, name: str, version: str, tags: dict[str, str]) -> None:
-    """Put tags on a version of a registered model."""
+    """Put tags on a version of a registered model.
+
+    Unity Catalog takes none of `. , - = / :` in a key and no more than 1,000 characters in a value.
+    """
     client = connect(uri)
     for key, text in tags.items():
-        client.set_model_version_tag(name, version, key, text)
+        client.set_model_version_tag(name, version, key, text[:1000])

@@ -80,7 +80,7 @@ def predict_files(model: str, inputs: Sequence[str], output: str, kind: str, tra
     Raises:
         UserError: the model, the input or the output cannot be used.
     """
-    from pipeline import ingest, session
+    from pipeline import ingest, placement, session
 
     watch = Stopwatch()
     _check_output(output, inputs)
@@ -88,6 +88,7 @@ def predict_files(model: str, inputs: Sequence[str], output: str, kind: str, tra
     paths = [path if storage.scheme(path) else str(Path(path).resolve()) for path in inputs]
     config = load_config(folder / "pipeline.yaml", [f"source.path={json.dumps(paths)}"])
     spark = session.get_session(f"predict {model}", Path(".work").resolve())
+    placement.check_executors(spark, config)
     source = ingest.list_source(spark, config)
     config = _as_the_files_have_it(spark, config)
     records = ingest.read_records(spark, config)

@@ -54,7 +54,7 @@ def local_path(path: str) -> Path | None:
     """
     match scheme(path):
         case None:
-            return Path(path).expanduser().resolve()
+            return Path(os.path.abspath(os.path.expanduser(path)))  # links stay: executors may have others
         case "file":
             return Path(re.sub(r"^file:/*", "/", path))
         case "dbfs":
@@ -68,8 +68,8 @@ def check(path: str, *, local: bool = False) -> str:
     if local_path(path) is None:
         if local:
             raise ValueError(f"must be a folder of the driver's machine, not {path}; prepared data go to run.data_dir")
-        if scheme(path) not in _REMOTE:
-            raise ValueError(f"{path} is neither a path nor one of file:, dbfs:, {':, '.join(_REMOTE)}:")
+        if not path.startswith(tuple(f"{name}://" for name in _REMOTE)):
+            raise ValueError(f"{path} is neither a path nor one of file:, dbfs:, {'://, '.join(_REMOTE)}://")
     return path
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pipeline import storage
+from pipeline import databricks, storage
 from pipeline.config import Config
 from pipeline.console import log
 from pipeline.errors import DeliveryError
@@ -90,6 +90,7 @@ def open_store(config: Config, uri: str) -> Callable[[], None]:
         from mlflow.exceptions import MlflowException
 
         try:
+            databricks.credentials(uri)  # what the ranks will need is there, or is told now
             if uri.startswith("sqlite:"):
                 config.work_dir.mkdir(parents=True, exist_ok=True)
             connect(uri).search_experiments(max_results=1)
@@ -206,16 +207,10 @@ def read_run(config: Config, uri: str, run_id: str | None) -> LoggedRun:
     client, name = connect(uri), config.tracking.experiment or config.folder.name
     try:
         if run_id is None:
-            wanted = "attributes.status = 'FINISHED'"
-            if config.tracking.run_name:
-                wanted += f' and attributes.run_name = "{config.tracking.run_name}"'
-            experiment = client.get_experiment_by_name(name)
-            ids = [experiment.experiment_id] if experiment else []
-            newest = client.search_runs(ids, wanted, max_results=1, order_by=["attributes.start_time DESC"])
-            if not newest:
+            run_id = _newest_run(client, name, config.tracking.run_name)
+            if run_id is None:
                 named = f" named '{config.tracking.run_name}'" if config.tracking.run_name else ""
                 raise config.mistake("tracking", f"experiment '{name}' has no finished run{named}; train first")
-            run_id = str(newest[0].info.run_id)
         run = client.get_run(run_id)
         mlflow.set_tracking_uri(uri)
         manifest = mlflow.artifacts.load_text(f"runs:/{run_id}/data/manifest.json")
@@ -228,6 +223,16 @@ def read_run(config: Config, uri: str, run_id: str | None) -> LoggedRun:
         ) from None
     metrics = {key.removeprefix("best_"): v for key, v in run.data.metrics.items() if key.startswith("best_")}
     return LoggedRun(run_id, model_uri, metrics, Manifest.model_validate_json(manifest))
+
+
+def _newest_run(client: MlflowClient, experiment: str, run_name: str | None) -> str | None:
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    newest_first = {"max_results": 1000, "order_by": ["attributes.start_time DESC"]}
+    runs = client.search_runs([found.experiment_id], "attributes.status = 'FINISHED'", **newest_first)  # type: ignore[arg-type]
+    ids = (str(run.info.run_id) for run in runs if run_name in (None, run.info.run_name))
+    return next(ids, None)
 
 
 def log_outcome(

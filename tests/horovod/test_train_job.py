@@ -261,8 +261,11 @@ def test_what_the_gate_job_cannot_judge_is_told(
 
 def test_one_rank_reaches_the_accuracy_too_and_stops_early(spark, tmp_path) -> None:
     overrides = [f"run.work_dir={tmp_path}", "run.num_proc=1", "training.early_stopping.patience=25"]
+    overrides += [f"run.data_dir=file://{tmp_path}/elsewhere"]
     summary = job.train(str(PENGUINS), overrides)
     assert summary["num_proc"] == 1
+    assert (tmp_path / "elsewhere").is_dir()
+    assert not (tmp_path / "data").exists()
     assert summary["metrics"]["accuracy"] >= 0.95
     assert summary["epochs"] == min(100, summary["metrics"]["epoch"] + 25)
 

@@ -34,9 +34,9 @@ def tasks() -> list[tuple[str, dict[str, Any]]]:
 
 def resolved(text: str) -> str:
     """Replace references to the bundle's variables by their defaults, and the workspace's folder by this checkout."""
-    values = {f"var.{name}": variable["default"] for name, variable in bundle()["variables"].items()}
+    values = {f"var.{name}": variable.get("default") for name, variable in bundle()["variables"].items()}
     values |= {"workspace.file_path": str(ROOT), "bundle.name": "pipeline", "bundle.target": "dev"}
-    values |= {"workspace.current_user.userName": "me@example.org"}
+    values |= {"var.catalog": "dev", "workspace.current_user.userName": "me@example.org"}
     for _ in range(3):
         text = re.sub(r"\$\{([\w.]+)\}", lambda found: str(values[found[1]]), text)
     return text
@@ -60,8 +60,8 @@ def test_each_task_of_the_bundle_is_a_job_that_takes_its_parameters(task: dict[s
     if hasattr(options, "config"):
         config = load_config(options.config, options.set)
         assert config.tracking.uri == "databricks"
-        assert config.tracking.registered_model == "main.default.penguins"
-        assert config.work_dir == Path("/local_disk0/pipeline")
+        assert config.tracking.registered_model == "dev.default.penguins"
+        assert config.work_dir == Path("/Volumes/dev/default/lake/work")
 
 
 def test_the_gate_finds_the_run_that_the_training_of_the_same_job_has_made() -> None:
@@ -70,13 +70,18 @@ def test_the_gate_finds_the_run_that_the_training_of_the_same_job_has_made() -> 
     assert by_key["gate"]["depends_on"] == [{"task_key": "train"}]
     assert "--no-gate" in train
     assert "tracking.run_name=job-{{job.run_id}}" in train
-    shared = [p for p in train if "=" in p and not p.startswith("run.data_dir")]
-    assert shared == [p for p in gate if "=" in p]
+    assert [p for p in train if "=" in p] == [p for p in gate if "=" in p]
 
 
 def test_the_bundle_is_whole() -> None:
     made = bundle()
-    assert set(made["targets"]) == {"dev", "prod"}
+    # neither target touches what is the other's
+    assert {name: target["variables"] for name, target in made["targets"].items()} == {
+        "dev": {"catalog": "dev"},
+        "prod": {"catalog": "prod"},
+    }
+    per_target = [made["variables"][name]["default"] for name in ("lake", "model", "experiment")]
+    assert all("${var.catalog}" in value or "${bundle.target}" in value for value in per_target)
     train = made["resources"]["jobs"]["train"]
     assert train["schedule"].keys() == {"quartz_cron_expression", "timezone_id"}
     assert train["max_concurrent_runs"] == 1
@@ -97,23 +102,29 @@ def test_the_bundle_is_whole() -> None:
 
 
 @pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set what a Databricks driver has in its environment."""
+def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Set what a Databricks driver has in its environment; host and token are nowhere in it."""
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "15.4")
-    monkeypatch.setenv("DATABRICKS_HOST", "https://adb-1.2.azuredatabricks.net")
-    monkeypatch.setenv("DATABRICKS_TOKEN", "dapi-token-of-the-job")
+    for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    profiles = tmp_path / "databrickscfg"
+    entry = "host = https://adb-1.2.azuredatabricks.net\ntoken = dapi-token-of-the-job\n"
+    profiles.write_text(f"[DEFAULT]\n{entry}\n[mine]\n{entry}")
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(profiles))
 
 
 @pytest.mark.usefixtures("driver")
-def test_rank_0_gets_the_workspace_s_host_and_token() -> None:
-    config = load_config(ROOT / "conf" / "penguins" / "pipeline.yaml", ["tracking.uri=databricks"])
-    assert config.tracking.uri is not None
-    task = Task(config, None, None, config.tracking.uri, "run", cores={"0": 4})  # type: ignore[arg-type]
+@pytest.mark.parametrize("uri", ["databricks", "databricks://mine"])
+def test_rank_0_gets_the_workspace_s_host_and_token(uri: str) -> None:
+    config = load_config(ROOT / "conf" / "penguins" / "pipeline.yaml", [f"tracking.uri={uri}"])
+    assert databricks.uri_for_ranks(uri) == "databricks"
+    task = Task(config, None, None, uri, "run", cores={"0": 4})  # type: ignore[arg-type]
     environment = launch._environment(task, 2)
     assert environment["DATABRICKS_HOST"] == "https://adb-1.2.azuredatabricks.net"
     assert environment["DATABRICKS_TOKEN"] == "dapi-token-of-the-job"
     assert "MLFLOW_TRACKING_URI" not in environment  # the task names the store
     assert databricks.credentials("sqlite:///x.db") == {}
+    assert databricks.uri_for_ranks("sqlite:///x.db") == "sqlite:///x.db"
 
 
 @pytest.mark.usefixtures("driver")

@@ -63,7 +63,8 @@ def test_relative_paths_start_where_the_job_is_started(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("run.data_dir=ftp://host/x", "run.data_dir: ftp://host/x is neither a path nor one of file:, dbfs:, s3a:, "),
+        ("run.data_dir=ftp://host/x", "run.data_dir: ftp://host/x is neither a path nor one of file:, dbfs:, s3a://, "),
+        ("run.data_dir=s3a:/x", "run.data_dir: s3a:/x is neither a path nor one of "),
         ("run.work_dir=s3a://lake/x", "run.work_dir: must be a folder of the driver's machine, not s3a://lake/x"),
     ],
 )
