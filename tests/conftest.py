@@ -45,8 +45,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     )  # what is quick fails first
     for item in items:
         folder = folder_of(item)
-        # the cluster tests share a cluster and what `make dist` builds; the others share fixtures by file
-        item.add_marker(pytest.mark.xdist_group("cluster" if folder == "cluster" else item.path.stem))
         if folder != "unit":
             item.add_marker(pytest.mark.spark)
         if folder in ("horovod", "cluster"):

@@ -133,7 +133,7 @@ def watching_command_lines() -> Iterator[list[str]]:
     done = threading.Event()
 
     def look() -> None:
-        while not done.wait(0.05):
+        while not done.wait(0.25):  # what looks all the time takes a core from the job that it looks at
             for process in psutil.process_iter(["cmdline"]):
                 words = process.info["cmdline"] or []
                 if any(betrays(word.encode()) for word in words):
@@ -168,12 +168,13 @@ def test_rank_0_on_an_executor_logs_with_a_password_that_nobody_else_sees(
     overrides = [
         f"source.path={csv}",
         f"run.work_dir={standalone.shared / 'tracking'}",
-        "training.epochs=60",
+        "training.epochs=20",
+        "tracking.gate.thresholds.accuracy=0",
         "run.ranks_per_executor=2",
     ]
     log = tmp_path / "job.log"
     with watching_command_lines() as seen, training(server, log, *overrides, conf=conf) as job:
-        await_line(log, "epoch  1/60", job)
+        await_line(log, "epoch  1/20", job)
         page = urllib.request.urlopen(f"http://127.0.0.1:{port}/environment/", timeout=30).read().decode()
         assert job.wait(timeout=400) == 0, log.read_text()[-3000:]
     (line,) = (line for line in log.read_text().splitlines() if line.startswith('{"status"'))
@@ -183,7 +184,7 @@ def test_rank_0_on_an_executor_logs_with_a_password_that_nobody_else_sees(
     assert run.data.params["executors"] == "0, 0"  # as run.ranks_per_executor allows
     for metric in ("train_loss", "validation_accuracy"):
         history = client.get_metric_history(summary["run_id"], metric)
-        assert [m.step for m in history] == list(range(1, 61))
+        assert [m.step for m in history] == list(range(1, 21))
     assert {f.path for f in client.list_artifacts(summary["run_id"])} >= {"report.html", "weights", "config"}
 
     assert seen == []
@@ -253,8 +254,8 @@ def await_that(condition: Callable[[], bool]) -> None:
 
 def test_a_server_that_stays_away_costs_no_training(server: Server, tmp_path: Path) -> None:
     log, work = tmp_path / "job.log", tmp_path / "work"
-    with training(server, log, f"run.work_dir={work}", "training.epochs=100") as job:
-        await_line(log, "epoch   5/100", job)
+    with training(server, log, f"run.work_dir={work}", "training.epochs=40") as job:
+        await_line(log, "epoch  5/40", job)
         server.kill()
         assert job.wait(timeout=400) == 1
     said = log.read_text()
@@ -266,7 +267,7 @@ def test_a_server_that_stays_away_costs_no_training(server: Server, tmp_path: Pa
     model = mlflow.pyfunc.load_model(str(kept / "model"))
     assert set(model.metadata.get_input_schema().input_names()) >= {"Island", "BodyMass"}
     epochs = [json.loads(line)["epoch"] for line in (kept / "metrics.jsonl").read_text().splitlines()]
-    assert epochs == list(range(epochs[0], 101))
+    assert epochs == list(range(epochs[0], 41))
 
 
 def test_a_server_that_is_not_there_is_told_before_any_work(one_server: Server, tmp_path: Path) -> None:
