@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 pytest_plugins = ["submitting", "clusters"]
 
 ROOT = Path(__file__).parents[1]
+# of a Databricks runtime: no type `any` in a signature, a store that talks
+OLD_MLFLOW = version("mlflow").startswith("2.")
 PENGUINS = ROOT / "conf" / "penguins" / "pipeline.yaml"
 
 # What the Makefile exports, for those who call pytest themselves.

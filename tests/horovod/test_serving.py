@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from conftest import PENGUINS
+from conftest import OLD_MLFLOW, PENGUINS
 from pipeline import scoring
 from submitting import LAB_PENGUIN, background, free_port
 
@@ -72,6 +72,7 @@ def test_both_formats_of_rows_get_what_batch_scoring_says(spark, store: str, pos
     assert batch["reason"].notna().sum() == 2
 
 
+@pytest.mark.skipif(OLD_MLFLOW, reason="MLflow 2 has no type `any`: a bad value refuses the whole batch")
 def test_a_bad_value_is_refused_with_a_reason_and_valid_json(post: Post) -> None:
     rows = [{**LAB_PENGUIN, "BodyMass": "heavy"}, LAB_PENGUIN, {**LAB_PENGUIN, "Island": 7}]
     status, answer = post({"dataframe_records": [*rows, {**LAB_PENGUIN, "Island": None}]})
