@@ -200,7 +200,9 @@ def test_the_model_loads_without_spark_and_knows_the_lab_s_penguin(model_folder:
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "-q", "--python", sys.executable, tmp_path / "env"], check=True, timeout=60)
     same = tmp_path / "versions.txt"  # what the model leaves open is as it is here
-    here = {d.name: d.version.partition("+")[0] for d in distributions() if d.name not in ("pipeline", "horovod")}
+    found = [d for d in distributions() if d.name not in ("pipeline", "horovod")]
+    # the first of a name is the one that is imported; others lie within packages that carry their own
+    here = {d.name: d.version.partition("+")[0] for d in reversed(found)}
     same.write_text("".join(f"{name}=={version}\n" for name, version in here.items()))
     requirements = ["-r", model_folder / "requirements.txt", "-c", same]
     backend = [] if os.environ.get("UV_FIND_LINKS") else ["--torch-backend", "cpu"]
