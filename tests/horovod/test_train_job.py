@@ -207,11 +207,13 @@ def test_the_model_loads_without_spark_and_knows_the_lab_s_penguin(model_folder:
     requirements = ["-r", model_folder / "requirements.txt", "-c", same]
     backend = [] if os.environ.get("UV_FIND_LINKS") else ["--torch-backend", "cpu"]
     subprocess.run([*uv, "pip", "install", "-q", "--python", python, *backend, *requirements], check=True, timeout=250)
+    # floats, for to MLflow 2 a whole number is none
+    penguin = {name: float(value) if isinstance(value, int) else value for name, value in LAB_PENGUIN.items()}
     code = f"""
 import importlib.util, mlflow, pandas
 for name in ("pyspark", "horovod", "petastorm", "pipeline"):
     assert importlib.util.find_spec(name) is None, name
-print(mlflow.pyfunc.load_model({str(model_folder)!r}).predict(pandas.DataFrame([{LAB_PENGUIN!r}])).iloc[0].prediction)
+print(mlflow.pyfunc.load_model({str(model_folder)!r}).predict(pandas.DataFrame([{penguin!r}])).iloc[0].prediction)
 """
     ran = subprocess.run(
         [python, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=100, cwd=tmp_path, check=False
