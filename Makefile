@@ -39,7 +39,7 @@ train: $(READY)  ## run the main job: CONFIG=conf/penguins/pipeline.yaml ARGS="-
 	spark-submit jobs/train.py --config $(CONFIG) $(ARGS)
 
 test: $(READY)  ## run all tests; ARGS="tests/unit" for some
-	python -m pytest $(ARGS)
+	python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 test-databricks: $(DATABRICKS)/.ready  ## run the tests that need no cluster with the versions of Databricks 15.4 LTS ML
 	@$(MAKE) --no-print-directory test VENV=$(CURDIR)/$(DATABRICKS) PYSPARK_PYTHON=$(CURDIR)/$(DATABRICKS)/bin/python \
@@ -109,7 +109,7 @@ dist/environment.tar.gz: $(EXTRAS_CHOSEN) requirements.lock pyproject.toml $(she
 	@$(INSTALL_HOROVOD) -q --python $(ENVIRONMENT)/bin/python $$(grep '^horovod==' requirements.lock)
 	@$(COMPILE_BYTECODE) -s $(CURDIR)/$(ENVIRONMENT) $(CURDIR)/$(ENVIRONMENT)/lib || true
 	@echo "dist: packing it (less than a minute)"
-	@tar --exclude='torch/include' -C $(ENVIRONMENT) -cf - . | gzip -1 > $@.part && mv $@.part $@
+	@tar --exclude='torch/include' --exclude='torch/test' -C $(ENVIRONMENT) -cf - . | gzip -1 > $@.part && mv $@.part $@
 	@rm -rf build && ls -sh dist
 
 # ---- the versions of a Databricks runtime --------------------------------------------------------------------------

@@ -19,6 +19,8 @@ import pytest
 from conftest import ROOT
 from submitting import background, free_port
 
+QUICK_START = "-XX:TieredStopAtLevel=1"  # as in conftest, for drivers
+
 
 @dataclass(frozen=True)
 class Standalone:
@@ -61,6 +63,7 @@ def cluster_settings(cluster: Standalone, unpacked: Path, **more: str) -> dict[s
         "spark.master": cluster.master,
         "spark.pyspark.python": str(unpacked / "bin" / "python"),
         "spark.pyspark.driver.python": os.environ["PYSPARK_PYTHON"],
+        "spark.executor.extraJavaOptions": QUICK_START,
         **more,
     }
 
@@ -95,7 +98,7 @@ def running_cluster(base: Path, master: Host, workers: Sequence[Host]) -> Iterat
     shared.mkdir()
     # nothing of this process's environment, least of all PYTHONPATH
     clean = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(base), "SPARK_HOME": str(spark_home)}
-    clean |= {"JAVA_HOME": str(java_home), "SPARK_LOG_DIR": str(base)}
+    clean |= {"JAVA_HOME": str(java_home), "SPARK_LOG_DIR": str(base), "SPARK_DAEMON_JAVA_OPTS": QUICK_START}
     port = free_port()
     start = [str(spark_home / "bin" / "spark-class")]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.manifest import SplitName
     from pipeline.shards import Prepared
 
-pytest_plugins = ["submitting", "clusters"]
+pytest_plugins = ["submitting", "clusters", "trackingserver"]
 
 ROOT = Path(__file__).parents[1]
 # of a Databricks runtime: no type `any` in a signature, a store that talks
@@ -41,15 +41,20 @@ os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
 _TIMEOUT_S = {"horovod": 300, "cluster": 900}  # the first test of a fixture waits for it, too
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     def folder_of(item: pytest.Item) -> str:
         return item.path.relative_to(ROOT / "tests").parts[0]
 
     items.sort(
         key=lambda item: ["unit", "spark", "horovod", "cluster"].index(folder_of(item))
     )  # what is quick fails first
+    if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
+        items.sort(key=lambda item: folder_of(item) != "cluster")  # what takes longest begins first
     for item in items:
         folder = folder_of(item)
+        # what shares a SparkSession, a job or a cluster runs in one process
+        item.add_marker(pytest.mark.xdist_group("cluster" if folder == "cluster" else "local"))
         if folder != "unit":
             item.add_marker(pytest.mark.spark)
         if folder in ("horovod", "cluster"):

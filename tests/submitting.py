@@ -38,12 +38,24 @@ class Ran:
         return json.loads(self.stdout.splitlines()[-1])
 
 
-def submit(config: Path, *overrides: str, conf: dict[str, str] | None = None, enter: Sequence[str] = ()) -> Ran:
-    """Run the job in processes of its own; check that none of them is left when it has ended."""
+def submit(
+    config: Path,
+    *overrides: str,
+    conf: dict[str, str] | None = None,
+    enter: Sequence[str] = (),
+    script: Path | None = None,
+) -> Ran:
+    """Run the job in processes of its own; check that none of them is left when it has ended.
+
+    A ``script`` in its place gets the overrides as plain arguments, and finds the package.
+    """
     options = [part for key, value in (conf or {}).items() for part in ("--conf", f"{key}={value}")]
-    command = [*enter, "spark-submit", *options, str(ROOT / "jobs" / "train.py"), "--config", str(config)]
-    for override in overrides:
-        command += ["--set", override]
+    command = [*enter, "spark-submit", *options]
+    if script:
+        command += [str(script), str(config), *overrides]
+    else:
+        command += [str(ROOT / "jobs" / "train.py"), "--config", str(config)]
+        command += [word for override in overrides for word in ("--set", override)]
     begin = time.monotonic()
     mark = uuid.uuid4().hex  # in the environment of every process that comes of this one
     environment = {**os.environ, "SUBMITTED_BY_TEST": mark}

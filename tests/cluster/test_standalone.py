@@ -1,19 +1,24 @@
-"""The README's cluster command on a real standalone cluster, compared with local mode."""
+"""The README's cluster command on a real standalone cluster, logging to a tracking server with passwords."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shutil
 import subprocess
+import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
-from clusters import Standalone, can_hide_folders, cluster_settings
+from clusters import QUICK_START, Standalone, can_hide_folders, cluster_settings
 from conftest import PENGUINS, ROOT
-from submitting import Penguins, submit
+from submitting import Penguins, background, free_port, submit
+from trackingserver import SECRET, USER, Server, await_line, betrays, watching_command_lines
 
 
 def readme_command() -> str:
@@ -25,37 +30,89 @@ def readme_command() -> str:
     return rest
 
 
-def test_the_readme_s_command_gives_the_same_bytes_as_local_mode(standalone: Standalone, environment, penguins) -> None:
-    settings = {"MASTER": standalone.master, "SHARED": str(standalone.shared)}
-    ran = subprocess.run(
-        ["bash", "-ec", readme_command()],
-        cwd=ROOT,
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    summary, local = json.loads(ran.stdout.splitlines()[-1]), penguins.ran.summary
+@dataclass(frozen=True)
+class ReadmeJob:
+    """The README's command, run once for all tests here; it logs to a server with passwords."""
+
+    code: int
+    log: Path
+    summary: dict[str, Any]
+    command_lines: list[str]
+    """Those of this machine that held the password while it ran."""
+    page: str
+    """Of Spark's UI: the environment."""
+    events: Path
+    """Spark's event log."""
+
+
+@pytest.fixture(scope="module")
+def readme_job(
+    standalone: Standalone, environment: Path, one_server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> ReadmeJob:
+    folder, port = tmp_path_factory.mktemp("readme"), free_port()
+    # what a command cannot say without being another than the README's
+    conf = Path(shutil.copytree(os.environ["SPARK_CONF_DIR"], folder / "conf"))
+    (folder / "events").mkdir()
+    with (conf / "spark-defaults.conf").open("a") as file:
+        file.write(f"\nspark.eventLog.enabled true\nspark.eventLog.dir file://{folder}/events\n")
+        file.write(f"spark.ui.enabled true\nspark.ui.port {port}\n")
+        file.write(f"spark.executor.extraJavaOptions {QUICK_START}\n")
+    settings = {"MASTER": standalone.master, "SHARED": str(standalone.shared), "SPARK_CONF_DIR": str(conf)}
+    settings |= {"MLFLOW_TRACKING_URI": one_server.uri}
+    settings |= {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": SECRET}
+    one_server.start()
+    log = folder / "job.log"
+    environ = {**os.environ, **settings}
+    with watching_command_lines() as seen, background(["bash", "-ec", readme_command()], log, env=environ) as job:
+        await_line(log, "epoch   1/100", job)
+        page = urllib.request.urlopen(f"http://127.0.0.1:{port}/environment/", timeout=30).read().decode()
+        code = job.wait(timeout=400)
+    lines = [line for line in log.read_text().splitlines() if line.startswith('{"status"')]
+    return ReadmeJob(code, log, json.loads(lines[-1]) if lines else {}, seen, page, folder / "events")
+
+
+def test_the_readme_s_command_gives_the_same_bytes_as_local_mode(
+    standalone: Standalone, readme_job: ReadmeJob, client: MlflowClient, penguins: Penguins
+) -> None:
+    said = readme_job.log.read_text()
+    assert readme_job.code == 0, said
+    summary, local = readme_job.summary, penguins.ran.summary
     assert summary["num_proc"] == 2
     assert summary["rows"] == local["rows"]
     assert summary["metrics"] == local["metrics"]
     assert summary["weights_sha256"] == local["weights_sha256"]
     assert summary["gate"]["decision"] == "promoted"  # the executors have scored with the packaged model
 
-    client = MlflowClient(f"sqlite:///{standalone.shared / 'work' / 'mlflow.db'}")
     run = client.get_run(summary["run_id"])
     assert sorted(run.data.params["executors"].split(", ")) == ["0", "1"]
     assert run.info.status == "FINISHED"
     # one rank on each executor, though each has slots for two, with all of its cores
-    assert "2 rank(s) with 2 thread(s), cpu" in ran.stderr
+    assert "2 rank(s) with 2 thread(s), cpu" in said
     for metric, split in (("train_rows", "train"), ("validation_rows", "validation")):
         rows = summary["rows"][split] * (4 if split == "train" else 1)
-        assert {m.value for m in client.get_metric_history(run.info.run_id, metric)} == {rows}
+        history = client.get_metric_history(run.info.run_id, metric)
+        assert [m.step for m in history] == list(range(1, 101))
+        assert {m.value for m in history} == {rows}
+    assert {f.path for f in client.list_artifacts(summary["run_id"])} >= {"report.html", "weights", "config"}
     # nothing of the checkout on the executors: only what spark-submit has shipped
     for executor in (next(standalone.logs.glob(f"{name}/app-*/*")) for name in ("one", "two")):
         assert (executor / "environment" / "bin" / "python").exists()
+
+
+def test_rank_0_on_an_executor_logs_with_a_password_that_nobody_else_sees(
+    standalone: Standalone, readme_job: ReadmeJob, one_server: Server, client: MlflowClient
+) -> None:
+    assert readme_job.command_lines == []
+    folders = (readme_job.events, standalone.logs / "one", standalone.logs / "two")
+    files = [path for folder in folders for path in folder.rglob("*") if "environment" not in path.parts]
+    texts = [path for path in files if path.is_file() and path.stat().st_size < 20 * 2**20]
+    assert any(path.name == "stderr" for path in texts)
+    assert any(path.parent == readme_job.events for path in texts)
+    for path in [readme_job.log, one_server.folder / "server.log", *texts]:
+        assert not betrays(path.read_bytes()), path
+    assert SECRET not in readme_job.page
+    assert "spark.master" in readme_job.page
+    assert SECRET not in json.dumps(client.get_run(readme_job.summary["run_id"]).to_dictionary())
 
 
 def test_executors_score_files_with_the_model(

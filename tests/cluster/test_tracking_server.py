@@ -1,204 +1,36 @@
-"""A tracking server with passwords: who knows them, and what happens when the server goes away."""
+"""What happens when the tracking server goes away, or lets nobody in."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import contextlib
 import json
 import math
 import os
-import re
-import subprocess
-import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
-import psutil
 import pytest
 from mlflow import MlflowClient
 
-from clusters import Standalone, cluster_settings
 from conftest import PENGUINS, ROOT
 from pipeline import tracking
 from pipeline.config import load_config
 from pipeline.errors import UserError
-from submitting import background, free_port
-
-USER, SECRET = "admin", "s3cr3t-Of-the-Store-9f27"
-
-
-class Server:
-    """`mlflow server` on SQLite, with basic authentication."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.is_running = False
-        self._running = ExitStack()
-        (folder / "auth.ini").write_text(
-            f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/auth.db\n"
-            f"admin_username = {USER}\nadmin_password = {SECRET}\n"
-            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-        )
-
-    def start(self) -> None:
-        command = ["mlflow", "server", "--app-name", "basic-auth", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/store.db"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        settings = {
-            "MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "auth.ini"),
-            "MLFLOW_FLASK_SERVER_SECRET_KEY": "x" * 32,
-        }
-        log = self.folder / "server.log"
-        process = background(command, log, cwd=self.folder, env={**os.environ, **settings})
-        server = self._running.enter_context(process)
-        for _ in range(600):
-            assert server.poll() is None, log.read_text()
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=5)
-                self.is_running = True
-                return
-            except OSError:
-                time.sleep(0.2)
-        raise AssertionError(log.read_text())
-
-    def kill(self) -> None:
-        self._running.close()
-        self.is_running = False
-
-
-@pytest.fixture(scope="module")
-def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("server"))
-    yield made
-    made.kill()
-
-
-@pytest.fixture
-def server(one_server: Server) -> Server:
-    """Return the server, running: a test may have killed it."""
-    if not one_server.is_running:
-        one_server.start()
-    return one_server
-
-
-@pytest.fixture
-def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
-    return MlflowClient(server.uri)
+from submitting import background
+from trackingserver import SECRET, USER, Server, await_line
 
 
 @contextmanager
-def training(server: Server, log: Path, *overrides: str, conf: dict[str, str] | None = None):
+def training(server: Server, log: Path, *overrides: str):
     """Run the main job for the block, logging to ``server``."""
-    options = [part for key, value in (conf or {}).items() for part in ("--conf", f"{key}={value}")]
-    command = ["spark-submit", *options, str(ROOT / "jobs" / "train.py"), "--config", str(PENGUINS)]
+    command = ["spark-submit", str(ROOT / "jobs" / "train.py"), "--config", str(PENGUINS)]
     for override in (f"tracking.uri={server.uri}", *overrides):
         command += ["--set", override]
     credentials = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": SECRET}
     with background(command, log, env={**os.environ, **credentials}) as job:
         yield job
-
-
-def await_line(log: Path, text: str, job: subprocess.Popen[bytes]) -> None:
-    for _ in range(1500):
-        if text in log.read_text(errors="replace"):
-            return
-        assert job.poll() is None, log.read_text()[-3000:]
-        time.sleep(0.1)
-    raise AssertionError(f"'{text}' was not said: {log.read_text()[-3000:]}")
-
-
-def betrays(content: bytes) -> bool:
-    """Whether the secret is in this as it is, as in an `Authorization` header, or in something encoded in base64."""
-    if SECRET.encode() in content or base64.b64encode(f"{USER}:{SECRET}".encode()) in content:
-        return True
-    for word in re.findall(rb"[A-Za-z0-9+/]{80,}={0,2}", content):
-        with contextlib.suppress(binascii.Error):
-            if SECRET.encode() in base64.b64decode(word[: len(word) // 4 * 4]):
-                return True
-    return False
-
-
-@contextmanager
-def watching_command_lines() -> Iterator[list[str]]:
-    """Collect every command line of this machine that holds the secret."""
-    seen: list[str] = []
-    done = threading.Event()
-
-    def look() -> None:
-        while not done.wait(0.25):  # what looks all the time takes a core from the job that it looks at
-            for process in psutil.process_iter(["cmdline"]):
-                words = process.info["cmdline"] or []
-                if any(betrays(word.encode()) for word in words):
-                    seen.append(" ".join(words))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        done.set()
-        thread.join()
-
-
-def test_rank_0_on_an_executor_logs_with_a_password_that_nobody_else_sees(
-    standalone: Standalone, unpacked: Path, server: Server, client: MlflowClient, tmp_path: Path
-) -> None:
-    csv = standalone.shared / "penguins-tracking.csv"
-    csv.write_bytes((PENGUINS.parent / "penguins.csv").read_bytes())
-    events = tmp_path / "events"
-    events.mkdir()
-    port = free_port()
-    conf = {
-        **cluster_settings(standalone, unpacked),
-        "spark.cores.max": "2",
-        "spark.executor.cores": "2",
-        "spark.eventLog.enabled": "true",
-        "spark.eventLog.dir": f"file://{events}",
-        "spark.ui.enabled": "true",
-        "spark.ui.port": str(port),
-    }
-    overrides = [
-        f"source.path={csv}",
-        f"run.work_dir={standalone.shared / 'tracking'}",
-        "training.epochs=20",
-        "tracking.gate.thresholds.accuracy=0",
-        "run.ranks_per_executor=2",
-    ]
-    log = tmp_path / "job.log"
-    with watching_command_lines() as seen, training(server, log, *overrides, conf=conf) as job:
-        await_line(log, "epoch  1/20", job)
-        page = urllib.request.urlopen(f"http://127.0.0.1:{port}/environment/", timeout=30).read().decode()
-        assert job.wait(timeout=400) == 0, log.read_text()[-3000:]
-    (line,) = (line for line in log.read_text().splitlines() if line.startswith('{"status"'))
-    summary = json.loads(line)
-    run = client.get_run(summary["run_id"])
-    assert run.info.status == "FINISHED"
-    assert run.data.params["executors"] == "0, 0"  # as run.ranks_per_executor allows
-    for metric in ("train_loss", "validation_accuracy"):
-        history = client.get_metric_history(summary["run_id"], metric)
-        assert [m.step for m in history] == list(range(1, 21))
-    assert {f.path for f in client.list_artifacts(summary["run_id"])} >= {"report.html", "weights", "config"}
-
-    assert seen == []
-    files = [
-        path for folder in (events, standalone.logs / "one", standalone.logs / "two") for path in folder.rglob("*")
-    ]
-    texts = [path for path in files if path.is_file() and path.stat().st_size < 20 * 2**20]
-    assert any(path.name == "stderr" for path in texts)
-    assert any(path.parent == events for path in texts)
-    for path in [log, server.folder / "server.log", *texts]:
-        assert not betrays(path.read_bytes()), path
-    assert SECRET not in page
-    assert "spark.master" in page
-    assert SECRET not in json.dumps(run.to_dictionary())
 
 
 def test_a_wrong_password_is_told_before_any_work(server: Server, tmp_path: Path, monkeypatch) -> None:
