@@ -13,6 +13,7 @@ def parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting: training.epochs=5"
     )
     args.add_argument("--no-gate", action="store_true", help="log the model, but let jobs/gate.py judge it later")
+    args.add_argument("--fresh", action="store_true", help="begin anew, also if an interrupted training could go on")
     return args
 
 
@@ -20,4 +21,4 @@ if __name__ == "__main__":
     options = parser().parse_args()
     from pipeline.job import train  # after the command line has been read: --help needs no Spark
 
-    run_job(train, options.config, options.set, not options.no_gate)
+    run_job(train, options.config, options.set, not options.no_gate, options.fresh)

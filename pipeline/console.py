@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import databricks
-from pipeline.errors import DeliveryError, RankError, UserError
+from pipeline.errors import DeliveryError, RankError, StorageError, UserError
 
 log = logging.getLogger("pipeline")
 
@@ -57,6 +58,7 @@ def run_job(job: Callable[..., dict[str, Any]], *arguments: Any) -> None:
     """
     if not databricks.is_runtime():
         _restore_stderr()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a job that is told to end can say so
     show_logs()
     if code := _run(job, *arguments):
         sys.exit(code)
@@ -68,13 +70,13 @@ def _run(job: Callable[..., dict[str, Any]], *arguments: Any) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
-    except (RankError, DeliveryError) as error:
+    except (RankError, DeliveryError, StorageError) as error:
         if error.__cause__:
             traceback.print_exception(error.__cause__)
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr, flush=True)
+        print("error: interrupted; run the same command to go on", file=sys.stderr, flush=True)
         return 1
     except Exception:
         traceback.print_exc()

@@ -18,8 +18,25 @@ class DeliveryError(Exception):
     """The tracking store is lost when training has ended; the message says where the model and metrics are kept."""
 
 
+class StorageError(Exception):
+    """Something could not be written, most often for want of room; the message says what, where and what to do."""
+
+
+class Stopped(Exception):
+    """A rank was told to end (SIGTERM); what was done until then is kept in a checkpoint."""
+
+
+class RankLost(RankError):
+    """A rank ended without a word, hung, or was told to end: another attempt may do better."""
+
+
 class RowAccountingError(Exception):
     """The ranks did not see the rows that the manifest promises; the message holds both numbers."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says in one line of at most 200 characters."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

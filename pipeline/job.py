@@ -10,7 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from pipeline import features, gate, launch, package, placement, report, session, shards, tracking
+from pipeline import delivery, features, gate, launch, package, placement, report, resume, session, shards, tracking
 from pipeline.config import load_config
 from pipeline.console import Stopwatch, log
 from pipeline.errors import DeliveryError
@@ -20,14 +20,16 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True) -> dict[str, Any]:
+def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True, fresh: bool = False) -> dict[str, Any]:
     """Prepare the data, train on all ranks, keep everything in MLflow; return the summary for the last line of stdout.
 
-    With ``gated``, and a `tracking.registered_model`, the gate decides about the model; else :func:`judge` may, later.
+    A training that was interrupted goes on from its newest checkpoint, unless it is to begin ``fresh``. With ``gated``,
+    and a `tracking.registered_model`, the gate decides about the model; else :func:`judge` may, later.
 
     Raises:
-        UserError: the configuration or the data is wrong.
+        UserError: the configuration or the data is wrong, or another job does the same training.
         RankError: a rank failed.
+        StorageError: there is no room.
         DeliveryError: training has ended, but the store has not taken what came of it.
     """
     watch = Stopwatch()
@@ -45,16 +47,23 @@ def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True) -
     log.info("Spark and DuckDB make the same features of %d rows: a model will see what training saw", compared)
     watch.lap("prepare")
 
-    with tracking.open_run(config, uri) as run_id:
+    with (
+        resume.claim(config, prepared.manifest, num_proc, fresh) as training,
+        tracking.open_run(config, uri, training.run_id) as run_id,
+    ):
+        training.remember(run_id)
         with tracking.told_if_down(uri):
             tracking.log_setup(uri, run_id, config, prepared.manifest, _versions(), num_proc)
-        task = Task(config, prepared.manifest, prepared.folder, uri, run_id, cores=placement.cores(spark))
-        result = launch.run_ranks(spark, task, num_proc)
+        cores = placement.cores(spark)
+        task = Task(config, prepared.manifest, prepared.folder, uri, run_id, cores, training.folder)
+        outcome = launch.run_ranks(spark, task, num_proc)
+        result = outcome.result
         watch.lap("launch and train")
         try:
-            model_uri, decision = _hand_over(spark, task, result, watch, gated)
+            model_uri, decision = _hand_over(spark, task, outcome, watch, gated)
         except Exception as error:  # whatever goes wrong here must not cost the model
             raise _keep_here(task, result, error) from (None if tracking.is_down(error) else error)
+        training.forget()
     metrics, timing_s = _kept_metrics(result), _timing(watch, result)
     log.info("done: %s", "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if value is not None))
     return {
@@ -67,6 +76,8 @@ def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True) -
         "weights_sha256": result.weights_sha256,
         "reused_data": prepared.reused,
         "epochs": len(result.history),
+        "resumed_after_epoch": outcome.resumed_after_epoch,
+        "restarts": outcome.restarts,
         "gate": asdict(decision) if decision else None,
         "timing_s": {**timing_s, "total": watch.total()},
     }
@@ -104,15 +115,16 @@ def judge(config_file: str, overrides: Sequence[str] = (), run_id: str | None = 
 
 
 def _hand_over(
-    spark: SparkSession, task: Task, result: TrainingResult, watch: Stopwatch, gated: bool
+    spark: SparkSession, task: Task, outcome: launch.Outcome, watch: Stopwatch, gated: bool
 ) -> tuple[str, gate.Decision | None]:
     """Put all that has come of a training into the store; return the model's URI and the gate's decision, if any."""
-    config, data, uri, run_id = task.config, task.data, task.tracking_uri, task.run_id
-    tracking.log_records(uri, run_id, result.pending)
+    config, data, uri, run_id, result = task.config, task.data, task.tracking_uri, task.run_id, outcome.result
+    delivery.log_records(uri, run_id, result.pending)
     result.pending.clear()
     tags = {"weights_sha256": result.weights_sha256}
     places = {"executors": ", ".join(place.executor for place in result.places)}
-    tracking.log_outcome(uri, run_id, _kept_metrics(result), tags, places)
+    metrics = {**_kept_metrics(result), "restarts": outcome.restarts}
+    tracking.log_outcome(uri, run_id, metrics, tags, places)
     tracking.log_bytes(uri, run_id, result.weights, "weights/weights.safetensors")
     tracking.log_text(uri, run_id, result.weights_text, "weights/weights.txt")
     tracking.log_text(uri, run_id, result.network, "weights/network.json")

@@ -3,40 +3,78 @@
 from __future__ import annotations
 
 import codecs
+import json
 import logging
 import os
 import re
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
 from pyspark.sql import SparkSession
 
-from pipeline import databricks, placement, storage, tracking
+from pipeline import checkpoint, databricks, placement, storage, tracking
 from pipeline.console import log
-from pipeline.errors import RankError
-from pipeline.task import RankReport, Task, TrainingResult, run_rank
+from pipeline.errors import RankError, RankLost, StorageError, UserError, one_line
+from pipeline.task import REPORT, RankReport, Task, TrainingResult, run_rank
 
 
-def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
-    """Train on ``num_proc`` ranks and return rank 0's result.
+@dataclass(frozen=True)
+class Outcome:
+    """What has come of a training."""
+
+    result: TrainingResult
+    resumed_after_epoch: int | None
+    """The last epoch of an earlier job; None: this one began."""
+    restarts: int
+    """How often this job has started the ranks again."""
+
+
+def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> Outcome:
+    """Train on ``num_proc`` ranks; when one is lost, start all again from the newest checkpoint.
 
     Raises:
-        UserError: the ranks are not where they should be.
+        UserError: the settings or the data are wrong; the same would happen again.
+        StorageError: a rank cannot write or read what it must.
         RankError: a rank failed; the message holds the traceback of the one that failed first.
+        RankLost: ranks were lost more than `run.max_restarts` times.
     """
+    limit, restarts = task.config.run.max_restarts, 0
+    resumed_after_epoch = None
+    while True:
+        found = checkpoint.newest(task.checkpoints)
+        task = replace(task, checkpoint=found[0] if found else None, cores=placement.cores(spark))
+        if found and not restarts:
+            resumed_after_epoch = found[1].epoch
+            log.info("an earlier job has left a checkpoint: going on after epoch %d", resumed_after_epoch)
+        try:
+            return Outcome(_attempt(spark, task, num_proc), resumed_after_epoch, restarts)
+        except RankLost as lost:
+            if restarts == limit:
+                again = f"restarts: {restarts} (run.max_restarts); run the same command to go on"
+                raise RankLost(f"{lost}; {again} from the newest checkpoint") from None
+            restarts += 1
+            pause = min(60, 2**restarts)
+            log.warning("%s; starting all ranks again in %d s (%d of %d)", lost, pause, restarts, limit)
+            time.sleep(pause)
+            placement.await_ranks(spark, task.config)  # a lost executor may be on its way back
+
+
+def _attempt(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
+    """Run all ranks once and return rank 0's result. Raises what :func:`run_ranks` does, and RankLost for one rank."""
     import horovod.spark
 
-    logging.getLogger("horovod").setLevel(logging.WARNING)
+    logging.getLogger("horovod").setLevel(logging.ERROR)
     _hear_ranks_at_once()
     log.info("launching %d rank(s) with Horovod", num_proc)
     heard = threading.Event()
     threading.Thread(target=_show_life, args=(heard,), daemon=True).start()
+    reports = _Reports(heard)
     try:
-        reports: list[RankReport] = horovod.spark.run(
+        returned: list[RankReport] = horovod.spark.run(
             run_rank,
             args=(replace(task, tracking_uri=databricks.uri_for_ranks(task.tracking_uri)),),
             num_proc=num_proc,
@@ -46,23 +84,49 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
             nics=task.config.run.network_interfaces,
             executable=_executable(spark),
             # stdout is for the summary alone
-            stdout=_Relay(heard),
+            stdout=reports,
             stderr=_Relay(heard),
             verbose=0,
         )
     except Exception as error:
-        raise RankError(f"training on {num_proc} ranks failed before every rank could report: {error}") from error
+        raise _explained(spark, task, num_proc, reports, error) from None
     finally:
         heard.set()
-    if mistake := next((report.mistake for report in reports if report.mistake), None):
-        raise task.config.mistake("run.num_proc", mistake)
-    failed = [report for report in reports if report.error]
-    if failed:
-        first = next((report for report in failed if not report.stopped_by_peer), failed[0])
-        raise RankError(f"rank {first.rank} of {num_proc} failed:\n{first.error}")
-    result = reports[0].result
+    result = returned[0].result
     assert result is not None
     return result
+
+
+def _explained(spark: SparkSession, task: Task, num_proc: int, reports: _Reports, error: Exception) -> Exception:
+    """Return the error that says what has happened to the ranks, by what they have reported."""
+    deadline = time.monotonic() + 3
+    while len(reports.received) < num_proc - 1 and time.monotonic() < deadline:
+        time.sleep(0.1)  # the last words of a rank may still be on their way
+    by_kind = {report.kind: report for report in reversed(reports.received)}
+    if report := by_kind.get("mistake"):
+        return UserError(report.said)
+    if report := by_kind.get("storage"):
+        return StorageError(report.said)
+    if report := by_kind.get("failure"):
+        return RankError(f"rank {report.rank} of {num_proc} failed:\n{report.said}")
+    if not _is_running(spark):
+        return RankError("Spark was stopped while the ranks trained; run the same command to go on")
+    if report := by_kind.get("stopped"):
+        return RankLost(f"rank {report.rank} of {num_proc} was told to end: {report.said}")
+    silent = sorted(set(range(num_proc)) - {report.rank for report in reports.received})
+    if not reports.received and not reports.anything:
+        return RankError(f"training on {num_proc} ranks failed before they began: {one_line(error)}")
+    which = f"rank {', '.join(map(str, silent))} of {num_proc} was lost" if silent else "the ranks lost each other"
+    return RankLost(
+        f"{which}: it ended without a word, or kept the others waiting for {task.config.run.stall_timeout} s"
+    )
+
+
+def _is_running(spark: SparkSession) -> bool:
+    try:
+        return not spark.sparkContext._jsc.sc().isStopped()
+    except Exception:  # the JVM is gone
+        return False
 
 
 def _show_life(heard: threading.Event, every_s: float = 10) -> None:
@@ -103,6 +167,33 @@ class _Relay:
         sys.stderr.flush()
 
 
+class _Reports(_Relay):
+    """Keeps the reports that failing ranks print on stdout, and passes on the rest."""
+
+    def __init__(self, heard: threading.Event) -> None:
+        super().__init__(heard)
+        self.received: list[RankReport] = []
+        self._begun: dict[int, str] = {}
+        """What has come of a line so far; each rank's output comes in a thread of its own."""
+
+    @property
+    def anything(self) -> bool:
+        """Whether any rank has printed anything, here or on stderr."""
+        return self._heard.is_set()
+
+    def write(self, text: str) -> int:
+        """Take what one rank has printed."""
+        *lines, begun = (self._begun.get(threading.get_ident(), "") + text).split("\n")
+        self._begun[threading.get_ident()] = begun
+        for line in lines:
+            _, mark, report = line.partition(REPORT)
+            if mark:
+                self.received.append(RankReport(*json.loads(report)))
+            else:
+                super().write(line + "\n")
+        return len(text)
+
+
 def _executable(spark: SparkSession) -> str:
     """Return the Python that ranks run: the driver's own on its own machine, else that of the executors' tasks.
 
@@ -122,6 +213,10 @@ def _environment(task: Task, num_proc: int) -> dict[str, str]:
         # threads that wait for work must not spin on the cores of Horovod's own
         "OMP_WAIT_POLICY": "passive",
         "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning,ignore::UserWarning",
+        # a rank that hangs: its peers wait for its messages (gloo), or for its part of a sum (the stall check)
+        "HOROVOD_GLOO_TIMEOUT_SECONDS": str(task.config.run.stall_timeout),
+        "HOROVOD_STALL_CHECK_TIME_SECONDS": str(max(1, task.config.run.stall_timeout // 2)),
+        "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": str(task.config.run.stall_timeout),
         "HOROVOD_LOG_LEVEL": "fatal",  # a rank's failure is told once, in the driver
         **{name: os.environ[name] for name in tracking.CREDENTIALS + storage.CREDENTIALS if name in os.environ},
         **databricks.credentials(task.tracking_uri),

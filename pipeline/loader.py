@@ -7,6 +7,7 @@ order of an epoch depends on the seed and the epoch's number alone. Both splits 
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,6 +82,8 @@ def read_shard(folder: Folder, data: Manifest, split: SplitName, rank: int, num_
         # The files are named, in the manifest's order: that is the order in which Petastorm deals row groups out.
         urls = list(dict.fromkeys((folder / group.path).url for group in groups))
         try:
+            for path in dict.fromkeys(group.path for group in groups[rank::num_proc]):
+                _check_file(folder, path, data.sha256[path])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", category=FutureWarning)
                 reader = make_batch_reader(
@@ -112,6 +115,14 @@ def read_shard(folder: Folder, data: Manifest, split: SplitName, rank: int, num_
         problem = f"rank {rank} read {shard.rows} {split} rows, but the manifest says {expected}"
         raise RowAccountingError(f"{problem}; {_mend(folder)}")
     return shard
+
+
+def _check_file(folder: Folder, path: str, sha256: str) -> None:
+    """Raise RowAccountingError unless a file is as it was written. This also keeps foreign metadata from Petastorm."""
+    with folder.open(path) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    if digest != sha256:
+        raise RowAccountingError(f"{folder}/{path} is not as it was written: its checksum differs; {_mend(folder)}")
 
 
 def _petastorm_filesystem(folder: Folder) -> Any:

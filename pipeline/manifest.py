@@ -6,13 +6,15 @@ counts its rows against it.
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.errors import UserError
 from pipeline.storage import Folder
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "manifest.json"
 
 SplitName = Literal["train", "validation"]
@@ -37,8 +39,8 @@ class Rows(_Record):
 class RowGroup(_Record):
     """One row group of one Parquet file; the unit that a rank's shard is made of."""
 
-    path: str
-    """Relative to the data set's folder."""
+    path: str = Field(pattern=r"^[A-Za-z0-9][^/]*(/[A-Za-z0-9][^/]*)*$")
+    """Relative to the data set's folder, and below it."""
     index: int
     """Of the row group within its file."""
     rows: int
@@ -110,6 +112,8 @@ class Manifest(_Record):
     """Sorted values of each categorical feature; a value not in it has the code len(vocabulary)."""
     label: LabelData
     splits: dict[SplitName, SplitData]
+    sha256: dict[str, str]
+    """Of each Parquet file, by its path in the row groups."""
 
     @property
     def fingerprint(self) -> str:
@@ -122,9 +126,19 @@ class Manifest(_Record):
 
     @classmethod
     def read(cls, folder: Folder) -> Manifest | None:
-        """Return the manifest of ``folder``; None when there is none or it is not one of this format version."""
+        """Return the manifest of ``folder``; None when there is none, or what is there is none.
+
+        Raises:
+            UserError: a newer version of this package has written it.
+        """
         try:
-            return cls.model_validate_json(folder.read(FILE_NAME))
+            content = folder.read(FILE_NAME)
+            found = json.loads(content)
+            version = found.get("format_version") if isinstance(found, dict) else None
+            if isinstance(version, int) and version > FORMAT_VERSION:
+                told = f"{folder}/{FILE_NAME} has format {version}, but this version knows only up to {FORMAT_VERSION}"
+                raise UserError(f"{told}; use the newer version, or another run.data_dir")
+            return cls.model_validate_json(content)
         except (FileNotFoundError, ValueError):
             return None
 

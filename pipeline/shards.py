@@ -7,14 +7,16 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow.parquet
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
-from pipeline import features, ingest, manifest, prepare
+from pipeline import features, ingest, lock, manifest, prepare
 from pipeline.config import Config
 from pipeline.console import log
+from pipeline.errors import StorageError
 from pipeline.manifest import LabelData, Manifest, RowGroup, Rows, SourceData, SplitData, SplitName
 from pipeline.prepare import SPLIT
 from pipeline.session import progress
@@ -60,9 +62,16 @@ def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared
     """
     source = ingest.list_source(spark, config)
     config_fingerprint = _config_fingerprint(config, num_proc)
-    folder = config.data_dir / manifest.dataset_fingerprint(source.fingerprint, config_fingerprint)
+    fingerprint = manifest.dataset_fingerprint(source.fingerprint, config_fingerprint)
     ingest.source_schema(spark, config)
     features.translate(config)  # raises unless features.sql makes one row of each row of raw
+    with lock.one_at_a_time(config, fingerprint, "preparing the same data"):
+        return _found_or_made(spark, config, num_proc, source, config_fingerprint, config.data_dir / fingerprint)
+
+
+def _found_or_made(
+    spark: SparkSession, config: Config, num_proc: int, source: SourceData, config_fingerprint: str, folder: Folder
+) -> Prepared:
     existing = Manifest.read(folder)
     if existing is not None:
         log.info("reusing the data prepared earlier in %s: source and configuration are the same", folder)
@@ -72,12 +81,16 @@ def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared
         folder.remove()
     try:
         made = _prepare(spark, config, num_proc, source, config_fingerprint, folder)
+        made.write(folder)
     except Exception as error:
+        if "No space left on device" in str(error):
+            folder.remove()
+            told = f"there is no room for the prepared data in {folder}; nothing half-written is left there"
+            raise StorageError(f"{told}: make room, or name another run.data_dir, and run again") from None
         mistake = ingest.source_mistake(config, error)
         if mistake is None:
             raise
         raise mistake from None
-    made.write(folder)
     return Prepared(folder=folder, manifest=made, reused=False)
 
 
@@ -131,6 +144,7 @@ def _prepare(
     }
     if not any(name.startswith(SPLIT) for name in (folder / _PARTS).names()):
         (folder / _PARTS).remove()
+    files = [group.path for split in splits.values() for group in split.row_groups]
     return Manifest(
         format_version=manifest.FORMAT_VERSION,
         source=source,
@@ -151,7 +165,17 @@ def _prepare(
             stats=statistics.get(config.label.column),
         ),
         splits=splits,
+        sha256=_checksums(spark, folder, list(dict.fromkeys(files))),
     )
+
+
+def _checksums(spark: SparkSession, folder: Folder, files: list[str]) -> dict[str, str]:
+    """Return the SHA-256 of each file, by its path below ``folder``; the executors read them again for it."""
+    with progress(spark, f"checksums of {len(files)} file(s)"):
+        content = spark.read.format("binaryFile").load([(folder / path).spark for path in files])
+        found = content.select("path", F.sha2("content", 256).alias("sha256")).collect()  # a line per file
+    by_name = {unquote(row.path).rpartition("/")[2]: row.sha256 for row in found}
+    return {path: by_name[path.rpartition("/")[2]] for path in files}
 
 
 def _tell(counts: Rows, dropped_by_column: dict[str, int], oversample: int) -> None:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import uuid
@@ -153,6 +154,11 @@ class Folder:
             self.filesystem().mv(part, target)
         else:  # an object appears when all of it has arrived
             self.filesystem().pipe_file(target, content)
+
+    def delete(self, name: str) -> None:
+        """Delete one of its files, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem().rm_file(f"{self.path}/{name}")
 
     def make(self) -> None:
         """Make the folder, if its store has such a thing, and prove that it can be written.

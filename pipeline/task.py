@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 
 from pipeline.config import Config
@@ -24,6 +25,10 @@ class Task:
     run_id: str
     cores: dict[str, int]
     """Of each executor, by its id."""
+    checkpoints: Folder
+    """Of this training."""
+    checkpoint: str | None = None
+    """The one that it goes on from."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +60,24 @@ class TrainingResult:
         return hashlib.sha256(self.weights).hexdigest()
 
 
+REPORT = "rank report: "
+
+
 @dataclass
 class RankReport:
-    """The result of rank 0, or the traceback of a rank that failed."""
+    """The result of rank 0, or why a rank failed."""
 
     rank: int
+    kind: str = "done"
+    """done; mistake, storage or stopped, each with its sentence; peer: this rank was well, but another one had ended;
+    failure: anything else"""
+    said: str = ""
+    """The sentence, or the traceback."""
     result: TrainingResult | None = None
-    error: str | None = None
-    stopped_by_peer: bool = False
-    """This rank was well, but another one had ended."""
-    mistake: str | None = None
-    """The sentence of a UserError: what all ranks found wrong with the settings."""
+
+    def send(self) -> None:
+        """Tell the driver over stdout, which Horovod carries there: what ranks return comes only if all are well."""
+        print(REPORT + json.dumps([self.rank, self.kind, self.said]), flush=True)
 
 
 def run_rank(task: Task) -> RankReport:

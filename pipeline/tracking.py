@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 import os
 import re
 import subprocess
-import sys
 import tempfile
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pipeline import databricks, storage
+from pipeline import databricks, errors, storage
 from pipeline.config import Config
 from pipeline.console import log
 from pipeline.errors import DeliveryError
@@ -34,9 +28,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 # As the user has set it: MLflow itself writes to this variable later.
 _ENVIRONMENT_URI = os.environ.get("MLFLOW_TRACKING_URI")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-
-_RECORDS_PER_BATCH = 50  # MLflow takes 1,000 metrics at once
-_PATIENCE_S = 20  # with a store that does not answer, when training has ended
 
 CREDENTIALS = (
     "MLFLOW_TRACKING_USERNAME",
@@ -128,10 +119,13 @@ def start_run(config: Config, uri: str) -> str:
 
 
 @contextmanager
-def open_run(config: Config, uri: str) -> Iterator[str]:
-    """Start a run for the block and end it: FINISHED, FAILED if the block raises, KILLED if it is interrupted."""
+def open_run(config: Config, uri: str, earlier: str | None = None) -> Iterator[str]:
+    """Start a run for the block, or go on in an earlier one, and end it.
+
+    It ends as FINISHED, as FAILED if the block raises, as KILLED if it is interrupted.
+    """
     with told_if_down(uri):
-        run_id = start_run(config, uri)
+        run_id = _reopened(uri, earlier) or start_run(config, uri)
     status = "FAILED"
     try:
         yield run_id
@@ -144,6 +138,26 @@ def open_run(config: Config, uri: str) -> Iterator[str]:
             connect(uri).set_terminated(run_id, status)
         except Exception as error:  # what the block has done, or how it failed, matters more
             log.warning("the run %s stays RUNNING in the store: %s", run_id, one_line(error))
+
+
+def _reopened(uri: str, run_id: str | None) -> str | None:
+    """Set an earlier run to RUNNING again; return its id, or None if it is not there any more."""
+    from mlflow.exceptions import MlflowException
+
+    if run_id is None:
+        return None
+    client = connect(uri)
+    try:
+        run = client.get_run(run_id)
+        if run.info.lifecycle_stage != "active":
+            return None
+        client.update_run(run_id, status="RUNNING")
+    except MlflowException as error:
+        if is_down(error):
+            raise
+        return None
+    log.info("going on in MLflow run %s (%s)", run.info.run_name, run_id)
+    return run_id
 
 
 @contextmanager
@@ -163,12 +177,8 @@ def log_setup(uri: str, run_id: str, config: Config, data: Manifest, versions: d
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
     client = connect(uri)
-    params = {"num_proc": num_proc, **_flat(config.model_dump(by_alias=True)), **data.rows.model_dump()}
-    client.log_batch(
-        run_id,
-        params=[Param(key, str(value)[:6000]) for key, value in params.items()],
-        tags=[RunTag(f"version.{name}", version) for name, version in versions.items()],
-    )
+    if client.get_run(run_id).data.params:
+        return  # an attempt before this one has
     client.log_text(run_id, config.to_yaml(), "config/pipeline.yaml")
     client.log_text(run_id, config.features_sql, "config/features.sql")
     client.log_text(run_id, data.model_dump_json(indent=1), "data/manifest.json")
@@ -180,6 +190,13 @@ def log_setup(uri: str, run_id: str, config: Config, data: Manifest, versions: d
         profile=json.dumps({"num_rows": data.rows.read, "num_files": data.source.files, "bytes": data.source.bytes}),
     )
     client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+    # last, for it says that all the others are there
+    params = {"num_proc": num_proc, **_flat(config.model_dump(by_alias=True)), **data.rows.model_dump()}
+    client.log_batch(
+        run_id,
+        params=[Param(key, str(value)[:6000]) for key, value in params.items()],
+        tags=[RunTag(f"version.{name}", version) for name, version in versions.items()],
+    )
 
 
 @dataclass(frozen=True)
@@ -240,8 +257,10 @@ def log_outcome(
 ) -> None:
     """Log the kept weights' metrics, each under `best_…`, tags, and parameters that only the ranks could tell."""
     client = connect(uri)
+    known = client.get_run(run_id).data.params if params else {}
     for name, text in (params or {}).items():
-        client.log_param(run_id, name, text[:6000])
+        if name not in known:  # a parameter cannot change; an attempt before this one may have set it
+            client.log_param(run_id, name, text[:6000])
     for name, value in metrics.items():
         if value is not None:
             client.log_metric(run_id, f"best_{name}", value)
@@ -267,85 +286,6 @@ def log_bytes(uri: str, run_id: str, content: bytes, path: str) -> None:
         connect(uri).log_artifact(run_id, str(Path(scratch) / name), folder)
 
 
-Pending = tuple[int, int, dict[str, float]]
-"""One epoch's metrics on their way to the store: time in ms, epoch, values."""
-
-
-class MetricWriter:
-    """Rank 0's way to the store while training runs: a thread of its own writes, training never waits for it.
-
-    While the store does not answer, epochs pile up (each is in the run's history anyway, so this takes no more memory)
-    and are delivered in their order when it does again. What the store refuses stays pending: the driver tells.
-    """
-
-    def __init__(self, uri: str, run_id: str) -> None:
-        self._uri = uri
-        self._run_id = run_id
-        self._records: deque[Pending] = deque()
-        self._wake = threading.Event()
-        self._give_up_at = math.inf
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    @property
-    def pending(self) -> list[Pending]:
-        """Return the epochs that the store has not confirmed. To send one again is harmless: it has its own time."""
-        return list(self._records)
-
-    def write(self, record: dict[str, float], epoch: int) -> None:
-        """Hand over one epoch's metrics; returns at once. NaN and infinite ones are left out."""
-        finite = {name: value for name, value in record.items() if math.isfinite(value)}
-        self._records.append((int(time.time() * 1000), epoch, finite))
-        self._wake.set()
-
-    def __enter__(self) -> MetricWriter:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        """Wait until everything is in the store, but no longer than 20 s."""
-        self._give_up_at = time.monotonic() + _PATIENCE_S
-        self._wake.set()
-        self._thread.join(_PATIENCE_S)
-
-    def _run(self) -> None:
-        client = connect(self._uri)
-        is_away, wait_s = False, 0.5
-        while self._records or self._give_up_at == math.inf:
-            self._wake.wait()
-            self._wake.clear()
-            while self._records and time.monotonic() < self._give_up_at:
-                # what has come in since the last time goes out together: one transaction, not one an epoch
-                batch = list(itertools.islice(self._records, _RECORDS_PER_BATCH))
-                try:
-                    log_records(self._uri, self._run_id, batch, client)
-                except Exception as error:
-                    if not is_down(error):
-                        _say(f"the MLflow store refuses the metrics; training goes on ({one_line(error)})")
-                        return
-                    if not is_away:
-                        _say(f"the MLflow store does not answer; training goes on ({one_line(error)})")
-                    is_away, wait_s = True, min(10.0, wait_s * 2)
-                    time.sleep(max(0.1, min(wait_s, self._give_up_at - time.monotonic())))
-                    continue
-                if is_away:
-                    _say("the MLflow store answers again")
-                is_away, wait_s = False, 0.5
-                for _ in batch:
-                    self._records.popleft()
-            if time.monotonic() >= self._give_up_at:
-                return
-
-
-def log_records(uri: str, run_id: str, records: Sequence[Pending], client: MlflowClient | None = None) -> None:
-    """Log the metrics of some epochs, with the time at which each ended."""
-    from mlflow.entities import Metric
-
-    for start in range(0, len(records), _RECORDS_PER_BATCH):
-        batch = records[start : start + _RECORDS_PER_BATCH]
-        metrics = [Metric(name, value, when, epoch) for when, epoch, values in batch for name, value in values.items()]
-        (client or connect(uri)).log_batch(run_id, metrics)
-
-
 def is_down(error: BaseException) -> bool:
     """Whether an error says that the store cannot be reached or is overloaded, not that it refuses what we ask."""
     from mlflow.exceptions import MlflowException
@@ -366,13 +306,9 @@ def shown(uri: str) -> str:
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
-def _say(line: str) -> None:
-    print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)
-
-
 def one_line(error: BaseException) -> str:
-    """Return what an error says in one line of at most 200 characters."""
-    return shown(" ".join(str(error).split())[:200])
+    """Return what an error says in one line of at most 200 characters, without passwords."""
+    return shown(errors.one_line(error))
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

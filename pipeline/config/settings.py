@@ -191,6 +191,10 @@ class Training(Settings):
     """The optimizer's weight_decay."""
     early_stopping: EarlyStopping = EarlyStopping()
     """When to stop before the last epoch."""
+    checkpoint_every: int = Field(default=1, ge=1)
+    """Epochs between checkpoints, from which an interrupted training goes on."""
+    checkpoint_keep: int = Field(default=2, ge=1)
+    """How many of the newest checkpoints are kept."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seeds the first weights, the order of the rows and dropout."""
 
@@ -210,6 +214,10 @@ class Run(Settings):
     """Network interfaces that the ranks may use, by name (`[eth0]`); default: Horovod finds those that work."""
     start_timeout_s: int = Field(default=600, ge=1)
     """Seconds to wait for the executors, and then for Spark to give every rank its slot."""
+    stall_timeout: int = Field(default=600, ge=5)
+    """Seconds after which a rank that keeps the others waiting is taken for lost."""
+    max_restarts: int = Field(default=3, ge=0)
+    """How often the ranks are started again, from the newest checkpoint, when one of them is lost."""
 
     @field_validator("work_dir", "data_dir")
     @classmethod
@@ -317,6 +325,11 @@ class Config(Settings):
     def data_dir(self) -> storage.Folder:
         """Where prepared data go: `run.data_dir`, or `data` in the work directory."""
         return storage.Folder.at(self.run.data_dir or str(self.work_dir / "data"))
+
+    @property
+    def checkpoint_dir(self) -> storage.Folder:
+        """Where checkpoints go: beside the prepared data, for the ranks need both."""
+        return storage.Folder.at(f"{self.run.data_dir or self.work_dir}/checkpoints")
 
     @property
     def source_paths(self) -> list[str]:

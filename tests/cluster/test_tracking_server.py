@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from conftest import PENGUINS, ROOT
-from pipeline import tracking
+from pipeline import delivery, tracking
 from pipeline.config import load_config
 from pipeline.errors import UserError
 from submitting import background
@@ -48,7 +48,7 @@ def test_a_wrong_password_is_told_before_any_work(server: Server, tmp_path: Path
 def test_epochs_wait_for_a_server_that_comes_back(server: Server, client: MlflowClient, capsys) -> None:
     run_id = client.create_run(client.create_experiment("away")).info.run_id
     slowest = 0.0
-    with tracking.MetricWriter(server.uri, run_id) as writer:
+    with delivery.MetricWriter(server.uri, run_id) as writer:
         for epoch in range(1, 61):
             if epoch == 21:
                 await_that(lambda: not writer.pending)
@@ -67,12 +67,12 @@ def test_epochs_wait_for_a_server_that_comes_back(server: Server, client: Mlflow
     assert "answers again" in capsys.readouterr().err
 
     # what the store refuses is no matter of waiting, and none to stop for
-    with tracking.MetricWriter(server.uri, "0" * 32) as refused:
+    with delivery.MetricWriter(server.uri, "0" * 32) as refused:
         refused.write({"loss": 1.0}, 1)
     assert len(refused.pending) == 1
     assert "the MLflow store refuses the metrics; training goes on" in capsys.readouterr().err
     # to send again what has arrived already is harmless
-    tracking.log_records(server.uri, run_id, [(m.timestamp, m.step, {"loss": m.value}) for m in history])
+    delivery.log_records(server.uri, run_id, [(m.timestamp, m.step, {"loss": m.value}) for m in history])
     assert len(client.get_metric_history(run_id, "loss")) == 60
 
 

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from datasets import write_dataset
+from datasets import checksums, write_dataset
 from pipeline import launch, tracking
 from pipeline.config import load_config
-from pipeline.errors import RankError
+from pipeline.errors import RankError, RankLost, UserError
 from pipeline.storage import Folder
 from pipeline.task import Task
 
@@ -51,9 +51,12 @@ def make_task(tmp_path: Path):
                 config.model_copy(update={"features": features}),
                 data.model_copy(update={"numeric": {}}),
             )
-            return Task(task_config, data, shared, uri, tracking.start_run(config, uri), cores={"driver": 2})
+        else:
+            task_config = config
         run_id = tracking.start_run(config, uri)
-        return Task(config=config, data=data, folder=shared, tracking_uri=uri, run_id=run_id, cores={"driver": 2})
+        checkpoints = config.checkpoint_dir / run_id
+        checkpoints.make()
+        return Task(task_config, data, shared, uri, run_id, {"driver": 2}, checkpoints)
 
     return make
 
@@ -92,6 +95,8 @@ def test_a_failing_rank_ends_all_with_its_own_traceback(spark, make_task) -> Non
     table = pq.read_table(file)
     labels = table["y"].to_pylist()
     pq.write_table(table.set_column(2, "y", [[*labels[:-1], 7]]), file)
+    data = task.data.model_copy(update={"sha256": checksums(Path(task.folder.path), task.data.splits)})
+    task = dataclasses.replace(task, data=data)
     with pytest.raises(RankError) as raised:
         launch.run_ranks(spark, task, 2)
     message = str(raised.value)
@@ -104,7 +109,7 @@ def test_a_diverging_training_is_told_and_keeps_no_weights(spark, make_task) -> 
     task = make_task(101)
     training = task.config.training.model_copy(update={"optimizer": "sgd", "learning_rate": 1e30})
     task = dataclasses.replace(task, config=task.config.model_copy(update={"training": training}))
-    with pytest.raises(RankError, match=r"FloatingPointError: epoch \d: the loss is no longer a finite number; lower"):
+    with pytest.raises(UserError, match=r"training.learning_rate: epoch \d, step \d: the loss is no longer a finite"):
         launch.run_ranks(spark, task, 2)
 
 
@@ -138,7 +143,9 @@ def test_what_ranks_print_is_heard_at_once_and_one_that_dies_ends_the_others(
 
     monkeypatch.setattr(launch, "run_rank", dies)
     monkeypatch.setattr(sys, "stderr", Ear())
-    with pytest.raises(RankError, match=r"training on 2 ranks failed before every rank could report"):
+    run = task.config.run.model_copy(update={"max_restarts": 0})
+    task = dataclasses.replace(task, config=task.config.model_copy(update={"run": run}))
+    with pytest.raises(RankLost, match=r"rank 0, 1 of 2 was lost: it ended without a word"):
         launch.run_ranks(spark, task, 2)
     assert heard.exists()
     assert not not_heard.exists()

@@ -22,6 +22,7 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from conftest import OLD_MLFLOW, PENGUINS, csv_rows
+from datasets import checksums
 from pipeline import job
 from pipeline.config import load_config
 from pipeline.errors import UserError
@@ -307,6 +308,9 @@ def test_a_rank_that_fails_in_the_loop_ends_the_job_and_the_run(penguins, tmp_pa
     table = pq.read_table(folder / group.path)
     species = [*table["Species"].to_pylist()[:-1], 7]
     pq.write_table(table.set_column(table.column_names.index("Species"), "Species", [species]), folder / group.path)
+    data = Manifest.read(Folder(str(folder)))
+    assert data is not None
+    data.model_copy(update={"sha256": checksums(folder, data.splits)}).write(Folder(str(folder)))
 
     ran = submit(PENGUINS, f"run.work_dir={work_dir}")
     assert ran.code == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.config import Training
-from pipeline.worker import warmed_up
+from pipeline.epochs import warmed_up
 
 
 @pytest.mark.parametrize(
