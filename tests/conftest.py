@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.manifest import SplitName
     from pipeline.shards import Prepared
 
-pytest_plugins = ["submitting", "clusters", "trackingserver"]
+pytest_plugins = ["submitting", "clusters", "trackingserver", "faultinjection"]
 
 ROOT = Path(__file__).parents[1]
 # of a Databricks runtime: no type `any` in a signature, a store that talks
@@ -38,7 +38,7 @@ if "JAVA_HOME" not in os.environ:
 os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
 
 
-_TIMEOUT_S = {"horovod": 300, "cluster": 900}  # the first test of a fixture waits for it, too
+_TIMEOUT_S = {"horovod": 300, "cluster": 900, "faults": 300}  # the first test of a fixture waits for it, too
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return item.path.relative_to(ROOT / "tests").parts[0]
 
     items.sort(
-        key=lambda item: ["unit", "spark", "horovod", "cluster"].index(folder_of(item))
+        key=lambda item: ["unit", "spark", "horovod", "cluster", "faults"].index(folder_of(item))
     )  # what is quick fails first
     if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
         items.sort(key=lambda item: folder_of(item) != "cluster")  # what takes longest begins first
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.xdist_group("cluster" if folder == "cluster" else "local"))
         if folder != "unit":
             item.add_marker(pytest.mark.spark)
-        if folder in ("horovod", "cluster"):
+        if folder in ("horovod", "cluster", "faults"):
             item.add_marker(pytest.mark.horovod)
         if folder == "cluster":
             item.add_marker(pytest.mark.cluster)
