@@ -132,7 +132,7 @@ def _try_to_evaluate(
     try:
         return evaluate(spark, config, data, models), None
     except Exception as error:  # whatever Spark, a damaged model or a changed source raise
-        told = ingest.source_mistake(config, error) or ingest.sentence(error).split("Traceback")[0]
+        told = ingest.source_mistake(spark, config, error) or ingest.sentence(error).split("Traceback")[0]
         log.warning("scoring %s failed", " and ".join(models), exc_info=not isinstance(error, UserError))
         return {}, f"{' and '.join(models)} cannot be measured: {str(told)[:500]}"
 

@@ -17,6 +17,8 @@ from pipeline.manifest import SourceData
 
 _CORRUPT = "_corrupt_record"
 _FILE = "_source_file"
+_UNDECODED = "\ufffd"  # what Java puts in the place of bytes that it cannot decode
+_MOST_COLUMNS = 2_000  # Spark's planner needs two minutes for these, and its time grows with their square
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ def source_schema(spark: SparkSession, config: Config) -> StructType:
         schema = spark.createDataFrame([], config.source.schema_).schema
     except ParseException as error:
         raise config.mistake("source.schema", f"is not valid Spark DDL: {sentence(error)}") from None
+    if len(schema) > _MOST_COLUMNS:
+        problem = f"declares {len(schema)} columns; with more than {_MOST_COLUMNS} Spark plans for hours"
+        raise config.mistake("source.schema", f"{problem}: leave out what features.sql does not use")
     lower = [name.lower() for name in schema.names]
     for name in schema.names:
         if lower.count(name.lower()) > 1:
@@ -56,6 +61,17 @@ def source_schema(spark: SparkSession, config: Config) -> StructType:
         if name in (_CORRUPT, _FILE):
             raise config.mistake("source.schema", f"column name '{name}' is reserved")
     return schema
+
+
+def _damaged_file(spark: SparkSession, config: Config) -> str | None:
+    """Return the first of the (first 100) files that cannot be read to its end."""
+    files = spark.read.format("binaryFile").load(config.source_paths).select("path").limit(100)
+    for row in files.toLocalIterator():
+        try:
+            spark.read.text(row.path).count()
+        except Exception:  # whatever its codec raises
+            return str(row.path)
+    return None
 
 
 def list_source(spark: SparkSession, config: Config) -> SourceData:
@@ -83,8 +99,8 @@ def read_records(spark: SparkSession, config: Config) -> Records:
     """Return every record of the source, lazily; nothing is read yet.
 
     A record does not fit when it has more or fewer fields than the schema, a field that is not of its column's type,
-    or a NUL character. (A NUL at either end of a floating-point field is white space to Java's number parser: the
-    number is read as it stands.)
+    a NUL character, or bytes that are none of the encoding's. (A NUL at either end of a floating-point field is white
+    space to Java's number parser: the number is read as it stands.)
     """
     schema = source_schema(spark, config)
     with_corrupt = StructType([*schema.fields]).add(_CORRUPT, StringType())
@@ -95,7 +111,7 @@ def read_records(spark: SparkSession, config: Config) -> Records:
         raise config.mistake("source", sentence(error)) from None
     frame = frame.select(
         *map(column, schema.names),
-        F.coalesce(column(_CORRUPT), F.when(_holds_nul(schema), F.to_csv(F.struct(*map(column, schema.names))))).alias(
+        F.coalesce(column(_CORRUPT), F.when(_is_garbled(schema), F.to_csv(F.struct(*map(column, schema.names))))).alias(
             _CORRUPT
         ),
         F.col("_metadata.file_path").alias(_FILE),
@@ -139,16 +155,21 @@ def _reason(schema: StructType, config: Config) -> Column:
         )
         for i, f in enumerate(schema.fields)
     ]
+    not_decoded = "holds bytes that are not of the file's encoding; see source.options.encoding"
     return (
         F.when(F.contains(F.col(_CORRUPT), F.lit("\0")), F.lit("holds a NUL character"))
+        .when(F.contains(F.col(_CORRUPT), F.lit(_UNDECODED)), F.lit(not_decoded))
         .when(text[f"c{len(schema)}"].isNotNull(), F.lit(f"more than the {len(schema)} declared fields"))
         .otherwise(F.coalesce(*wrong_type, F.lit(f"fewer than the {len(schema)} declared fields")))
     )
 
 
-def _holds_nul(schema: StructType) -> Column:
+def _is_garbled(schema: StructType) -> Column:
     texts = [column(f.name) for f in schema.fields if isinstance(f.dataType, StringType)]
-    return F.contains(F.concat_ws("", *texts), F.lit("\0")) if texts else F.lit(False)
+    if not texts:
+        return F.lit(False)
+    together = F.concat_ws("", *texts)
+    return F.contains(together, F.lit("\0")) | F.contains(together, F.lit(_UNDECODED))
 
 
 def column(name: str) -> Column:
@@ -163,9 +184,12 @@ def sentence(error: Exception) -> str:
     return re.sub(r"\[[A-Z_.]+\] ?", "", " ".join(text.split())).rstrip(". ")
 
 
-def source_mistake(config: Config, error: Exception) -> UserError | None:
-    """Return the user's error behind a failed Spark job when a header or a reader option does not fit, else None."""
+def source_mistake(spark: SparkSession, config: Config, error: Exception) -> UserError | None:
+    """Return the user's error behind a failed Spark job: a header or option that does not fit, a damaged file."""
     text = str(error)
+    if re.search(r"java.io.EOFException|not a gzip file|gzip stream|hadoop.io.compress|java.util.zip", text):
+        where = _damaged_file(spark, config) or f"a compressed file of {', '.join(config.source_paths)}"
+        return config.mistake("source.path", f"{where} is cut off or damaged: it cannot be unpacked to its end")
     if isinstance(error, IllegalArgumentException):
         return config.mistake("source.options", sentence(error))
     if charset := re.search(r"Unsupported(?:Charset|Encoding)Exception: (\S+)", text):

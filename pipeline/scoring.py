@@ -99,7 +99,7 @@ def predict_files(model: str, inputs: Sequence[str], output: str, kind: str, tra
         try:
             scored.write.mode("overwrite").option("header", True).format(kind).save(output)
         except Exception as error:
-            mistake = ingest.source_mistake(config, error)
+            mistake = ingest.source_mistake(spark, config, error)
             if mistake is None:
                 raise
             raise mistake from None

@@ -87,7 +87,7 @@ def _found_or_made(
             folder.remove()
             told = f"there is no room for the prepared data in {folder}; nothing half-written is left there"
             raise StorageError(f"{told}: make room, or name another run.data_dir, and run again") from None
-        mistake = ingest.source_mistake(config, error)
+        mistake = ingest.source_mistake(spark, config, error)
         if mistake is None:
             raise
         raise mistake from None
@@ -119,6 +119,8 @@ def _prepare(
         writer = kept.write.mode("overwrite").option("maxRecordsPerFile", group_rows).partitionBy(SPLIT)
         writer.parquet((folder / _PARTS).spark)
 
+    if ingest.list_source(spark, config).fingerprint != source.fingerprint:
+        raise config.mistake("source.path", "changed while it was read; run again when nobody writes there")
     observed = seen.get | records.seen.get
     counts = Rows(
         read=observed["read"],

@@ -144,11 +144,16 @@ class Folder:
         """Write one of its files so that it is there whole or not at all."""
         target, part = f"{self.path}/{name}", f"{self.path}/.{name}.{uuid.uuid4().hex}"
         if self.is_local:
-            with open(part, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, target)
+            try:
+                with open(part, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(part, target)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(part)
+                raise
         elif scheme(self.path) == "hdfs":
             self.filesystem().pipe_file(part, content)
             self.filesystem().mv(part, target)

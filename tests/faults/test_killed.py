@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from conftest import PENGUINS, ROOT
@@ -83,14 +82,11 @@ def test_the_same_command_goes_on_after_the_driver_was_killed(
     overrides = [f"run.work_dir={tmp_path}", *SETTINGS]
     command = ["spark-submit", str(ROOT / "jobs" / "train.py"), "--config", str(PENGUINS)]
     with subprocess.Popen([*command, *(w for o in overrides for w in ("--set", o))]) as driver:
-        # spark-submit is the JVM, its child is Python
-        children = psutil.Process(driver.pid).children
-        killer = Killer(
-            tmp_path,
-            epoch_of(seed + 30),
-            lambda: driver.kill() if seed % 2 else send(children()[:1], signal.SIGKILL),
-            seed,
-        )
+        # spark-submit is the JVM, and a child of it is Python
+        def kill() -> None:
+            send([p for p in processes("jobs/train.py") if p.pid != driver.pid or seed % 2], signal.SIGKILL)
+
+        killer = Killer(tmp_path, epoch_of(seed + 30), kill, seed)
         with killer.at_work():
             assert driver.wait(timeout=200) != 0
     for _ in range(300):

@@ -118,7 +118,7 @@ def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_rank_0_gets_the_workspace_s_host_and_token(uri: str) -> None:
     config = load_config(ROOT / "conf" / "penguins" / "pipeline.yaml", [f"tracking.uri={uri}"])
     assert databricks.uri_for_ranks(uri) == "databricks"
-    task = Task(config, None, None, uri, "run", cores={"0": 4})  # type: ignore[arg-type]
+    task = Task(config, None, None, uri, "run", {"0": 4}, config.checkpoint_dir)  # type: ignore[arg-type]
     environment = launch._environment(task, 2)
     assert environment["DATABRICKS_HOST"] == "https://adb-1.2.azuredatabricks.net"
     assert environment["DATABRICKS_TOKEN"] == "dapi-token-of-the-job"

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets import write_dataset
+from datasets import checksums, write_dataset
 from pipeline.errors import RowAccountingError
 from pipeline.loader import check_rows, epoch_order, read_shard, steps_and_rows
 from pipeline.manifest import FILE_NAME, Manifest
@@ -64,6 +64,9 @@ def test_an_exchanged_row_group_is_noticed_with_both_numbers(tmp_path: Path) -> 
     other = write_dataset(tmp_path / "other", 60, 4, 2)
     target, source = (d.splits["train"].row_groups[0].path for d in (data, other))
     (tmp_path / target).write_bytes((tmp_path / "other" / source).read_bytes())
+    with pytest.raises(RowAccountingError, match=r"part-00000.parquet is not as it was written"):
+        read_shard(Folder(str(tmp_path)), data, "train", 0, 2)
+    data = data.model_copy(update={"sha256": checksums(tmp_path, data.splits)})
     with pytest.raises(RowAccountingError, match=r"rank 0 read 30 train rows, but the manifest says 50"):
         read_shard(Folder(str(tmp_path)), data, "train", 0, 2)
 

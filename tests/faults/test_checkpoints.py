@@ -1,0 +1,133 @@
+"""What lies among the checkpoints when a training is to go on: only what is whole is taken, and nothing is run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import PENGUINS, ROOT
+from faultinjection import Killer, newest_epoch, processes, rank_processes, send
+from pipeline import checkpoint, job
+from pipeline.checkpoint import Progress
+from pipeline.config import Training
+from pipeline.epochs import make_optimizer
+from pipeline.errors import RankLost, StorageError
+from pipeline.model import CategoricalInput, NetSpec, NumericInput, TabularNet
+from pipeline.storage import Folder
+
+
+def a_net() -> TabularNet:
+    torch.manual_seed(0)
+    spec = NetSpec((NumericInput("a", 0.0, 1.0),), (CategoricalInput("k", "onehot", 2, 2),), (4,), 0.0, 2, 0.0, 1.0)
+    return TabularNet(spec)
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Folder:
+    """Return a folder with the checkpoints of epochs 1, 2 and 3."""
+    folder = Folder(str(tmp_path))
+    net = a_net()
+    optimizer = make_optimizer(Training(), net, 0.1)
+    for epoch in (1, 2, 3):
+        net(torch.ones(5, 2)).sum().backward()
+        optimizer.step()
+        progress = Progress(epoch=epoch, history=[{"epoch": e} for e in range(1, epoch + 1)])
+        checkpoint.write(folder, progress, checkpoint.pack(progress, net, net.state_dict(), optimizer))
+    return folder
+
+
+def newest(folder: Folder) -> int:
+    found = checkpoint.newest(folder)
+    return found[1].epoch if found else 0
+
+
+@pytest.mark.parametrize("optimizer_name", ["adam", "adamw", "sgd"])
+def test_what_is_restored_is_what_was_saved(optimizer_name) -> None:
+    def step(net, optimizer) -> None:
+        optimizer.zero_grad()
+        net(torch.ones(5, 2)).square().sum().backward()
+        optimizer.step()
+
+    settings, net = Training(optimizer=optimizer_name, weight_decay=0.1), a_net()
+    optimizer = make_optimizer(settings, net, 0.1)
+    step(net, optimizer)
+    content = checkpoint.pack(Progress(epoch=1), net, None, optimizer)
+    other = a_net()
+    other_optimizer = make_optimizer(settings, other, 0.1)
+    assert checkpoint.restore(checkpoint.unpack(content), other, other_optimizer) is None
+    for _ in range(3):
+        step(net, optimizer)
+        step(other, other_optimizer)
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("damage", ["cut off", "a bit", "pickled"])
+def test_a_newest_checkpoint_that_is_damaged_is_skipped(three: Folder, tmp_path: Path, caplog, damage: str) -> None:
+    last = sorted(tmp_path.glob("epoch-*"))[-1]
+    content, mark = last.read_bytes(), tmp_path / "ran"
+    if damage == "cut off":
+        last.write_bytes(content[: len(content) // 2])
+    elif damage == "a bit":
+        last.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    else:
+        bomb = type("Bomb", (), {"__reduce__": lambda _: (os.mkdir, (str(mark),))})()
+        (tmp_path / "epoch-000009.pt").write_bytes(pickle.dumps(bomb))
+        checkpoint.write(three, Progress(epoch=9), pickle.dumps(bomb))  # even under a name that fits
+        last.unlink()
+    assert newest(three) == 2
+    assert "skipping the checkpoint" in caplog.text
+    assert not mark.exists()
+
+
+def test_the_newest_are_kept_and_a_full_disk_is_told(small_disk: Path) -> None:
+    folder = Folder(str(small_disk))
+    with checkpoint.Writer(folder, keep=2) as writer:
+        for epoch in range(1, 6):
+            writer.put(Progress(epoch=epoch), b"")
+            while not any(f"epoch-{epoch:06d}" in name for name in folder.names()):
+                time.sleep(0.01)
+    assert [name[:12] for name in folder.names()] == ["epoch-000004", "epoch-000005"]
+    writer = checkpoint.Writer(folder, keep=2)
+    writer.put(Progress(epoch=6), b"x" * 2**21)
+    with pytest.raises(StorageError, match=r"cannot write a checkpoint in .*No space left on device.*; make room"):
+        writer.__exit__(None)
+    assert [name[:12] for name in folder.names()] == ["epoch-000004", "epoch-000005"]
+
+
+def test_a_disk_that_fills_up_ends_the_job_with_one_sentence(spark, small_disk: Path, tmp_path: Path) -> None:
+    overrides = [f"run.work_dir={tmp_path}", f"run.data_dir={small_disk}", "training.epochs=3"]
+    with pytest.raises(
+        StorageError, match=r"cannot write a checkpoint in .*small/checkpoints.*No space left on device"
+    ):
+        job.train(str(PENGUINS), [*overrides, "model.hidden_sizes=[400,400]"])
+
+
+def test_the_same_job_started_twice_is_refused_and_fresh_begins_anew(spark, tmp_path: Path) -> None:
+    overrides = [f"run.work_dir={tmp_path}", "training.epochs=40", "run.max_restarts=0"]
+    command = ["spark-submit", str(ROOT / "jobs" / "train.py"), "--config", str(PENGUINS)]
+    command += [word for override in overrides for word in ("--set", override)]
+    refused: list[subprocess.CompletedProcess[str]] = []
+
+    def start_again() -> None:
+        send(rank_processes(), signal.SIGSTOP)  # so that the first does not end before
+        refused.append(subprocess.run(command, capture_output=True, text=True, timeout=100, check=False))
+        send(rank_processes(), signal.SIGKILL)
+
+    killer = Killer(tmp_path, 3, start_again, 0)
+    with killer.at_work(), pytest.raises(RankLost):
+        job.train(str(PENGUINS), overrides)
+    (second,) = refused
+    assert second.returncode == 2, second.stderr
+    assert f"run.work_dir: the same training is running already (process {os.getpid()} on" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert newest_epoch(tmp_path) >= 3
+    assert processes("jobs/train.py") == []
+    summary = job.train(str(PENGUINS), overrides, fresh=True)
+    assert summary["resumed_after_epoch"] is None
