@@ -39,7 +39,7 @@ train: $(READY)  ## run the main job: CONFIG=conf/penguins/pipeline.yaml ARGS="-
 	spark-submit jobs/train.py --config $(CONFIG) $(ARGS)
 
 test: $(READY)  ## run all tests; ARGS="tests/unit" for some
-	python -m pytest -n 2 --dist loadgroup $(ARGS)
+	python -m pytest -n 2 $(ARGS)
 
 test-faults: $(READY)  ## kill, stop and starve trainings, and print a table of what it cost (about 15 minutes)
 	python -m pytest tests/faults $(ARGS)

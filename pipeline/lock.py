@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline import storage
 from pipeline.config import Config
 from pipeline.console import log
 
@@ -23,7 +24,7 @@ def lock(config: Config, name: str) -> Iterator[str | None]:
     share knows locks (NFS does since version 4).
     """
     base = Path(config.data_dir.path) if config.data_dir.is_local else config.work_dir
-    (base / ".locks").mkdir(parents=True, exist_ok=True)
+    storage.make_private(base / ".locks")
     with open(os.open(base / ".locks" / name, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -74,6 +74,11 @@ def check(path: str, *, local: bool = False) -> str:
     return path
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder into which only this user can look; one that is there already stays as it is."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder that Spark, the driver and the ranks share."""
@@ -173,7 +178,7 @@ class Folder:
             ImportError: the package that reaches the store is missing.
         """
         if self.is_local:
-            os.makedirs(self.path, exist_ok=True)
+            make_private(Path(self.path))
         probe = f".writable-{uuid.uuid4().hex}"
         self.write(probe, b"")
         self.filesystem().rm_file(f"{self.path}/{probe}")

@@ -83,7 +83,7 @@ def open_store(config: Config, uri: str) -> Callable[[], None]:
         try:
             databricks.credentials(uri)  # what the ranks will need is there, or is told now
             if uri.startswith("sqlite:"):
-                config.work_dir.mkdir(parents=True, exist_ok=True)
+                storage.make_private(config.work_dir)
             connect(uri).search_experiments(max_results=1)
             if config.tracking.registered_model:
                 connect(uri).search_registered_models(max_results=1)

@@ -42,20 +42,27 @@ os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
 _TIMEOUT_S = {"horovod": 300, "cluster": 900, "faults": 300}  # the first test of a fixture waits for it, too
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give one process all that starts a cluster, the other all the rest: each starts its Spark and its jobs once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFolder(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "cluster" if nodeid.startswith("tests/cluster/") else "local"
+
+    return ByFolder(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def folder_of(item: pytest.Item) -> str:
         return item.path.relative_to(ROOT / "tests").parts[0]
 
     items.sort(
         key=lambda item: ["unit", "spark", "horovod", "cluster", "faults"].index(folder_of(item))
     )  # what is quick fails first
-    if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
-        items.sort(key=lambda item: folder_of(item) != "cluster")  # what takes longest begins first
     for item in items:
         folder = folder_of(item)
-        # what shares a SparkSession, a job or a cluster runs in one process
-        item.add_marker(pytest.mark.xdist_group("cluster" if folder == "cluster" else "local"))
         if folder != "unit":
             item.add_marker(pytest.mark.spark)
         if folder in ("horovod", "cluster", "faults"):
