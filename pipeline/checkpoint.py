@@ -8,6 +8,7 @@ no room: every epoch seeds its own (only a stop within an epoch keeps the genera
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -104,8 +105,12 @@ def newest(folder: Folder) -> tuple[str, Progress] | None:
     for name in sorted((name for name in folder.names() if _NAME.fullmatch(name)), reverse=True):
         try:
             return name, _progress(read(folder, name))
-        except (OSError, ValueError) as error:
-            log.warning("skipping the checkpoint %s/%s: %s", folder, name, one_line(error))
+        except ValueError as error:
+            log.warning("removing the checkpoint %s/%s: %s", folder, name, one_line(error))
+            folder.delete(name)
+        except OSError as error:
+            what = f"cannot read the checkpoint {folder}/{name}: {one_line(error)}"
+            raise StorageError(f"{what}; mend that, or begin anew with --fresh") from None
     return None
 
 
@@ -129,7 +134,7 @@ class Writer:
         self._folder = folder
         self._keep = keep
         self._waiting: tuple[Progress, bytes] | None = None
-        self._error: Exception | None = None
+        self._error: StorageError | None = None
         self._is_closing = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -156,8 +161,7 @@ class Writer:
 
     def _raise_if_failed(self) -> None:
         if self._error is not None:
-            what = f"cannot write a checkpoint in {self._folder}: {one_line(self._error)}"
-            raise StorageError(f"{what}; make room or mend it, and run again to go on from the last one") from None
+            raise self._error from None
 
     def _run(self) -> None:
         while True:
@@ -168,18 +172,30 @@ class Writer:
                     return
                 (progress, content), self._waiting = self._waiting, None
             try:
-                write(self._folder, progress, content)
-                for old in sorted(name for name in self._folder.names() if _NAME.fullmatch(name))[: -self._keep]:
-                    self._folder.delete(old)
-            except Exception as error:  # each store has errors of its own
+                written = write_or_tell(self._folder, progress, content)
+            except StorageError as error:
                 self._error = error
                 return
+            with contextlib.suppress(Exception):  # what is not deleted now is so the next time
+                names = sorted(name for name in self._folder.names() if _NAME.fullmatch(name) and name <= written)
+                for old in names[: -self._keep]:
+                    self._folder.delete(old)
 
 
-def write(folder: Folder, progress: Progress, content: bytes) -> None:
-    """Write a checkpoint so that it is there whole or not at all. Raises what its store raises."""
+def write(folder: Folder, progress: Progress, content: bytes) -> str:
+    """Write a checkpoint so that it is there whole or not at all; return its name. Raises what its store raises."""
     name = f"epoch-{progress.epoch:06d}-step-{progress.step:09d}-{_digest(content)}.safetensors"
     folder.write(name, content)
+    return name
+
+
+def write_or_tell(folder: Folder, progress: Progress, content: bytes) -> str:
+    """Write a checkpoint and return its name. Raises StorageError, which says what to do."""
+    try:
+        return write(folder, progress, content)
+    except Exception as error:  # each store has errors of its own
+        what = f"cannot write a checkpoint in {folder}: {one_line(error)}"
+        raise StorageError(f"{what}; make room or mend it, and run again to go on from the last one") from None
 
 
 def _digest(content: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -74,6 +75,13 @@ def _run(job: Callable[..., dict[str, Any]], *arguments: Any) -> int:
         if error.__cause__:
             traceback.print_exception(error.__cause__)
         print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            traceback.print_exc()
+            return 1
+        where = f" for {error.filename}" if error.filename else ""
+        print(f"error: there is no room{where}: make some, and run again to go on", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
         print("error: interrupted; run the same command to go on", file=sys.stderr, flush=True)

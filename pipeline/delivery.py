@@ -38,8 +38,7 @@ class MetricWriter:
         self._run_id = run_id
         history = zip(progress.times_ms, progress.history, strict=True) if progress else ()
         self._records: deque[Pending] = deque(_pending(record, int(record["epoch"]), when) for when, record in history)
-        # a training that begins has nothing in the store; one that goes on may have more there than it knows
-        self._logged: set[int] | None = None if self._records else set()
+        self._logged: set[int] | None = None  # the store may have more than this attempt knows
         self._wake = threading.Event()
         self._give_up_at = math.inf
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -75,8 +74,7 @@ class MetricWriter:
                 batch = list(itertools.islice(self._records, _RECORDS_PER_BATCH))
                 try:
                     if self._logged is None:
-                        known = client.get_metric_history(self._run_id, "train_loss")
-                        self._logged = {metric.step for metric in known}
+                        self._logged = logged_epochs(client, self._run_id)
                     log_records(self._uri, self._run_id, [r for r in batch if r[1] not in self._logged], client)
                 except Exception as error:
                     if not is_down(error):
@@ -94,6 +92,11 @@ class MetricWriter:
                     self._records.popleft()
             if time.monotonic() >= self._give_up_at:
                 return
+
+
+def logged_epochs(client: MlflowClient, run_id: str) -> set[int]:
+    """Return the epochs whose metrics the store has."""
+    return {metric.step for metric in client.get_metric_history(run_id, "train_loss")}
 
 
 def _pending(record: dict[str, float], epoch: int, time_ms: int) -> Pending:

@@ -155,7 +155,7 @@ def _reason(schema: StructType, config: Config) -> Column:
         )
         for i, f in enumerate(schema.fields)
     ]
-    not_decoded = "holds bytes that are not of the file's encoding; see source.options.encoding"
+    not_decoded = "holds bytes that are not of the file's encoding (source.options.encoding), or U+FFFD itself"
     return (
         F.when(F.contains(F.col(_CORRUPT), F.lit("\0")), F.lit("holds a NUL character"))
         .when(F.contains(F.col(_CORRUPT), F.lit(_UNDECODED)), F.lit(not_decoded))
@@ -187,9 +187,9 @@ def sentence(error: Exception) -> str:
 def source_mistake(spark: SparkSession, config: Config, error: Exception) -> UserError | None:
     """Return the user's error behind a failed Spark job: a header or option that does not fit, a damaged file."""
     text = str(error)
-    if re.search(r"java.io.EOFException|not a gzip file|gzip stream|hadoop.io.compress|java.util.zip", text):
-        where = _damaged_file(spark, config) or f"a compressed file of {', '.join(config.source_paths)}"
-        return config.mistake("source.path", f"{where} is cut off or damaged: it cannot be unpacked to its end")
+    is_packing = re.search(r"java.io.EOFException|not a gzip file|gzip stream|hadoop.io.compress|java.util.zip", text)
+    if is_packing and (damaged := _damaged_file(spark, config)):
+        return config.mistake("source.path", f"{damaged} is cut off or damaged: it cannot be unpacked to its end")
     if isinstance(error, IllegalArgumentException):
         return config.mistake("source.options", sentence(error))
     if charset := re.search(r"Unsupported(?:Charset|Encoding)Exception: (\S+)", text):

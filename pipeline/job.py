@@ -119,7 +119,9 @@ def _hand_over(
 ) -> tuple[str, gate.Decision | None]:
     """Put all that has come of a training into the store; return the model's URI and the gate's decision, if any."""
     config, data, uri, run_id, result = task.config, task.data, task.tracking_uri, task.run_id, outcome.result
-    delivery.log_records(uri, run_id, result.pending)
+    if result.pending:
+        known = delivery.logged_epochs(tracking.connect(uri), run_id)
+        delivery.log_records(uri, run_id, [record for record in result.pending if record[1] not in known])
     result.pending.clear()
     tags = {"weights_sha256": result.weights_sha256}
     places = {"executors": ", ".join(place.executor for place in result.places)}

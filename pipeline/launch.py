@@ -6,11 +6,13 @@ import codecs
 import contextlib
 import json
 import logging
+import math
 import os
 import re
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -60,10 +62,14 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> Outcome:
                 again = f"restarts: {restarts} (run.max_restarts); run the same command to go on"
                 raise RankLost(f"{lost}; {again} from the newest checkpoint") from None
             restarts += 1
-            pause = min(60, 2**restarts)
+            pause = min(60, 5 * 2 ** (restarts - 1))  # what is left of the ranks before is gone by then
             log.warning("%s; starting all ranks again in %d s (%d of %d)", lost, pause, restarts, limit)
             time.sleep(pause)
-            placement.await_ranks(spark, task.config)  # a lost executor may be on its way back
+            try:  # a lost executor may be on its way back
+                placement.await_ranks(spark, task.config)
+                placement.check_executors(spark, task.config, num_proc)
+            except UserError as error:
+                raise RankLost(f"{lost}; and the ranks cannot be started again: {error}") from None
 
 
 def _attempt(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
@@ -76,8 +82,10 @@ def _attempt(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
     heard = threading.Event()
     threading.Thread(target=_show_life, args=(heard,), daemon=True).start()
     reports, ended = _Reports(heard), threading.Event()
-    threading.Thread(target=_end_hanging_ranks, args=(spark, reports.failed, ended), daemon=True).start()
-    print_of_threads, threading.excepthook = threading.excepthook, _tell_of_others
+    limit_s = task.config.run.stall_timeout
+    threading.Thread(target=_end_hanging_ranks, args=(spark, reports, ended, limit_s), daemon=True).start()
+    died_of: list[BaseException] = []
+    print_of_threads, threading.excepthook = threading.excepthook, _keep_for_horovod(died_of)
     try:
         returned: list[RankReport] = horovod.spark.run(
             run_rank,
@@ -94,7 +102,8 @@ def _attempt(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
             verbose=0,
         )
     except Exception as error:
-        raise _explained(spark, task, num_proc, reports, error) from None
+        cause = died_of[0] if died_of else error
+        raise _explained(spark, task, num_proc, reports, cause) from None
     finally:
         threading.excepthook = print_of_threads
         ended.set()
@@ -104,7 +113,7 @@ def _attempt(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
     return result
 
 
-def _explained(spark: SparkSession, task: Task, num_proc: int, reports: _Reports, error: Exception) -> Exception:
+def _explained(spark: SparkSession, task: Task, num_proc: int, reports: _Reports, error: BaseException) -> Exception:
     """Return the error that says what has happened to the ranks, by what they have reported."""
     deadline = time.monotonic() + 3
     while len(reports.received) < num_proc - 1 and time.monotonic() < deadline:
@@ -143,30 +152,41 @@ def _show_life(heard: threading.Event, every_s: float = 10) -> None:
         log.info("waiting for the ranks to start (%.0f s)", time.monotonic() - begin)
 
 
-def _end_hanging_ranks(spark: SparkSession, failed: threading.Event, ended: threading.Event) -> None:
-    """End what is left of the ranks some time after one has failed; Horovod would wait for a hanging one for ever."""
+def _end_hanging_ranks(spark: SparkSession, reports: _Reports, ended: threading.Event, limit_s: int) -> None:
+    """End what is left of the ranks when one has failed, or is silent for too long: Horovod would wait for ever."""
     from horovod.spark.driver import job_id
 
-    failed.wait()
-    if not ended.wait(_LAST_WORDS_S):
-        with contextlib.suppress(Exception):  # Spark itself may be gone
-            spark.sparkContext.cancelJobGroup(f"horovod.spark.run.{job_id.JOB_ID}")
+    while not ended.wait(1):
+        if reports.failed.is_set() or reports.longest_silence_s() > limit_s:
+            if not ended.wait(_LAST_WORDS_S):
+                with contextlib.suppress(Exception):  # Spark itself may be gone
+                    spark.sparkContext.cancelJobGroup(f"horovod.spark.run.{job_id.JOB_ID}")
+            return
 
 
-def _tell_of_others(args: threading.ExceptHookArgs) -> None:
-    """Print what a thread has died of, but for Horovod's thread with the Spark job: that is told in one sentence."""
-    if not (args.thread and "run_spark" in args.thread.name):
-        threading.__excepthook__(args)
+def _keep_for_horovod(died_of: list[BaseException]) -> Callable[[threading.ExceptHookArgs], None]:
+    """Return what keeps the error of Horovod's thread with the Spark job, and prints those of other threads."""
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if not (args.thread and "run_spark" in args.thread.name):
+            threading.__excepthook__(args)
+        elif args.exc_value:
+            died_of.append(args.exc_value)
+
+    return hook
 
 
 def _adapt_horovod() -> None:
-    """Make Horovod pass on what ranks print when they print it, and not print tracebacks of what is told otherwise.
+    """Make Horovod pass on what ranks print when they print it, and leave signals and tracebacks to us.
 
     The driver copies their output with shutil.copyfileobj, which waits for 64 KiB of it: for the end of most trainings.
+    It takes SIGINT and SIGTERM for itself and does not give them back: the job could not be interrupted any more.
     """
+    from horovod.runner import gloo_run
     from horovod.runner.common.util import network
     from horovod.spark.driver import rsh
 
+    gloo_run.register_shutdown_event = threading.Event
     rsh.traceback = SimpleNamespace(print_exc=lambda: None)
 
     def copy(source: Any, target: Any) -> None:
@@ -200,8 +220,23 @@ class _Reports(_Relay):
         super().__init__(heard)
         self.received: list[RankReport] = []
         self.failed = threading.Event()
+        self._heard_at: dict[int, float] = {}
+        """When each rank that has begun, and has not ended, has last given a sign of life."""
         self._begun: dict[int, str] = {}
         """What has come of a line so far; each rank's output comes in a thread of its own."""
+
+    def _take(self, report: RankReport) -> None:
+        if report.kind == "alive":
+            self._heard_at[report.rank] = time.monotonic()
+            return
+        self._heard_at.pop(report.rank, None)
+        if report.kind != "done":
+            self.received.append(report)
+            self.failed.set()
+
+    def longest_silence_s(self) -> float:
+        """Return for how long the rank that is silent for longest has given no sign of life."""
+        return time.monotonic() - min(self._heard_at.copy().values(), default=math.inf) if self._heard_at else 0.0
 
     @property
     def anything(self) -> bool:
@@ -215,8 +250,7 @@ class _Reports(_Relay):
         for line in lines:
             _, mark, report = line.partition(REPORT)
             if mark:
-                self.received.append(RankReport(*json.loads(report)))
-                self.failed.set()
+                self._take(RankReport(*json.loads(report)))
             else:
                 super().write(line + "\n")
         return len(text)

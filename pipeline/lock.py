@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -10,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline import storage
 from pipeline.config import Config
 from pipeline.console import log
 
@@ -24,12 +24,18 @@ def lock(config: Config, name: str) -> Iterator[str | None]:
     share knows locks (NFS does since version 4).
     """
     base = Path(config.data_dir.path) if config.data_dir.is_local else config.work_dir
-    storage.make_private(base / ".locks")
+    (base / ".locks").mkdir(parents=True, exist_ok=True)
     with open(os.open(base / ".locks" / name, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield file.read() or "it has just begun"
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            log.warning("%s knows no locks: nothing keeps a second job from doing the same there", base)
+            yield None
             return
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%H:%M:%S')}")

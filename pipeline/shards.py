@@ -13,7 +13,7 @@ import pyarrow.parquet
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
-from pipeline import features, ingest, lock, manifest, prepare
+from pipeline import features, ingest, lock, manifest, prepare, storage
 from pipeline.config import Config
 from pipeline.console import log
 from pipeline.errors import StorageError
@@ -47,6 +47,8 @@ class Prepared:
 def open_data_dir(config: Config) -> None:
     """Make the folder of all prepared data, and prove that it can be written. Raises UserError when it cannot."""
     try:
+        if not config.run.data_dir:
+            storage.make_private(config.work_dir)
         config.data_dir.make()
     except Exception as error:  # each store has errors of its own
         key = "run.data_dir" if config.run.data_dir else "run.work_dir"
@@ -176,8 +178,9 @@ def _checksums(spark: SparkSession, folder: Folder, files: list[str]) -> dict[st
     with progress(spark, f"checksums of {len(files)} file(s)"):
         content = spark.read.format("binaryFile").load([(folder / path).spark for path in files])
         found = content.select("path", F.sha2("content", 256).alias("sha256")).collect()  # a line per file
-    by_name = {unquote(row.path).rpartition("/")[2]: row.sha256 for row in found}
-    return {path: by_name[path.rpartition("/")[2]] for path in files}
+    own = f"/{folder.path.rpartition('/')[2]}/"  # both splits may have a file of the same name
+    by_path = {unquote(row.path).rpartition(own)[2]: row.sha256 for row in found}
+    return {path: by_path[path] for path in files}
 
 
 def _tell(counts: Rows, dropped_by_column: dict[str, int], oversample: int) -> None:

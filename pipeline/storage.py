@@ -178,9 +178,9 @@ class Folder:
             ImportError: the package that reaches the store is missing.
         """
         if self.is_local:
-            make_private(Path(self.path))
+            os.makedirs(self.path, exist_ok=True)
         probe = f".writable-{uuid.uuid4().hex}"
-        self.write(probe, b"")
+        self.write(probe, b"-" * 4096)  # a full disk takes an empty file
         self.filesystem().rm_file(f"{self.path}/{probe}")
 
     def remove(self) -> None:

@@ -69,8 +69,8 @@ class RankReport:
 
     rank: int
     kind: str = "done"
-    """done; mistake, storage or stopped, each with its sentence; peer: this rank was well, but another one had ended;
-    failure: anything else"""
+    """done; alive: still at work; mistake, storage or stopped, each with its sentence; peer: this rank was well, but
+    another one had ended; failure: anything else"""
     said: str = ""
     """The sentence, or the traceback."""
     result: TrainingResult | None = None

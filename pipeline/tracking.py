@@ -125,7 +125,7 @@ def open_run(config: Config, uri: str, earlier: str | None = None) -> Iterator[s
     It ends as FINISHED, as FAILED if the block raises, as KILLED if it is interrupted.
     """
     with told_if_down(uri):
-        run_id = _reopened(uri, earlier) or start_run(config, uri)
+        run_id = _reopened(config, uri, earlier) or start_run(config, uri)
     status = "FAILED"
     try:
         yield run_id
@@ -140,8 +140,8 @@ def open_run(config: Config, uri: str, earlier: str | None = None) -> Iterator[s
             log.warning("the run %s stays RUNNING in the store: %s", run_id, one_line(error))
 
 
-def _reopened(uri: str, run_id: str | None) -> str | None:
-    """Set an earlier run to RUNNING again; return its id, or None if it is not there any more."""
+def _reopened(config: Config, uri: str, run_id: str | None) -> str | None:
+    """Set an earlier run to RUNNING again; return its id, or None if it is not there, or in another experiment."""
     from mlflow.exceptions import MlflowException
 
     if run_id is None:
@@ -149,9 +149,10 @@ def _reopened(uri: str, run_id: str | None) -> str | None:
     client = connect(uri)
     try:
         run = client.get_run(run_id)
-        if run.info.lifecycle_stage != "active":
+        experiment = client.get_experiment(run.info.experiment_id).name
+        if run.info.lifecycle_stage != "active" or experiment != (config.tracking.experiment or config.folder.name):
             return None
-        client.update_run(run_id, status="RUNNING")
+        client.update_run(run_id, status="RUNNING", name=config.tracking.run_name)
     except MlflowException as error:
         if is_down(error):
             raise
@@ -257,12 +258,12 @@ def log_outcome(
 ) -> None:
     """Log the kept weights' metrics, each under `best_…`, tags, and parameters that only the ranks could tell."""
     client = connect(uri)
-    known = client.get_run(run_id).data.params if params else {}
+    known = client.get_run(run_id).data  # an attempt before this one may have come as far as here
     for name, text in (params or {}).items():
-        if name not in known:  # a parameter cannot change; an attempt before this one may have set it
+        if name not in known.params:  # a parameter cannot change
             client.log_param(run_id, name, text[:6000])
     for name, value in metrics.items():
-        if value is not None:
+        if value is not None and known.metrics.get(f"best_{name}") != value:
             client.log_metric(run_id, f"best_{name}", value)
     for name, text in tags.items():
         client.set_tag(run_id, name, text)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -33,14 +35,19 @@ from pipeline.task import RankReport, Task, TrainingResult
 def run_rank(task: Task) -> RankReport:
     """Train as one rank of a Horovod job; a rank that fails tells the driver why, and ends with exit code 1."""
     stop_asked = _hear_sigterm()
+    ended = _give_signs_of_life(every_s=min(10.0, task.config.run.stall_timeout / 5))
     hvd.init()
     rank = hvd.rank()
     try:
-        return RankReport(rank, result=train(task, stop_asked))
+        result = train(task, stop_asked)
+        ended.set()
+        RankReport(rank).send()
+        return RankReport(rank, result=result)
     except BaseException as error:
         report = RankReport(rank, *_told(error))
     finally:
         hvd.shutdown()  # the others' next collective fails at once instead of waiting for this rank
+    ended.set()
     report.send()
     sys.exit(1)  # Horovod ends the other ranks, even one that hangs
 
@@ -128,8 +135,10 @@ def train(
                 progress.step = steps
                 progress.parts = hvd.allgather_object({**asdict(trained), "detail": trained.detail.tolist()})
                 random = hvd.allgather_object(_random_state(device))
-                if files:
-                    files.put(progress, checkpoint.pack(progress, net, best_weights, optimizer, random))
+                if rank == 0:
+                    content = checkpoint.pack(progress, net, best_weights, optimizer, random)
+                    checkpoint.write_or_tell(task.checkpoints, progress, content)
+                hvd.barrier()  # no rank ends before it is written
                 raise Stopped(f"stopped by SIGTERM in epoch {epoch} after step {steps:,} of {len(batch_rows):,}")
             validated = epochs.evaluate(net, shards["validation"], data)
             record = epochs.epoch_record(data, task.folder, epoch, trained, validated, net.spec)
@@ -157,13 +166,14 @@ def train(
                     files.put(progress, content)
                 if commit:
                     commit(content)
-    train_s = time.perf_counter() - begin
-    if progress.epoch < settings.epochs:
-        say(f"stopped early: no lower validation loss for {settings.early_stopping.patience} epochs")
+        train_s = time.perf_counter() - begin
+        if progress.epoch < settings.epochs:
+            say(f"stopped early: no lower validation loss for {settings.early_stopping.patience} epochs")
 
-    assert best_weights is not None
-    net.load_state_dict(best_weights)
-    evaluation = epochs.evaluate_fully(net, shards["validation"], task, int(progress.best["epoch"]))
+        # Before rank 0 waits for its writers: the others must not wait for it.
+        assert best_weights is not None
+        net.load_state_dict(best_weights)
+        evaluation = epochs.evaluate_fully(net, shards["validation"], task, int(progress.best["epoch"]))
     if rank != 0:
         return None
     return TrainingResult(
@@ -210,6 +220,18 @@ def _hear_sigterm() -> Callable[[], bool]:
     heard: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
     return lambda: bool(heard)
+
+
+def _give_signs_of_life(every_s: float) -> threading.Event:
+    """Tell the driver every so often that this process runs, until the event that is returned is set."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(every_s):
+            RankReport(int(os.environ["HOROVOD_RANK"]), "alive").send()
+
+    threading.Thread(target=tell, daemon=True).start()
+    return ended
 
 
 def _device() -> torch.device:

@@ -82,7 +82,7 @@ def test_a_newest_checkpoint_that_is_damaged_is_skipped(three: Folder, tmp_path:
         checkpoint.write(three, Progress(epoch=9), pickle.dumps(bomb))  # even under a name that fits
         last.unlink()
     assert newest(three) == 2
-    assert "skipping the checkpoint" in caplog.text
+    assert "removing the checkpoint" in caplog.text
     assert not mark.exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,8 @@ def test_every_rank_gets_a_row_group_and_an_equal_share(spark, use_case: UseCase
         for group in data.row_groups:
             footer = pq.ParquetFile((prepared.folder / group.path).path).metadata
             assert footer.row_group(group.index).num_rows == group.rows
+            content = Path((prepared.folder / group.path).path).read_bytes()
+            assert prepared.manifest.sha256[group.path] == hashlib.sha256(content).hexdigest()
 
 
 def test_row_groups_are_bounded_however_the_source_is_cut(spark, use_case: UseCase, monkeypatch) -> None:
