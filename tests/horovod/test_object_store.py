@@ -1,16 +1,19 @@
-"""Prepared data on S3: a real server (moto's), real Petastorm, two ranks. Spark's own half needs a connector's jar."""
+"""Prepared data and checkpoints on S3: a real server (moto's), two ranks. Spark's own half needs a connector's jar."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from moto.server import ThreadedMotoServer
+from safetensors.torch import save
 
 from conftest import PENGUINS
-from pipeline import shards
+from pipeline import checkpoint, shards
+from pipeline.checkpoint import Progress
 from pipeline.config import load_config
 from pipeline.errors import RowAccountingError, UserError
 from pipeline.loader import read_shard
@@ -85,6 +88,24 @@ def test_the_footers_are_counted_on_s3_too(prepared: Folder) -> None:
     for split in data.splits:
         groups = data.splits[split].row_groups
         assert shards._row_groups(prepared, groups[0].path.rpartition("/")[0]) == groups
+
+
+def test_checkpoints_lie_on_s3_too(lake: str) -> None:
+    folder = Folder.at(f"{lake}/checkpoints")
+    for epoch in (1, 2, 3):
+        content = save({"net.x": torch.ones(epoch)}, {"format": "1", "progress": json.dumps({"epoch": epoch})})
+        with checkpoint.Writer(folder, keep=2) as writer:
+            writer.put(Progress(epoch=epoch), content)
+    assert [name[:12] for name in folder.names()] == ["epoch-000002", "epoch-000003"]
+    name, progress = checkpoint.newest(folder) or ("", Progress())
+    assert progress.epoch == 3
+    assert checkpoint.unpack(checkpoint.read(folder, name)).tensors["net.x"].shape == (3,)
+    folder.write(name, b"cut off")
+    found = checkpoint.newest(folder)
+    assert found is not None
+    assert found[1].epoch == 2
+    folder.remove()
+    assert checkpoint.newest(folder) is None
 
 
 def test_what_is_missing_on_s3_is_told(prepared: Folder, lake: str, tmp_path: Path) -> None:
