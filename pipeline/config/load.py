@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config.settings import Config, reason, section_of
 from pipeline.errors import UserError, nearest
+
+_SHORT = reprlib.Repr()  # YAML's anchors can make a list of billions out of a few lines
+_SHORT.maxlevel = 2
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -72,20 +76,21 @@ def _explain(error: ValidationError) -> str:
     first = next((m for m in mistakes if m["type"] == "extra_forbidden"), mistakes[0])
     loc = first["loc"]
     key = ".".join(str(part) for part in loc)
+    given = _SHORT.repr(first["input"])
     if loc[:2] == ("run", "num_proc"):  # a union: pydantic reports every member that did not fit
         mistakes = [m for m in mistakes if m["loc"][:2] != loc[:2]] + [first]
-        said = f"run.num_proc: must be a whole number of at least 1, or auto, not {first['input']!r}"
+        said = f"run.num_proc: must be a whole number of at least 1, or auto, not {given}"
     elif first["type"] == "extra_forbidden":
         said = f"unknown key '{key}'{nearest(str(loc[-1]), _keys(_model_at(loc[:-1])))}"
     elif first["type"] == "missing":
         said = f"{key}: is missing"
     elif first["type"] == "literal_error":
         choices = [c.strip(" '") for c in first["ctx"]["expected"].replace(" or ", ",").split(",")]
-        said = f"{key}: '{first['input']}' is not one of {', '.join(choices)}{nearest(str(first['input']), choices)}"
+        said = f"{key}: {given} is not one of {', '.join(choices)}{nearest(given[1:-1], choices)}"
     elif first["type"] == "value_error":
         said = f"{key + ': ' if key else ''}{first['ctx']['error']}"
     else:
-        got = "" if ", not " in first["msg"] else f", not {first['input']!r}"
+        got = "" if ", not " in first["msg"] else f", not {given}"
         said = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}{got}"
     others = len({m["loc"] for m in mistakes}) - 1
     return said + (f" (and {others} more mistake{'s' if others > 1 else ''})" if others > 0 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -118,6 +119,15 @@ def test_resolved_yaml_loads_to_the_same_settings(tmp_path: Path) -> None:
     copy = tmp_path / "pipeline.yaml"
     copy.write_text(config.to_yaml())
     assert load_config(copy).model_dump() == config.model_dump()
+
+
+def test_a_list_that_anchors_make_of_billions_is_told_in_one_short_sentence(tmp_path: Path) -> None:
+    levels = [f"    {b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in itertools.pairwise("abcdefghijkl")]
+    bomb = ["source:", "  schema: a INT", "  options:", "    a: &a [lol, lol, lol]", *levels, "  path: *l"]
+    (tmp_path / "pipeline.yaml").write_text("\n".join([*bomb, "features: {numeric: [a]}", "label: {column: a}"]))
+    with pytest.raises(UserError, match=r"source\.path\.0: input should be a valid string") as raised:
+        load_config(tmp_path / "pipeline.yaml")
+    assert len(str(raised.value)) < 1000
 
 
 def test_readme_documents_every_setting() -> None:
