@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 
 from pipeline.config import Config
@@ -77,7 +78,9 @@ class RankReport:
 
     def send(self) -> None:
         """Tell the driver over stdout, which Horovod carries there: what ranks return comes only if all are well."""
-        print(REPORT + json.dumps([self.rank, self.kind, self.said]), flush=True)
+        # in one write, for another thread may be telling that this rank is alive
+        sys.stdout.write(REPORT + json.dumps([self.rank, self.kind, self.said]) + "\n")
+        sys.stdout.flush()
 
 
 def run_rank(task: Task) -> RankReport:
