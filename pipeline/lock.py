@@ -19,11 +19,11 @@ from pipeline.console import log
 def lock(config: Config, name: str) -> Iterator[str | None]:
     """Hold a lock while the block runs, if it is free: yield None, else who has it.
 
-    The system frees it when its process ends, however it ends. It lies beside the prepared data where these are on a
+    The system frees it when its process ends, however it ends. It lies beside the checkpoints where these are on a
     disk, and otherwise in the work directory: it keeps jobs of one machine apart, and of several if the disk that they
     share knows locks (NFS does since version 4).
     """
-    base = Path(config.data_dir.path) if config.data_dir.is_local else config.work_dir
+    base = Path(config.checkpoint_dir.path).parent if config.checkpoint_dir.is_local else config.work_dir
     (base / ".locks").mkdir(parents=True, exist_ok=True)
     with open(os.open(base / ".locks" / name, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
         try:
