@@ -46,7 +46,7 @@ class MetricWriter:
 
     @property
     def pending(self) -> list[Pending]:
-        """Return the epochs that the store has not confirmed. To send one again is harmless: it has its own time."""
+        """Return the epochs that the store has not confirmed."""
         return [record for record in self._records if record[1] not in (self._logged or ())]
 
     def write(self, record: dict[str, float], epoch: int, time_ms: int | None = None) -> None:

@@ -125,7 +125,7 @@ def _hand_over(
     result.pending.clear()
     tags = {"weights_sha256": result.weights_sha256}
     places = {"executors": ", ".join(place.executor for place in result.places)}
-    metrics = {**_kept_metrics(result), "restarts": outcome.restarts}
+    metrics = {f"best_{name}": value for name, value in _kept_metrics(result).items()} | {"restarts": outcome.restarts}
     tracking.log_outcome(uri, run_id, metrics, tags, places)
     tracking.log_bytes(uri, run_id, result.weights, "weights/weights.safetensors")
     tracking.log_text(uri, run_id, result.weights_text, "weights/weights.txt")

@@ -256,15 +256,15 @@ def _newest_run(client: MlflowClient, experiment: str, run_name: str | None) -> 
 def log_outcome(
     uri: str, run_id: str, metrics: dict[str, float | None], tags: dict[str, str], params: dict[str, str] | None = None
 ) -> None:
-    """Log the kept weights' metrics, each under `best_…`, tags, and parameters that only the ranks could tell."""
+    """Log what is known at the end of a training: metrics, tags, and parameters that only the ranks could tell."""
     client = connect(uri)
     known = client.get_run(run_id).data  # an attempt before this one may have come as far as here
     for name, text in (params or {}).items():
         if name not in known.params:  # a parameter cannot change
             client.log_param(run_id, name, text[:6000])
     for name, value in metrics.items():
-        if value is not None and known.metrics.get(f"best_{name}") != value:
-            client.log_metric(run_id, f"best_{name}", value)
+        if value is not None and known.metrics.get(name) != value:
+            client.log_metric(run_id, name, value)
     for name, text in tags.items():
         client.set_tag(run_id, name, text)
 

@@ -43,7 +43,7 @@ def run_rank(task: Task) -> RankReport:
         ended.set()
         RankReport(rank).send()
         return RankReport(rank, result=result)
-    except BaseException as error:
+    except Exception as error:
         report = RankReport(rank, *_told(error))
     finally:
         hvd.shutdown()  # the others' next collective fails at once instead of waiting for this rank
@@ -52,7 +52,7 @@ def run_rank(task: Task) -> RankReport:
     sys.exit(1)  # Horovod ends the other ranks, even one that hangs
 
 
-def _told(error: BaseException) -> tuple[str, str]:
+def _told(error: Exception) -> tuple[str, str]:
     """Return what kind of failure this is, and what there is to say of it."""
     match error:
         case UserError():
@@ -66,16 +66,10 @@ def _told(error: BaseException) -> tuple[str, str]:
     return "failure", traceback.format_exc()
 
 
-def train(
-    task: Task,
-    stop_asked: Callable[[], bool] = lambda: False,
-    start: bytes | None = None,
-    commit: Callable[[bytes], None] | None = None,
-) -> TrainingResult | None:
+def train(task: Task, stop_asked: Callable[[], bool] = lambda: False) -> TrainingResult | None:
     """Train as one of the ranks that `hvd.init` has joined; return the result on rank 0, None on the others.
 
-    It goes on from the checkpoint ``start``, else from the one that the task names, else from the beginning.
-    ``commit`` gets the state after every epoch, on all ranks.
+    It goes on from the checkpoint that the task names, else from the beginning.
 
     Raises:
         UserError: the loss is no finite number any more, or ranks are where they should not be.
@@ -98,10 +92,8 @@ def train(
     optimizer = epochs.make_optimizer(settings, net, peak)
     exchange = Exchange(net)
     progress, best_weights, saved = Progress(), None, None
-    if start is None and task.checkpoint:
-        start = checkpoint.read(task.checkpoints, task.checkpoint)
-    if start:
-        saved = checkpoint.unpack(start)
+    if task.checkpoint:
+        saved = checkpoint.unpack(checkpoint.read(task.checkpoints, task.checkpoint))
         progress, best_weights = saved.progress, checkpoint.restore(saved, net, optimizer)
 
     shards = {split: read_shard(task.folder, data, split, rank, num_proc) for split in data.splits}
@@ -111,7 +103,7 @@ def train(
         f"training on {data.splits['train'].rows:,} rows, {len(batch_rows):,} steps an epoch of up to "
         f"{settings.batch_size * num_proc:,} rows, {num_proc} rank(s) with {threads} thread(s), {device}"
     )
-    if start:
+    if task.checkpoint:
         within = f", step {progress.step:,}" if progress.step else ""
         say(f"going on after epoch {progress.epoch}{within}: what was done until then is kept")
 
@@ -159,13 +151,8 @@ def train(
             say(_epoch_line(record, settings.epochs))
             if metrics:
                 metrics.write(record, epoch, progress.times_ms[-1])
-            is_due = epoch % settings.checkpoint_every == 0 or _is_over(progress, settings)
-            if (files and is_due) or commit:
-                content = checkpoint.pack(progress, net, best_weights, optimizer)
-                if files and is_due:
-                    files.put(progress, content)
-                if commit:
-                    commit(content)
+            if files and (epoch % settings.checkpoint_every == 0 or _is_over(progress, settings)):
+                files.put(progress, checkpoint.pack(progress, net, best_weights, optimizer))
         train_s = time.perf_counter() - begin
         if progress.epoch < settings.epochs:
             say(f"stopped early: no lower validation loss for {settings.early_stopping.patience} epochs")
