@@ -117,17 +117,18 @@ def running_cluster(base: Path, master: Host, workers: Sequence[Host]) -> Iterat
         yield Standalone(url, shared, base)
 
 
-def lead_nowhere(hosts: Sequence[Host], device: str) -> None:
-    """Give each host one more interface, with an address in a network in which no other host answers."""
-    for i, host in enumerate(hosts):
-        ip = [*host.enter, "ip"]
+def leading_nowhere(hosts: Sequence[Host], device: str) -> list[list[str]]:
+    """Return commands that give each host one more interface, in a network in which no other host answers."""
+    return [
+        [*host.enter, "ip", *words]
+        for i, host in enumerate(hosts)
         for words in (
             ["link", "add", device, "type", "veth", "peer", "name", f"{device}-peer"],
             ["addr", "add", f"10.231.78.{i + 1}/24", "dev", device],
             ["link", "set", device, "up"],
             ["link", "set", f"{device}-peer", "up"],
-        ):
-            subprocess.run([*ip, *words], check=True, timeout=20)
+        )
+    ]
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from clusters import can_make_hosts, cluster_settings, hosts, lead_nowhere, running_cluster
+from clusters import can_make_hosts, cluster_settings, hosts, leading_nowhere, running_cluster
 from conftest import PENGUINS
-from submitting import submit
+from submitting import Penguins, submit
 
 # Both jobs in one Spark application: to start one takes longer than to train for a few epochs.
 TWO_JOBS = """
@@ -17,35 +17,39 @@ import json, subprocess, sys
 from pipeline import console, job
 console.show_logs()
 config, overrides, between = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
-told = job.train(config, [*overrides, "run.network_interfaces=[eth0]"])
+found = job.train(config, overrides)
 for command in between:
     subprocess.run(command, check=True)
-print(json.dumps([told, job.train(config, overrides)]))
+overrides += ["run.network_interfaces=[eth0]", "training.epochs=1", "tracking.gate.thresholds.accuracy=0"]
+print(json.dumps([found, job.train(config, overrides)]))
 """
 
 
 @pytest.mark.skipif(not can_make_hosts(), reason="this machine does not let a test make network namespaces")
-def test_ranks_on_two_hosts_find_the_interface_that_joins_them_or_are_told(unpacked: Path, tmp_path: Path) -> None:
+def test_ranks_on_two_hosts_find_the_interface_that_joins_them_or_are_told(
+    unpacked: Path, penguins: Penguins, tmp_path: Path
+) -> None:
     script = tmp_path / "two_jobs.py"
     script.write_text(TWO_JOBS)
     with hosts(3) as (driver, one, two), running_cluster(tmp_path, driver, [one, two]) as cluster:
         csv = cluster.shared / "penguins.csv"
         csv.write_bytes((PENGUINS.parent / "penguins.csv").read_bytes())
-        overrides = [f"source.path={csv}", f"run.work_dir={cluster.shared / 'work'}", "training.epochs=3"]
+        overrides = [f"source.path={csv}", f"run.work_dir={cluster.shared / 'work'}"]
         conf = cluster_settings(cluster, unpacked) | {
             "spark.driver.host": driver.address,
             "spark.executor.cores": "1",
             "spark.cores.max": "2",
         }
-        # Horovod tries every interface for minutes, so it has to be told while there is one that leads nowhere
-        nowhere = [driver, one, two]
-        lead_nowhere(nowhere, "eth1")
-        between = [[*host.enter, "ip", "link", "del", "eth1"] for host in nowhere]
+        # Horovod tries every interface for minutes, so it has to be told where there is one that leads nowhere
+        between = leading_nowhere([driver, one, two], "eth1")
         ran = submit(PENGUINS, json.dumps(overrides), json.dumps(between), conf=conf, enter=driver.enter, script=script)
     assert ran.code == 0, ran.stderr
     said = ran.stdout + ran.stderr  # spark-submit merges them for a script that does not part them again
     assert f"on {one.address}" in said
     assert f"on {two.address}" in said
-    told, found = json.loads(ran.stdout.splitlines()[-1])
-    assert (told["num_proc"], found["num_proc"], found["reused_data"]) == (2, 2, True)
-    assert told["weights_sha256"] == found["weights_sha256"]
+    found, told = json.loads(ran.stdout.splitlines()[-1])
+    assert found["weights_sha256"] == penguins.ran.summary["weights_sha256"]
+    assert found["rows"] == penguins.ran.summary["rows"]
+    assert (found["num_proc"], told["num_proc"]) == (2, 2)
+    assert told["reused_data"]
+    assert told["gate"]["decision"] == "rejected"  # one epoch is not better than a hundred

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from moto.server import ThreadedMotoServer
 from safetensors.torch import save
 
@@ -60,13 +61,17 @@ def prepared(penguins: Penguins, lake: str) -> Folder:
 def test_two_ranks_train_from_s3_as_from_a_disk(
     penguins: Penguins, lake: str, prepared: Folder, tmp_path: Path
 ) -> None:
-    # executors in processes of their own, to which the driver has to hand the credentials
-    conf = {"spark.master": "local-cluster[2,1,1024]"}
-    ran = submit(PENGUINS, f"run.work_dir={tmp_path}", f"run.data_dir={lake}/prepared", conf=conf)
+    # an executor in a process of its own, to which the driver has to hand the credentials, with both ranks on it
+    conf = {"spark.master": "local-cluster[1,2,1024]"}
+    folders = [f"run.work_dir={tmp_path}", f"run.data_dir={lake}/prepared"]
+    ran = submit(PENGUINS, *folders, "run.ranks_per_executor=2", conf=conf)
     assert ran.code == 0, ran.stderr
     assert ran.summary["reused_data"]
     assert ran.summary["weights_sha256"] == penguins.ran.summary["weights_sha256"]
     assert ran.summary["rows"] == penguins.ran.summary["rows"]
+    assert "2 rank(s) with 1 thread(s), cpu" in ran.stderr
+    run = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(ran.summary["run_id"])
+    assert run.data.params["executors"] == "0, 0"
     assert "testing-secret" not in ran.stdout + ran.stderr
     assert not (tmp_path / "data").exists()
 
