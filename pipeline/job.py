@@ -42,7 +42,8 @@ def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True, f
     shards.open_data_dir(config)
     num_proc = placement.await_ranks(spark, config)
     placement.check_executors(spark, config, num_proc)
-    prepared = shards.prepare_data(spark, config, num_proc)
+    most_ranks = config.run.elastic.max if config.run.elastic else num_proc
+    prepared = shards.prepare_data(spark, config, most_ranks)
     compared = package.check_parity(spark, config)
     log.info("Spark and DuckDB make the same features of %d rows: a model will see what training saw", compared)
     watch.lap("prepare")
@@ -70,7 +71,7 @@ def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True, f
         "status": "ok",
         "run_id": run_id,
         "model_uri": model_uri,
-        "num_proc": num_proc,
+        "num_proc": len(result.places),
         "rows": prepared.manifest.rows.model_dump(),
         "metrics": metrics,
         "weights_sha256": result.weights_sha256,
@@ -78,6 +79,7 @@ def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True, f
         "epochs": len(result.history),
         "resumed_after_epoch": outcome.resumed_after_epoch,
         "restarts": outcome.restarts,
+        "resets": result.resets,
         "gate": asdict(decision) if decision else None,
         "timing_s": {**timing_s, "total": watch.total()},
     }
@@ -125,7 +127,8 @@ def _hand_over(
     result.pending.clear()
     tags = {"weights_sha256": result.weights_sha256}
     places = {"executors": ", ".join(place.executor for place in result.places)}
-    metrics = {f"best_{name}": value for name, value in _kept_metrics(result).items()} | {"restarts": outcome.restarts}
+    metrics = {f"best_{name}": value for name, value in _kept_metrics(result).items()}
+    metrics |= {"restarts": outcome.restarts, "resets": result.resets}
     tracking.log_outcome(uri, run_id, metrics, tags, places)
     tracking.log_bytes(uri, run_id, result.weights, "weights/weights.safetensors")
     tracking.log_text(uri, run_id, result.weights_text, "weights/weights.txt")

@@ -51,7 +51,9 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> Outcome:
     resumed_after_epoch = None
     while True:
         found = checkpoint.newest(task.checkpoints)
-        task = replace(task, checkpoint=found[0] if found else None, cores=placement.cores(spark))
+        cores = placement.cores(spark)
+        is_elastic = task.config.run.elastic is not None and placement.DRIVER not in cores
+        task = replace(task, checkpoint=found[0] if found else None, cores=cores, is_elastic=is_elastic)
         if found and not restarts:
             resumed_after_epoch = found[1].epoch
             log.info("an earlier job has left a checkpoint: going on after epoch %d", resumed_after_epoch)
@@ -66,7 +68,8 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> Outcome:
             log.warning("%s; starting all ranks again in %d s (%d of %d)", lost, pause, restarts, limit)
             time.sleep(pause)
             try:  # a lost executor may be on its way back
-                placement.await_ranks(spark, task.config)
+                ready = placement.await_ranks(spark, task.config)
+                num_proc = ready if is_elastic else num_proc
                 placement.check_executors(spark, task.config, num_proc)
             except UserError as error:
                 raise RankLost(f"{lost}; and the ranks cannot be started again: {error}") from None
@@ -81,26 +84,35 @@ def _attempt(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
     log.info("launching %d rank(s) with Horovod", num_proc)
     heard = threading.Event()
     threading.Thread(target=_show_life, args=(heard,), daemon=True).start()
-    reports, ended = _Reports(heard), threading.Event()
+    reports, ended = _Reports(heard, task.is_elastic), threading.Event()
     limit_s = task.config.run.stall_timeout
     threading.Thread(target=_end_hanging_ranks, args=(spark, reports, ended, limit_s), daemon=True).start()
     died_of: list[BaseException] = []
     print_of_threads, threading.excepthook = threading.excepthook, _keep_for_horovod(died_of)
-    try:
-        returned: list[RankReport] = horovod.spark.run(
-            run_rank,
-            args=(replace(task, tracking_uri=databricks.uri_for_ranks(task.tracking_uri)),),
-            num_proc=num_proc,
-            start_timeout=task.config.run.start_timeout_s,
-            use_gloo=True,
-            env=_environment(task, num_proc),
-            nics=task.config.run.network_interfaces,
-            executable=_executable(spark),
+    run, options = (
+        task.config.run,
+        {
+            "args": (replace(task, tracking_uri=databricks.uri_for_ranks(task.tracking_uri)),),
+            "num_proc": num_proc,
+            "start_timeout": task.config.run.start_timeout_s,
+            "env": _environment(task, num_proc),
+            "nics": task.config.run.network_interfaces,
             # stdout is for the summary alone
-            stdout=reports,
-            stderr=_Relay(heard),
-            verbose=0,
-        )
+            "stdout": reports,
+            "stderr": _Relay(heard),
+            "verbose": 0,
+        },
+    )
+    returned: list[RankReport]
+    try:
+        if run.elastic and task.is_elastic:
+            from pipeline import elastic  # imports Horovod
+
+            least, most = run.elastic.min, run.elastic.max
+            options |= {"min_num_proc": least, "max_num_proc": most, "elastic_timeout": run.stall_timeout}
+            returned = elastic.run(spark, _executable(spark), run.ranks_per_executor, run_rank, **options)
+        else:
+            returned = horovod.spark.run(run_rank, use_gloo=True, executable=_executable(spark), **options)
     except Exception as error:
         cause = died_of[0] if died_of else error
         raise _explained(spark, task, num_proc, reports, cause) from None
@@ -216,8 +228,9 @@ class _Relay:
 class _Reports(_Relay):
     """Keeps the reports that failing ranks print on stdout, and passes on the rest."""
 
-    def __init__(self, heard: threading.Event) -> None:
+    def __init__(self, heard: threading.Event, is_elastic: bool) -> None:
         super().__init__(heard)
+        self._is_elastic = is_elastic
         self.received: list[RankReport] = []
         self.failed = threading.Event()
         self._heard_at: dict[int, float] = {}
@@ -229,9 +242,13 @@ class _Reports(_Relay):
         if report.kind == "alive":
             self._heard_at[report.rank] = time.monotonic()
             return
+        if report.kind == "world":
+            self._heard_at.clear()  # of ranks that are gone there will be no sign any more
+            return
         self._heard_at.pop(report.rank, None)
         if report.kind != "done":
             self.received.append(report)
+        if report.kind != "done" and not (self._is_elastic and report.kind == "peer"):
             self.failed.set()
 
     def longest_silence_s(self) -> float:

@@ -106,31 +106,44 @@ def await_ranks(spark: SparkSession, config: Config) -> int:
             problem = f"{wanted} ranks cannot run at once on the {local} slot(s) of {master}"
             raise config.mistake("run.num_proc", f"{problem}; start Spark with --master 'local[{wanted}]'")
         return local if wanted == "auto" else wanted
-    each = config.run.ranks_per_executor
+    each, elastic = config.run.ranks_per_executor, config.run.elastic
     conf = spark.sparkContext.getConf()
     needed = requested_executors(master, conf) if wanted == "auto" else -(-wanted // each)
-    if needed is None and conf.get("spark.dynamicAllocation.enabled", "false") == "true":
+    they_come_and_go = conf.get("spark.dynamicAllocation.enabled", "false") == "true"
+    if elastic:
+        least, most = -(-elastic.min // each), -(-elastic.max // each)
+        if needed is None and they_come_and_go:
+            needed = least
+        found = _await_executors(spark, config, needed and min(max(needed, least), most), least)
+        return min(found * each, elastic.max if wanted == "auto" else wanted)
+    if needed is None and they_come_and_go:
         problem = (
-            "auto has no meaning while executors come and go: set spark.dynamicAllocation.minExecutors, or a number"
+            "auto has no meaning while executors come and go: set spark.dynamicAllocation.minExecutors, or a number, "
+            "or run.elastic"
         )
         raise config.mistake("run.num_proc", problem)
     found = _await_executors(spark, config, needed)
     return (needed or found) * each if wanted == "auto" else wanted
 
 
-def _await_executors(spark: SparkSession, config: Config, needed: int | None) -> int:
-    """Return the number of executors once there are ``needed`` (or, if that is unknown, once no more come)."""
+def _await_executors(spark: SparkSession, config: Config, needed: int | None, least: int | None = None) -> int:
+    """Return the number of executors once there are ``needed`` (or, if that is unknown, once no more come).
+
+    When the time is over ``least`` of them will do.
+    """
     begin = last_change = last_word = time.monotonic()
     found = 0
     while True:
         now, count = time.monotonic(), len(executors(spark))
         if count != found:
             found, last_change = count, now
-        if found and (found >= needed if needed else now - last_change >= _SETTLED_S):
+        is_over = now - begin > config.run.start_timeout_s
+        is_enough = found >= needed if needed else found >= (least or 1) and now - last_change >= _SETTLED_S
+        if is_enough or (least and found >= least and is_over):
             log.info("%d executor(s): %s", found, ", ".join(f"{e.id} on {e.host}" for e in executors(spark)[:8]))
             return found
-        if now - begin > config.run.start_timeout_s:
-            problem = f"{needed or 1} executor(s) are needed for the ranks, but {found} registered within "
+        if is_over:
+            problem = f"{least or needed or 1} executor(s) are needed for the ranks, but {found} registered within "
             problem += f"{config.run.start_timeout_s} s; ask the cluster for more (spark.executor.instances, or "
             problem += "spark.dynamicAllocation.minExecutors), or lower run.num_proc"
             raise config.mistake("run.num_proc", problem)

@@ -74,5 +74,6 @@ def _fingerprint(config: Config, data: Manifest, num_proc: int) -> str:
     settings = config.model_dump(exclude={"run", "tracking", "source"}, mode="json")
     for how_kept in ("checkpoint_every", "checkpoint_keep"):
         del settings["training"][how_kept]
-    shape = {"data": data.fingerprint, "settings": settings, "num_proc": num_proc}
+    ranks = num_proc if config.run.elastic is None else "elastic"  # those of an attempt may be more or fewer
+    shape = {"data": data.fingerprint, "settings": settings, "num_proc": ranks}
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]

@@ -30,6 +30,8 @@ class Task:
     """Of this training."""
     checkpoint: str | None = None
     """The one that it goes on from."""
+    is_elastic: bool = False
+    """Whether ranks may come and go."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class TrainingResult:
     """The epochs that the tracking store has not got: time in ms, epoch, metrics."""
     train_s: float
     """Seconds from the first epoch to the last."""
+    resets: int = 0
+    """How often ranks have come or gone."""
 
     @property
     def weights_sha256(self) -> str:
@@ -70,8 +74,8 @@ class RankReport:
 
     rank: int
     kind: str = "done"
-    """done; alive: still at work; mistake, storage or stopped, each with its sentence; peer: this rank was well, but
-    another one had ended; failure: anything else"""
+    """done; alive: still at work; world: the ranks are numbered anew; mistake, storage or stopped, each with its
+    sentence; peer: this rank was well, but another one had ended; failure: anything else"""
     said: str = ""
     """The sentence, or the traceback."""
     result: TrainingResult | None = None

@@ -16,10 +16,10 @@ def reference(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str
     for name, field in model.model_fields.items():
         key = prefix + (field.alias or name)
         section = section_of(field.annotation)
-        if section is None:
+        if section is None or (not field.is_required() and field.default is None):
             default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
             yield f"| `{key}` | {default} | {' '.join(str(field.description).split())} |"
-        else:
+        if section is not None:
             item = "[]." if get_origin(field.annotation) is list else "."
             yield from reference(section, key + item)
 

@@ -199,6 +199,21 @@ class Training(Settings):
     """Seeds the first weights, the order of the rows and dropout."""
 
 
+class Elastic(Settings):
+    """Between how many ranks a training goes on while executors come and go."""
+
+    min: int = Field(ge=1)
+    """With fewer ranks than this training waits for others."""
+    max: int = Field(ge=1)
+    """More ranks than this there never are; the prepared data are cut for so many."""
+
+    @model_validator(mode="after")
+    def _min_is_not_more_than_max(self) -> Elastic:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is more than max {self.max}")
+        return self
+
+
 class Run(Settings):
     """Where and how wide the job runs."""
 
@@ -218,6 +233,14 @@ class Run(Settings):
     """Seconds after which a rank that keeps the others waiting is taken for lost."""
     max_restarts: int = Field(default=3, ge=0)
     """How often the ranks are started again, from the newest checkpoint, when one of them is lost."""
+    elastic: Elastic | None = None
+    """With `{min: 1, max: 4}` ranks come and go while a training runs; with null all begin again when one is lost."""
+
+    @model_validator(mode="after")
+    def _num_proc_is_within_elastic(self) -> Run:
+        if self.elastic and self.num_proc != "auto" and not self.elastic.min <= self.num_proc <= self.elastic.max:
+            raise ValueError(f"num_proc {self.num_proc} is not between the min and max of elastic")
+        return self
 
     @field_validator("work_dir", "data_dir")
     @classmethod
