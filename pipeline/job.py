@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from pipeline import delivery, features, gate, launch, package, placement, report, resume, session, shards, tracking
-from pipeline.config import load_config
+from pipeline.config import Config, load_config
 from pipeline.console import Stopwatch, log
 from pipeline.errors import DeliveryError
 from pipeline.task import Task, TrainingResult
@@ -34,11 +34,7 @@ def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True, f
     """
     watch = Stopwatch()
     config = load_config(config_file, overrides)
-    features.translate(config)  # what is wrong with the SQL is told before Spark starts
-    uri = tracking.tracking_uri(config)
-    wait_for_store = tracking.open_store(config, uri)
-    spark = session.get_session(f"train {config.folder.name}", config.work_dir)
-    wait_for_store()
+    uri, spark = _open(config, "train")
     shards.open_data_dir(config)
     num_proc = placement.await_ranks(spark, config)
     placement.check_executors(spark, config, num_proc)
@@ -65,7 +61,7 @@ def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True, f
         except Exception as error:  # whatever goes wrong here must not cost the model
             raise _keep_here(task, result, error) from (None if tracking.is_down(error) else error)
         training.forget()
-    metrics, timing_s = _kept_metrics(result), _timing(watch, result)
+    metrics = _kept_metrics(result)
     log.info("done: %s", "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if value is not None))
     return {
         "status": "ok",
@@ -81,7 +77,7 @@ def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True, f
         "restarts": outcome.restarts,
         "resets": result.resets,
         "gate": asdict(decision) if decision else None,
-        "timing_s": {**timing_s, "total": watch.total()},
+        "timing_s": {**_timing(watch, result), "total": watch.total()},
     }
 
 
@@ -97,11 +93,7 @@ def judge(config_file: str, overrides: Sequence[str] = (), run_id: str | None = 
     config = load_config(config_file, overrides)
     if not config.tracking.registered_model:
         raise config.mistake("tracking.registered_model", "is needed: the name whose champion the gate decides about")
-    features.translate(config)
-    uri = tracking.tracking_uri(config)
-    wait_for_store = tracking.open_store(config, uri)
-    spark = session.get_session(f"gate {config.folder.name}", config.work_dir)
-    wait_for_store()
+    uri, spark = _open(config, "gate")
     with tracking.told_if_down(uri):
         placement.check_executors(spark, config)
         run = tracking.read_run(config, uri, run_id)
@@ -114,6 +106,16 @@ def judge(config_file: str, overrides: Sequence[str] = (), run_id: str | None = 
         "gate": asdict(decision),
         "timing_s": {"total": watch.total()},
     }
+
+
+def _open(config: Config, job: str) -> tuple[str, SparkSession]:
+    """Return the tracking store's URI and the Spark session; the store is opened while Spark starts."""
+    features.translate(config)  # what is wrong with the SQL is told before Spark starts
+    uri = tracking.tracking_uri(config)
+    wait_for_store = tracking.open_store(config, uri)
+    spark = session.get_session(f"{job} {config.folder.name}", config.work_dir)
+    wait_for_store()
+    return uri, spark
 
 
 def _hand_over(

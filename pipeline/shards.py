@@ -116,13 +116,8 @@ def _prepare(
     )
     columns: dict[str, Any] = dict(rows.drop(SPLIT).dtypes)
     group_rows = max(_ROW_GROUP_MIN_ROWS, _ROW_GROUP_BYTES // sum(8 if t == "bigint" else 4 for t in columns.values()))
-    with progress(spark, f"preparing {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {folder}"):
-        kept = _oversampled(rows.where(F.col(SPLIT).isNotNull()), config.oversample)
-        writer = kept.write.mode("overwrite").option("maxRecordsPerFile", group_rows).partitionBy(SPLIT)
-        writer.parquet((folder / _PARTS).spark)
+    _write(spark, config, rows, group_rows, source, folder)
 
-    if ingest.list_source(spark, config).fingerprint != source.fingerprint:
-        raise config.mistake("source.path", "changed while it was read; run again when nobody writes there")
     observed = seen.get | records.seen.get
     counts = Rows(
         read=observed["read"],
@@ -137,17 +132,7 @@ def _prepare(
     _tell(counts, dropped_by_column, config.oversample)
 
     statistics = prepare.read_statistics(measured, observed)
-    copies: dict[SplitName, int] = {"train": config.oversample, "validation": 1}
-    splits = {
-        split: SplitData(
-            rows=observed[split] * times,
-            class_counts=[observed[f"{split}{code}"] * times for code in range(len(classes))],
-            row_groups=_balanced(spark, folder, split, observed[split] * times, num_proc, group_rows),
-        )
-        for split, times in copies.items()
-    }
-    if not any(name.startswith(SPLIT) for name in (folder / _PARTS).names()):
-        (folder / _PARTS).remove()
+    splits = _deal(spark, config, observed, len(classes), num_proc, group_rows, folder)
     files = [group.path for split in splits.values() for group in split.row_groups]
     return Manifest(
         format_version=manifest.FORMAT_VERSION,
@@ -171,6 +156,42 @@ def _prepare(
         splits=splits,
         sha256=_checksums(spark, folder, list(dict.fromkeys(files))),
     )
+
+
+def _write(
+    spark: SparkSession, config: Config, rows: DataFrame, group_rows: int, source: SourceData, folder: Folder
+) -> None:
+    """Write the rows of both splits, in files of one row group each. Raises UserError if the source has changed."""
+    with progress(spark, f"preparing {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {folder}"):
+        kept = _oversampled(rows.where(F.col(SPLIT).isNotNull()), config.oversample)
+        writer = kept.write.mode("overwrite").option("maxRecordsPerFile", group_rows).partitionBy(SPLIT)
+        writer.parquet((folder / _PARTS).spark)
+    if ingest.list_source(spark, config).fingerprint != source.fingerprint:
+        raise config.mistake("source.path", "changed while it was read; run again when nobody writes there")
+
+
+def _deal(
+    spark: SparkSession,
+    config: Config,
+    observed: dict[str, Any],
+    classes: int,
+    num_proc: int,
+    group_rows: int,
+    folder: Folder,
+) -> dict[SplitName, SplitData]:
+    """Return what each split holds, in row groups that give every rank as many rows as the others."""
+    copies: dict[SplitName, int] = {"train": config.oversample, "validation": 1}
+    splits = {
+        split: SplitData(
+            rows=observed[split] * times,
+            class_counts=[observed[f"{split}{code}"] * times for code in range(classes)],
+            row_groups=_balanced(spark, folder, split, observed[split] * times, num_proc, group_rows),
+        )
+        for split, times in copies.items()
+    }
+    if not any(name.startswith(SPLIT) for name in (folder / _PARTS).names()):
+        (folder / _PARTS).remove()
+    return splits
 
 
 def _checksums(spark: SparkSession, folder: Folder, files: list[str]) -> dict[str, str]:

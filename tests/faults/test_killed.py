@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from conftest import PENGUINS, ROOT
 from faultinjection import (
@@ -98,6 +99,35 @@ def test_the_same_command_goes_on_after_the_driver_was_killed(
     summary = job.train(str(PENGUINS), overrides)
     assert summary["resumed_after_epoch"] >= killer.done_at[0]
     check_outcome("the driver is killed (SIGKILL)", summary, uninterrupted, tmp_path)
+
+
+@pytest.mark.parametrize("who", ["python", "java"])
+def test_a_driver_that_is_told_to_end_leaves_all_that_was_done(
+    uninterrupted: dict[str, Any], tmp_path: Path, who: str
+) -> None:
+    fault = LEDGER.setdefault("the driver is told to end (SIGTERM)", Fault())
+    overrides = [f"run.work_dir={tmp_path}", *SETTINGS]
+    command = ["spark-submit", str(ROOT / "jobs" / "train.py"), "--config", str(PENGUINS)]
+    command += [word for override in overrides for word in ("--set", override)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as driver:
+
+        def end() -> None:
+            send([p for p in processes("jobs/train.py") if p.name().startswith(who)], signal.SIGTERM)
+
+        killer = Killer(tmp_path, epoch_of(60), end, 60)
+        with killer.at_work():
+            said = driver.communicate(timeout=200)[1]
+    assert driver.returncode != 0
+    assert "Traceback" not in said
+    if who == "python":
+        assert said.splitlines()[-1] == "error: interrupted; run the same command to go on"
+        client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+        (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+        assert run.info.status == "KILLED"
+    fault.injected += len(killer.done_at)
+    summary = job.train(str(PENGUINS), overrides)
+    assert summary["resumed_after_epoch"] >= killer.done_at[0]
+    check_outcome("the driver is told to end (SIGTERM)", summary, uninterrupted, tmp_path)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
+import re
 import sys
 import time
 from pathlib import Path
 
 import horovod.spark
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
@@ -61,23 +64,47 @@ def make_task(tmp_path: Path):
     return make
 
 
+def change_last_row(task: Task, rank: int, column: str, value: float) -> Task:
+    """Return the task with one value of a rank's training rows changed, checksums included."""
+    file = (task.folder / task.data.splits["train"].row_groups[rank].path).path
+    table = pq.read_table(file)
+    values = [*table[column].to_pylist()[:-1], value]
+    place = table.column_names.index(column)
+    pq.write_table(table.set_column(place, column, pa.array(values, table.schema.field(column).type)), file)
+    data = task.data.model_copy(update={"sha256": checksums(Path(task.folder.path), task.data.splits)})
+    return dataclasses.replace(task, data=data)
+
+
 def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark, make_task) -> None:
     tasks = [*(make_task(rows) for rows in TRAIN_ROWS), make_task(20, numeric=False), make_task(20, known="xy")]
+    # the last row of rank 1's shard: in its last step of the first epoch, or in one before
+    spoilt = change_last_row(make_task(102), rank=1, column="a", value=math.nan)
 
-    def ranks(tasks):
+    def ranks(tasks, spoilt):
         import horovod.torch as hvd
 
+        from pipeline.errors import UserError
         from pipeline.worker import train
 
         hvd.init()
         results = [train(task) for task in tasks]
+        try:
+            train(spoilt)
+        except UserError as error:
+            results.append(str(error))
+        results.append(train(tasks[0]) is not None)  # they have stopped together: they can go on together
         hvd.shutdown()
         return results
 
-    results, others = horovod.spark.run(
-        ranks, args=(tasks,), num_proc=2, use_gloo=True, verbose=0, stdout=sys.stderr, stderr=sys.stderr
+    (*results, told, ended), (*others, told_there, _) = horovod.spark.run(
+        ranks, args=(tasks, spoilt), num_proc=2, use_gloo=True, verbose=0, stdout=sys.stderr, stderr=sys.stderr
     )
     assert others == [None] * len(tasks)
+    assert ended
+    assert re.search(
+        r"features: epoch 1, step [1-6]: the loss is no longer a finite number; a holds a value that", told
+    )
+    assert told == told_there
     for rows, task, result in zip([*TRAIN_ROWS, 20, 20], tasks, results, strict=True):
         assert [record["train_rows"] for record in result.history] == [rows] * EPOCHS
         assert [record["validation_rows"] for record in result.history] == [11] * EPOCHS
@@ -89,14 +116,8 @@ def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark, make_task
 
 
 def test_a_failing_rank_ends_all_with_its_own_traceback(spark, make_task) -> None:
-    task = make_task(101)
     # a class that the network does not have, in the last row of rank 1's shard: the loss raises in mid-epoch
-    file = (task.folder / task.data.splits["train"].row_groups[1].path).path
-    table = pq.read_table(file)
-    labels = table["y"].to_pylist()
-    pq.write_table(table.set_column(2, "y", [[*labels[:-1], 7]]), file)
-    data = task.data.model_copy(update={"sha256": checksums(Path(task.folder.path), task.data.splits)})
-    task = dataclasses.replace(task, data=data)
+    task = change_last_row(make_task(101), rank=1, column="y", value=7)
     with pytest.raises(RankError) as raised:
         launch.run_ranks(spark, task, 2)
     message = str(raised.value)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conftest import PENGUINS, ROOT
-from pipeline.config import load_config
+from pipeline.config import Config, load_config
 from pipeline.config.__main__ import reference
 from pipeline.errors import UserError
 
@@ -108,6 +114,38 @@ def test_an_unreadable_file_is_told(tmp_path: Path, text: str | None, said: str)
         file.write_text(text)
     with pytest.raises(UserError, match=re.escape(said)):
         load_config(file)
+
+
+# YAML as people write it, and as nobody would
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just("../../../etc/passwd"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = [line.split("`")[1].replace("[]", ".0") for line in reference()]
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), anything, max_size=4))
+def test_whatever_is_set_it_is_a_configuration_or_one_sentence(values: dict[str, Any]) -> None:
+    said = ""
+    try:
+        config = load_config(PENGUINS, [f"{key}={json.dumps(value)}" for key, value in values.items()])
+        again = Config.model_validate(yaml.safe_load(config.to_yaml()))
+        assert again.model_dump() == config.model_dump()
+    except UserError as error:
+        said = str(error)
+    assert "\n" not in said
+    assert len(said) < 1000
+
+
+@given(st.binary(max_size=200) | anything.map(lambda tree: yaml.safe_dump(tree, allow_unicode=True).encode()))
+def test_whatever_the_file_holds_it_is_told_in_one_sentence(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pipeline.yaml"
+        file.write_bytes(content)
+        with pytest.raises(UserError) as raised:
+            load_config(file)
+    assert "\n" not in str(raised.value)
 
 
 def test_missing_features_sql_is_told(tmp_path: Path) -> None:
