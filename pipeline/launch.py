@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import re
+import socket
 import sys
 import threading
 import time
@@ -50,7 +51,7 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> Outcome:
     limit, restarts = task.config.run.max_restarts, 0
     resumed_after_epoch = None
     while True:
-        found = checkpoint.newest(task.checkpoints)
+        found = checkpoint.newest(task.checkpoints, task.cache)
         cores = placement.cores(spark)
         is_elastic = task.config.run.elastic is not None and placement.DRIVER not in cores
         task = replace(task, checkpoint=found[0] if found else None, cores=cores, is_elastic=is_elastic)
@@ -193,6 +194,7 @@ def _adapt_horovod() -> None:
 
     The driver copies their output with shutil.copyfileobj, which waits for 64 KiB of it: for the end of most trainings.
     It takes SIGINT and SIGTERM for itself and does not give them back: the job could not be interrupted any more.
+    And it waits without end for the answer of a host that is there no more.
     """
     from horovod.runner import gloo_run
     from horovod.runner.common.util import network
@@ -206,7 +208,15 @@ def _adapt_horovod() -> None:
         while chunk := source.stream.read1(65536):
             target.write(decode(chunk))
 
+    def kept_alive(*args: Any, **options: Any) -> socket.socket:
+        connection = socket.socket(*args, **options)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, seconds in ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3)):
+            connection.setsockopt(socket.IPPROTO_TCP, option, seconds)
+        return connection
+
     network.shutil = SimpleNamespace(copyfileobj=copy)
+    network.socket = SimpleNamespace(**{**vars(socket), "socket": kept_alive})
 
 
 class _Relay:
@@ -243,7 +253,8 @@ class _Reports(_Relay):
             self._heard_at[report.rank] = time.monotonic()
             return
         if report.kind == "world":
-            self._heard_at.clear()  # of ranks that are gone there will be no sign any more
+            # of ranks that are gone there will be no sign any more
+            self._heard_at = dict.fromkeys(range(int(report.said)), time.monotonic())
             return
         self._heard_at.pop(report.rank, None)
         if report.kind != "done":

@@ -120,6 +120,11 @@ class Manifest(_Record):
         """Identifies the data set: source and configuration in 16 hexadecimal digits."""
         return dataset_fingerprint(self.source.fingerprint, self.config_fingerprint)
 
+    def shard_bytes(self, num_proc: int) -> int:
+        """Return what the largest rank's rows of both splits take in memory: 4 bytes a feature, 8 the label."""
+        row = 4 * (len(self.numeric) + len(self.vocabularies)) + 8
+        return row * sum(max(split.shard_rows(num_proc)) for split in self.splits.values())
+
     def write(self, folder: Folder) -> None:
         """Write ``manifest.json`` into ``folder`` so that it is there whole or not at all."""
         folder.write(FILE_NAME, self.model_dump_json(indent=1).encode())

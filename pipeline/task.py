@@ -30,6 +30,8 @@ class Task:
     """Of this training."""
     checkpoint: str | None = None
     """The one that it goes on from."""
+    cache: str = "memory"
+    """Whether a rank keeps its rows in `memory`, or reads them in every epoch: `stream`."""
     is_elastic: bool = False
     """Whether ranks may come and go."""
 
@@ -56,6 +58,8 @@ class TrainingResult:
     """The epochs that the tracking store has not got: time in ms, epoch, metrics."""
     train_s: float
     """Seconds from the first epoch to the last."""
+    peak_mib: list[int]
+    """The most memory that each rank has had, in MiB."""
     resets: int = 0
     """How often ranks have come or gone."""
 

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 
 import horovod.torch as hvd
@@ -26,7 +26,7 @@ from pipeline.config import Training
 from pipeline.delivery import MetricWriter
 from pipeline.epochs import Exchange, Sums
 from pipeline.errors import RowAccountingError, Stopped, StorageError, UserError
-from pipeline.loader import Shard, read_shard, steps_and_rows
+from pipeline.loader import Shard, open_shard, steps_and_rows
 from pipeline.manifest import SplitName
 from pipeline.model import TabularNet, describe_weights, net_spec, weight_bytes
 from pipeline.placement import Place
@@ -59,7 +59,10 @@ def run_rank(task: Task) -> RankReport:
 
 def _train_elastically(task: Task) -> TrainingResult | None:
     """Train with whatever ranks there are; when one is lost or comes, all go on from the last epoch's end."""
-    committed = elastic.Committed(_checkpoint_of(task))
+    try:
+        committed = elastic.Committed(_checkpoint_of(task))
+    except FileNotFoundError:  # this rank has come later: others have gone on since, and will give it what they have
+        committed = elastic.Committed(None)
 
     def train_in_this_world(committed: elastic.Committed) -> TrainingResult | None:
         if hvd.rank() == 0:
@@ -115,7 +118,9 @@ def train(
                 content = checkpoint.pack(progress, this.net, this.best_weights, this.optimizer)
                 if files and is_due:
                     files.put(progress, content)
-                if committed and not is_over:
+                if committed and is_over:
+                    committed.content = content  # nobody joins any more
+                elif committed:
                     committed.commit(content)
         train_s = time.perf_counter() - begin
         if progress.epoch < settings.epochs:
@@ -126,6 +131,7 @@ def train(
         this.net.load_state_dict(this.best_weights)
         best_epoch = int(progress.best["epoch"])
         evaluation = epochs.evaluate_fully(this.net, this.shards["validation"], task, best_epoch)
+        peak_mib = hvd.allgather_object(_peak_mib())
     if this.rank != 0:
         return None
     return TrainingResult(
@@ -139,6 +145,7 @@ def train(
         pending=metrics.pending if metrics else [],
         train_s=train_s,
         resets=committed.resets if committed else 0,
+        peak_mib=peak_mib,
     )
 
 
@@ -184,19 +191,21 @@ def _set_up(task: Task, content: bytes | None) -> _Rank:
     net = TabularNet(net_spec(config, data)).to(device)
     hvd.broadcast_parameters(dict(net.named_parameters()), root_rank=0)
     peak = settings.learning_rate * epochs.lr_factor(settings, num_proc)
-    optimizer = epochs.make_optimizer(settings, net, peak)
     exchange = Exchange(net)
-    progress, best_weights, saved = Progress(), None, None
+    optimizer = epochs.make_optimizer(settings, exchange.parameter, peak)
+    progress, best_weights, saved = Progress(cache=task.cache), None, None
     if content:
         saved = checkpoint.unpack(content)
         progress, best_weights = saved.progress, checkpoint.restore(saved, net, optimizer)
+        progress.cache = task.cache
 
-    shards = {split: read_shard(task.folder, data, split, rank, num_proc) for split in data.splits}
+    shards = {split: open_shard(task.folder, data, split, rank, num_proc, task.cache) for split in data.splits}
     batch_rows = steps_and_rows(data.splits["train"].shard_rows(num_proc), settings.batch_size)
     say = _speaker(rank)
     say(
         f"training on {data.splits['train'].rows:,} rows, {len(batch_rows):,} steps an epoch of up to "
-        f"{settings.batch_size * num_proc:,} rows, {num_proc} rank(s) with {threads} thread(s), {device}"
+        f"{settings.batch_size * num_proc:,} rows, {num_proc} rank(s) with {threads} thread(s), {device}, "
+        f"{'in memory' if task.cache == 'memory' else 'streamed'}"
     )
     if content:
         within = f", step {progress.step:,}" if progress.step else ""
@@ -261,6 +270,15 @@ def _is_over(progress: Progress, settings: Training) -> bool:
     return progress.epoch >= settings.epochs or (progress.epoch > 0 and has_waited)
 
 
+def _peak_mib() -> int:
+    """Return the most memory that this process has had, in MiB; 0 where the system does not tell."""
+    with suppress(OSError), open("/proc/self/status", encoding="utf-8") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) // 1024
+    return 0
+
+
 def _seed_epoch(seed: int, epoch: int, rank: int) -> None:
     """Seed dropout for this epoch alone, so that a training that goes on draws what an uninterrupted one would."""
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch, rank, 1]).generate_state(1)[0]))
@@ -293,9 +311,11 @@ def _give_signs_of_life(task: Task, every_s: float) -> threading.Event:
     ended = threading.Event()
 
     def tell() -> None:
-        while not ended.wait(every_s):
+        while True:
             if (rank := _rank_now(task)) is not None:
                 RankReport(rank, "alive").send()
+            if ended.wait(every_s):
+                return
 
     threading.Thread(target=tell, daemon=True).start()
     return ended

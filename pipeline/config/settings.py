@@ -229,6 +229,9 @@ class Run(Settings):
     """Network interfaces that the ranks may use, by name (`[eth0]`); default: Horovod finds those that work."""
     start_timeout_s: int = Field(default=600, ge=1)
     """Seconds to wait for the executors, and then for Spark to give every rank its slot."""
+    cache: Literal["auto", "memory", "stream"] = "auto"
+    """Ranks keep their rows in `memory`, or read them in every epoch: `stream`. `auto`: what fits in half of its share
+    of the executor's memory is kept."""
     stall_timeout: int = Field(default=600, ge=5)
     """Seconds after which a rank that keeps the others waiting is taken for lost."""
     max_restarts: int = Field(default=3, ge=0)

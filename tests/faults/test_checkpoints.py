@@ -17,7 +17,7 @@ from faultinjection import Killer, newest_epoch, processes, rank_processes, send
 from pipeline import checkpoint, job
 from pipeline.checkpoint import Progress
 from pipeline.config import Training
-from pipeline.epochs import make_optimizer
+from pipeline.epochs import Exchange, make_optimizer
 from pipeline.errors import RankLost, StorageError
 from pipeline.model import CategoricalInput, NetSpec, NumericInput, TabularNet
 from pipeline.storage import Folder
@@ -34,7 +34,7 @@ def three(tmp_path: Path) -> Folder:
     """Return a folder with the checkpoints of epochs 1, 2 and 3."""
     folder = Folder(str(tmp_path))
     net = a_net()
-    optimizer = make_optimizer(Training(), net, 0.1)
+    optimizer = make_optimizer(Training(), Exchange(net).parameter, 0.1)
     for epoch in (1, 2, 3):
         net(torch.ones(5, 2)).sum().backward()
         optimizer.step()
@@ -50,21 +50,23 @@ def newest(folder: Folder) -> int:
 
 @pytest.mark.parametrize("optimizer_name", ["adam", "adamw", "sgd"])
 def test_what_is_restored_is_what_was_saved(optimizer_name) -> None:
-    def step(net, optimizer) -> None:
-        optimizer.zero_grad()
+    def step(net, exchange, optimizer) -> None:
+        exchange.clear()
         net(torch.ones(5, 2)).square().sum().backward()
         optimizer.step()
 
     settings, net = Training(optimizer=optimizer_name, weight_decay=0.1), a_net()
-    optimizer = make_optimizer(settings, net, 0.1)
-    step(net, optimizer)
+    exchange = Exchange(net)
+    optimizer = make_optimizer(settings, exchange.parameter, 0.1)
+    step(net, exchange, optimizer)
     content = checkpoint.pack(Progress(epoch=1), net, None, optimizer)
     other = a_net()
-    other_optimizer = make_optimizer(settings, other, 0.1)
+    other_exchange = Exchange(other)
+    other_optimizer = make_optimizer(settings, other_exchange.parameter, 0.1)
     assert checkpoint.restore(checkpoint.unpack(content), other, other_optimizer) is None
     for _ in range(3):
-        step(net, optimizer)
-        step(other, other_optimizer)
+        step(net, exchange, optimizer)
+        step(other, other_exchange, other_optimizer)
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
 
 

@@ -118,9 +118,9 @@ def test_a_driver_that_is_told_to_end_leaves_all_that_was_done(
         with killer.at_work():
             said = driver.communicate(timeout=200)[1]
     assert driver.returncode != 0
-    assert "Traceback" not in said
-    if who == "python":
-        assert said.splitlines()[-1] == "error: interrupted; run the same command to go on"
+    if who == "python":  # a JVM that ends leaves Python with whatever that was about to do
+        assert "Traceback" not in said
+        assert "error: interrupted; run the same command to go on" in said.splitlines()
         client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
         (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
         assert run.info.status == "KILLED"

@@ -98,7 +98,7 @@ def test_the_footers_are_counted_on_s3_too(prepared: Folder) -> None:
 def test_checkpoints_lie_on_s3_too(lake: str) -> None:
     folder = Folder.at(f"{lake}/checkpoints")
     for epoch in (1, 2, 3):
-        content = save({"net.x": torch.ones(epoch)}, {"format": "1", "progress": json.dumps({"epoch": epoch})})
+        content = save({"net.x": torch.ones(epoch)}, {"format": "2", "progress": json.dumps({"epoch": epoch})})
         with checkpoint.Writer(folder, keep=2) as writer:
             writer.put(Progress(epoch=epoch), content)
     assert [name[:12] for name in folder.names()] == ["epoch-000002", "epoch-000003"]

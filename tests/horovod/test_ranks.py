@@ -77,6 +77,8 @@ def change_last_row(task: Task, rank: int, column: str, value: float) -> Task:
 
 def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark, make_task) -> None:
     tasks = [*(make_task(rows) for rows in TRAIN_ROWS), make_task(20, numeric=False), make_task(20, known="xy")]
+    streamed = dataclasses.replace(make_task(103), cache="stream")
+    tasks += [streamed, streamed]
     # the last row of rank 1's shard: in its last step of the first epoch, or in one before
     spoilt = change_last_row(make_task(102), rank=1, column="a", value=math.nan)
 
@@ -105,7 +107,8 @@ def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark, make_task
         r"features: epoch 1, step [1-6]: the loss is no longer a finite number; a holds a value that", told
     )
     assert told == told_there
-    for rows, task, result in zip([*TRAIN_ROWS, 20, 20], tasks, results, strict=True):
+    assert results[-1].weights == results[-2].weights
+    for rows, task, result in zip([*TRAIN_ROWS, 20, 20, 103, 103], tasks, results, strict=True):
         assert [record["train_rows"] for record in result.history] == [rows] * EPOCHS
         assert [record["validation_rows"] for record in result.history] == [11] * EPOCHS
         # every third row has the category z: the packaged model will refuse it if training has not seen it

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 
 from datasets import checksums, write_dataset
 from pipeline.errors import RowAccountingError
-from pipeline.loader import check_rows, epoch_order, read_shard, steps_and_rows
+from pipeline.loader import StreamedShard, check_rows, open_shard, read_shard, steps_and_rows
 from pipeline.manifest import FILE_NAME, Manifest
 from pipeline.storage import Folder
 
@@ -34,21 +37,55 @@ def test_shards_hold_every_row_once(tmp_path: Path, rows: int, num_proc: int) ->
     assert sorted(ids.tolist()) == list(range(rows))
 
 
-def test_an_epoch_yields_every_row_once_in_an_order_of_its_own(tmp_path: Path) -> None:
-    shard = read_shard(Folder(str(tmp_path)), write_dataset(tmp_path, 101, 4, 1), "train", 0, 1)
+@pytest.mark.parametrize("cache", ["memory", "stream"])
+@pytest.mark.parametrize("files", [1, 3, 40])
+def test_an_epoch_yields_every_row_once_in_an_order_of_its_own(tmp_path: Path, cache: str, files: int) -> None:
+    shard = open_shard(Folder(str(tmp_path)), write_dataset(tmp_path, 101, 4, files), "train", 0, 1, cache)
+    assert shard.rows == 101
     epochs = []
     for epoch in (1, 2, 1):
-        batches = list(shard.batches(20, epoch_order(shard.rows, seed=0, epoch=epoch, rank=0)))
+        batches = list(shard.epoch(20, 0, epoch, 0))
         assert [len(labels) for _, labels in batches] == [20] * 5 + [1]
+        rest = list(shard.epoch(20, 0, epoch, 0, skip=4))
+        assert [labels.tolist() for _, labels in rest] == [labels.tolist() for _, labels in batches[4:]]
         epochs.append(torch.cat([features[:, 0] for features, _ in batches]).tolist())
     assert epochs[0] == epochs[2] != epochs[1]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(101))
+    assert torch.cat([features[:, 0] for features, _ in shard.batches(20)]).tolist() == list(range(101))
+    assert [len(part) for part in shard.nothing] == [0, 0]
 
 
-def test_features_and_labels_stay_together(tmp_path: Path) -> None:
-    shard = read_shard(Folder(str(tmp_path)), write_dataset(tmp_path, 50, 4, 2), "train", 1, 2)
-    for features, labels in shard.batches(7, epoch_order(shard.rows, 3, 5, 1)):
+@pytest.mark.parametrize("cache", ["memory", "stream"])
+def test_features_and_labels_stay_together(tmp_path: Path, cache: str) -> None:
+    shard = open_shard(Folder(str(tmp_path)), write_dataset(tmp_path, 50, 4, 8), "train", 1, 2, cache)
+    for features, labels in [*shard.epoch(7, 3, 5, 1), *shard.batches(7)]:
         assert labels.tolist() == [int(row) % 2 for row in features[:, 0]]
+
+
+@pytest.mark.parametrize("groups", [24, 31])
+def test_streamed_batches_are_mixed_from_many_row_groups(tmp_path: Path, groups: int) -> None:
+    rows = 500
+    shard = open_shard(
+        Folder(str(tmp_path)), write_dataset(tmp_path, groups * rows, 4, groups), "train", 0, 1, "stream"
+    )
+    assert isinstance(shard, StreamedShard)
+    largest = []
+    for features, _ in shard.epoch(1000, 0, 1, 0):
+        of_group = torch.bincount((features[:, 0] // rows).long())
+        largest.append(float(of_group.max() / len(features)))
+    assert max(largest) < 0.2
+
+
+def test_a_streamed_epoch_that_is_left_early_leaves_no_thread_behind(tmp_path: Path) -> None:
+    shard = open_shard(Folder(str(tmp_path)), write_dataset(tmp_path, 500, 4, 50), "train", 0, 1, "stream")
+    before = threading.active_count()
+    next(iter(shard.epoch(20, 0, 1, 0)))
+    gc.collect()
+    for _ in range(100):
+        if threading.active_count() <= before:
+            return
+        time.sleep(0.05)
+    raise AssertionError(threading.enumerate())
 
 
 def test_a_removed_row_group_is_noticed(tmp_path: Path) -> None:
