@@ -59,7 +59,7 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> Outcome:
             resumed_after_epoch = found[1].epoch
             log.info("an earlier job has left a checkpoint: going on after epoch %d", resumed_after_epoch)
         try:
-            return Outcome(_attempt(spark, task, num_proc), resumed_after_epoch, restarts)
+            return Outcome(attempt(spark, task, num_proc), resumed_after_epoch, restarts)
         except RankLost as lost:
             if restarts == limit:
                 again = f"restarts: {restarts} (run.max_restarts); run the same command to go on"
@@ -76,7 +76,7 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> Outcome:
                 raise RankLost(f"{lost}; and the ranks cannot be started again: {error}") from None
 
 
-def _attempt(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
+def attempt(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
     """Run all ranks once and return rank 0's result. Raises what :func:`run_ranks` does, and RankLost for one rank."""
     import horovod.spark
 

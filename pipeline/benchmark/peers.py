@@ -60,15 +60,15 @@ def prepare(spark: SparkSession, config: Config) -> tuple[float, Prepared]:
 def train(
     spark: SparkSession, config: Config, prepared: Prepared, ranks: int = RANKS, cache: str = "memory"
 ) -> TrainingResult:
-    """Train as the main job does, MLflow and checkpoints included, but for what is around it."""
+    """Train as the main job does, MLflow and checkpoints included, but for what is around it; a core for each rank."""
     uri = tracking.tracking_uri(config)
     tracking.open_store(config, uri)()
     run_id = tracking.start_run(config, uri)
     checkpoints = config.checkpoint_dir / run_id
     checkpoints.make()
-    cores = placement.cores(spark)
+    cores = {placement.DRIVER: ranks}
     task = Task(config, prepared.manifest, prepared.folder, uri, run_id, cores, checkpoints, cache=cache)
-    result = launch.run_ranks(spark, task, ranks).result
+    result = launch.attempt(spark, task, ranks)
     checkpoints.remove()
     return result
 
