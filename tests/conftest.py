@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 import yaml
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 pytest_plugins = ["submitting", "clusters", "trackingserver", "faultinjection"]
 
 ROOT = Path(__file__).parents[1]
+# On a machine that others use, no example is too slow.
+hypothesis.settings.register_profile(
+    "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("shared")
 # of a Databricks runtime: no type `any` in a signature, a store that talks
 OLD_MLFLOW = version("mlflow").startswith("2.")
 PENGUINS = ROOT / "conf" / "penguins" / "pipeline.yaml"

@@ -16,7 +16,7 @@ def test_peers_do_the_same_work(spark, tmp_path: Path) -> None:
     assert prepared.manifest.rows.read == rows
     assert not prepared.reused
     assert peers.bare_copy(spark, tmp_path / f"{rows}.csv", config.source.schema_, tmp_path / "copy") > 0
-    for epochs in (peers.floor_epochs(config, prepared, 2), peers.distributor_epochs(config, prepared, 2)):
-        assert len(epochs) == 2
-        assert min(epochs) > 0
+    epochs = peers.floor_epochs(config, prepared, 2)
+    assert len(epochs) == 2
+    assert min(epochs) > 0
     assert 0.5 <= peers.largest_share(config, prepared) <= 1  # of a shard of very few row groups
