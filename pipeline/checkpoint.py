@@ -14,7 +14,7 @@ import json
 import math
 import re
 import threading
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline.console import log
@@ -81,7 +81,7 @@ def pack(
         tensors |= {f"optimizer.{parameter}.{name}": tensor for name, tensor in state.items() if tensor is not None}
     tensors |= {f"random.{rank}": tensor for rank, tensor in enumerate(random or [])}
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    return bytes(save(whole, {"format": _FORMAT, "progress": json.dumps(asdict(progress))}))
+    return bytes(save(whole, {"format": _FORMAT, "progress": json.dumps(vars(progress))}))
 
 
 def unpack(content: bytes) -> Checkpoint:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _RECORDS_PER_BATCH = 50  # MLflow takes 1,000 metrics at once
+_GATHERING_S = 1  # short epochs share a transaction
 _PATIENCE_S = 20  # with a store that does not answer, when training has ended
 
 Pending = tuple[int, int, dict[str, float]]
@@ -41,6 +42,7 @@ class MetricWriter:
         self._logged: set[int] | None = None  # the store may have more than this attempt knows
         self._wake = threading.Event()
         self._give_up_at = math.inf
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -60,6 +62,7 @@ class MetricWriter:
     def __exit__(self, *raised: object) -> None:
         """Wait until everything is in the store, but no longer than 20 s."""
         self._give_up_at = time.monotonic() + _PATIENCE_S
+        self._closing.set()
         self._wake.set()
         self._thread.join(_PATIENCE_S)
 
@@ -92,6 +95,7 @@ class MetricWriter:
                     self._records.popleft()
             if time.monotonic() >= self._give_up_at:
                 return
+            self._closing.wait(_GATHERING_S)
 
 
 def logged_epochs(client: MlflowClient, run_id: str) -> set[int]:

@@ -6,8 +6,10 @@ import json
 import math
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from pipeline import delivery, features, gate, launch, package, placement, report, resume, session, shards, tracking
@@ -35,6 +37,7 @@ def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True, f
     watch = Stopwatch()
     config = load_config(config_file, overrides)
     uri, spark = _open(config, "train")
+    watch.lap("start")
     shards.open_data_dir(config)
     num_proc = placement.await_ranks(spark, config)
     placement.check_executors(spark, config, num_proc)
@@ -55,6 +58,7 @@ def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True, f
             tracking.log_setup(uri, run_id, config, prepared.manifest, _versions(), num_proc)
         cores = placement.cores(spark)
         task = Task(config, prepared.manifest, prepared.folder, uri, run_id, cores, training.folder, cache=cache)
+        Thread(target=_import_ahead, daemon=True).start()
         outcome = launch.run_ranks(spark, task, num_proc)
         result = outcome.result
         watch.lap("launch and train")
@@ -164,6 +168,12 @@ def _keep_here(task: Task, result: TrainingResult, error: Exception) -> Delivery
     )
 
 
+def _import_ahead() -> None:
+    """Import what packaging and the report need, seconds of it, while the ranks start."""
+    with suppress(ImportError):  # it will be told where it is needed
+        from pipeline import scorer  # noqa: F401
+
+
 def _kept_metrics(result: TrainingResult) -> dict[str, float | None]:
     """Return the validation metrics of the kept weights, and their epoch."""
     best = result.best
@@ -176,8 +186,9 @@ def _timing(watch: Stopwatch, result: TrainingResult) -> dict[str, float]:
     """Return the seconds of each stage; what horovod.spark.run took is told as the epochs, and all around them."""
     train_s = round(result.train_s, 3)
     stages = dict(watch.seconds)
+    before = {name: stages.pop(name) for name in ("start", "prepare")}
     around = round(stages.pop("launch and train") - train_s, 3)
-    return {"prepare": stages.pop("prepare"), "launch": around, "train": train_s, **stages}
+    return {**before, "launch": around, "train": train_s, **stages}
 
 
 def _versions() -> dict[str, str]:

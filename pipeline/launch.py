@@ -194,10 +194,16 @@ def _adapt_horovod() -> None:
 
     The driver copies their output with shutil.copyfileobj, which waits for 64 KiB of it: for the end of most trainings.
     It takes SIGINT and SIGTERM for itself and does not give them back: the job could not be interrupted any more.
-    And it waits without end for the answer of a host that is there no more.
+    It waits without end for the answer of a host that is there no more. And when a rank has ended, its Spark task
+    sleeps for 3 s, which is meant for ranks that end as soon as they start, after a pause of up to a second before it
+    says how the rank ended. All this time and more it takes to import torch in a fork of the driver, while the ranks
+    wait, to see whether Horovod was built with gloo; the ranks will tell.
     """
     from horovod.runner import gloo_run
+    from horovod.runner import launch as launcher
+    from horovod.runner.common.service import task_service
     from horovod.runner.common.util import network
+    from horovod.spark import runner
     from horovod.spark.driver import rsh
 
     gloo_run.register_shutdown_event = threading.Event
@@ -215,6 +221,15 @@ def _adapt_horovod() -> None:
             connection.setsockopt(socket.IPPROTO_TCP, option, seconds)
         return connection
 
+    def end_soon(*task: Any) -> Any:
+        from horovod.spark import runner as on_executor  # where this runs nothing is adapted
+
+        on_executor.MINIMUM_COMMAND_LIFETIME_S = 0.5
+        return on_executor._task_fn(*task)
+
+    runner._task_fn = end_soon
+    launcher.gloo_built = runner.gloo_built = lambda **_: True
+    task_service.BasicTaskClient.wait_for_command_exit_code.__defaults__ = (0.1,)
     network.shutil = SimpleNamespace(copyfileobj=copy)
     network.socket = SimpleNamespace(**{**vars(socket), "socket": kept_alive})
 

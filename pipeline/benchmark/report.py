@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import platform
+from contextlib import suppress
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from pipeline import tracking
+from pipeline.config import Config
 
 
 def table(ratios: dict[str, dict[str, Any]]) -> str:
@@ -37,12 +40,21 @@ def draw_ratios(ratios: dict[str, dict[str, Any]]) -> Figure:
     return figure
 
 
-def keep(uri: str, name: str, summary: dict[str, Any], figure: Figure) -> str:
-    """Log the summary and a figure as an MLflow run in the experiment `benchmark`; return its id."""
-    client = tracking.connect(uri)
-    found = client.get_experiment_by_name("benchmark")
-    experiment = found.experiment_id if found else client.create_experiment("benchmark")
-    run_id = str(client.create_run(experiment, run_name=name).info.run_id)
+def processor() -> str:
+    """Return the name of this machine's processor."""
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def keep(config: Config, name: str, summary: dict[str, Any], figure: Figure) -> str:
+    """Log the summary and a figure as an MLflow run of the configuration's experiment; return its id."""
+    uri = tracking.tracking_uri(config)
+    tracking.open_store(config, uri)()
+    client, run_id = tracking.connect(uri), tracking.start_run(config, uri)
+    client.update_run(run_id, name=name)
     for ratio, r in summary.get("ratios", {}).items():
         client.log_metric(run_id, _metric(ratio), r["value"])
     client.log_text(run_id, json.dumps(summary, indent=1), f"{name}.json")

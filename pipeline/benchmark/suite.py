@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pipeline import job, session, shards, tracking
 from pipeline.benchmark import peers, report, work
 from pipeline.config import Config
 from pipeline.console import log
+from pipeline.errors import UserError
 from pipeline.shards import Prepared
 
 W1_JOB = "W1 whole job / the lab's whole job"
@@ -88,10 +88,12 @@ def run(work_dir: str, rows: int, repeats: int, only: str | None = None) -> dict
         "scoring": _scoring,
         "memory": _memory,
     }
-    chosen = only.split(",") if only else list(parts)
+    chosen = set(only.split(",") if only else parts)
+    if unknown := chosen - set(parts):
+        raise UserError(f"--only knows no part '{min(unknown)}'; there are {', '.join(parts)}")
     spark = session.get_session("benchmark", folder)
     measured = Measured()
-    for name in chosen:
+    for name in (part for part in parts if part in chosen):  # Horovod is adapted by ours, so its own launch comes first
         turns = 1 if name == "memory" else repeats
         for turn in range(1, turns + 1):
             log.info("%s: turn %d of %d", name, turn, turns)
@@ -100,12 +102,12 @@ def run(work_dir: str, rows: int, repeats: int, only: str | None = None) -> dict
     print(report.table(ratios))
     summary: dict[str, Any] = {
         "status": "ok",
-        "machine": {"cores": os.cpu_count(), "cpu": platform.processor() or platform.machine(), "rows": rows},
+        "machine": {"cores": os.cpu_count(), "cpu": report.processor(), "rows": rows},
         "ratios": ratios,
         "seconds": measured.seconds,
     }
-    uri = tracking.tracking_uri(work.write_use_case(folder, folder / "none.csv"))
-    return {**summary, "run_id": report.keep(uri, "benchmark", summary, report.draw_ratios(ratios))}
+    config = work.write_use_case(folder, folder / "none.csv")
+    return {**summary, "run_id": report.keep(config, "benchmark", summary, report.draw_ratios(ratios))}
 
 
 def _prepared(spark: SparkSession, config: Config) -> Prepared:

@@ -29,14 +29,14 @@ def write_csv(spark: SparkSession, folder: Path, rows: int) -> Path:
     return place
 
 
-def write_use_case(folder: Path, csv: Path, **training: Any) -> Config:
-    """Write W2: the use case that learns the label of such a CSV."""
+def write_use_case(folder: Path, csv: Path, hidden: int = 128, **training: Any) -> Config:
+    """Write W2: the use case that learns the label of such a CSV; ``hidden`` neurons in each of two layers."""
     settings = {
         "source": {"path": str(csv), "schema": ", ".join([*(f"{name} FLOAT" for name in NAMES), "label INT"])},
         "features": {"numeric": NAMES},
         "label": {"column": "label", "classes": ["no", "yes"]},
         "split": {"validation_fraction": 0.1},
-        "model": {"hidden_sizes": [128, 128]},
+        "model": {"hidden_sizes": [hidden, hidden]},
         "training": {"epochs": 1, "batch_size": 1024, **training},
         "run": {"work_dir": str(folder / "work")},
         "tracking": {"experiment": "benchmark"},

@@ -47,7 +47,7 @@ def test_the_summary_is_the_last_line_and_the_only_one_on_stdout(penguins) -> No
     assert summary["metrics"]["accuracy"] >= 0.95
     assert summary["epochs"] == 100
     assert summary["reused_data"] is False
-    assert set(summary["timing_s"]) == {"prepare", "launch", "train", "package", "gate", "total"}
+    assert set(summary["timing_s"]) == {"start", "prepare", "launch", "train", "package", "gate", "total"}
     assert summary["metrics"]["log_loss"] == pytest.approx(summary["metrics"]["loss"], rel=1e-5)
     decision = summary["gate"]
     assert (decision["decision"], decision["model"], decision["version"]) == ("promoted", "penguins", "1")

@@ -25,7 +25,7 @@ def test_the_median_of_the_turns_is_held_against_what_must_be_reached() -> None:
 
 def test_a_line_through_the_smaller_sizes_predicts_the_largest() -> None:
     rows = (1_000_000, 2_000_000, 4_000_000, 8_000_000)
-    fit = scale._fit(rows, [3.0, 5.0, 9.0, 20.0])
+    fit = scale.fit(rows, [3.0, 5.0, 9.0, 20.0])
     assert fit["per million rows"] == pytest.approx(2.0)
     assert fit["largest predicted"] == pytest.approx(17.0)
     assert fit["off by"] == pytest.approx(17 / 20 - 1)
