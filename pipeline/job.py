@@ -6,6 +6,7 @@ import json
 import math
 import platform
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -145,10 +146,14 @@ def _hand_over(
     tracking.log_outcome(uri, run_id, {}, {"model_uri": model_uri})
     watch.lap("package")
     decision = None
-    if config.tracking.registered_model and gated:
-        decision = gate.judge(spark, config, data, uri, run_id, model_uri, result.evaluation.metrics)
-        watch.lap("gate")
-    report.log_report(uri, run_id, config, data, result, decision, _timing(watch, result))
+    with ThreadPoolExecutor(1) as pool:
+        # drawn while Spark works for the gate
+        drawing = pool.submit(report.log_evaluation, uri, run_id, config, data, result)
+        if config.tracking.registered_model and gated:
+            decision = gate.judge(spark, config, data, uri, run_id, model_uri, result.evaluation.metrics)
+            watch.lap("gate")
+        page = report.render(config, data, result, decision, _timing(watch, result), drawing.result(), run_id)
+    tracking.log_text(uri, run_id, page, "report.html")
     return model_uri, decision
 
 

@@ -22,21 +22,13 @@ if TYPE_CHECKING:
     from pipeline.gate import Decision
 
 
-def log_report(
-    uri: str,
-    run_id: str,
-    config: Config,
-    data: Manifest,
-    result: TrainingResult,
-    decision: Decision | None,
-    seconds: dict[str, float],
-) -> None:
-    """Put `figures/`, `evaluation/evaluation.json` and `report.html` among the run's artifacts."""
+def log_evaluation(uri: str, run_id: str, config: Config, data: Manifest, result: TrainingResult) -> dict[str, str]:
+    """Put `figures/` and `evaluation/evaluation.json` among the run's artifacts; return the figures as SVG by name."""
     drawn = draw(config, data, result)
     for name, figure in drawn.items():
         tracking.log_figure(uri, run_id, figure, f"figures/{name}.png")
     tracking.log_text(uri, run_id, as_json(result.evaluation), "evaluation/evaluation.json")
-    tracking.log_text(uri, run_id, render(config, data, result, decision, seconds, drawn, run_id), "report.html")
+    return {name: figures.as_svg(figure) for name, figure in drawn.items()}
 
 
 def draw(config: Config, data: Manifest, result: TrainingResult) -> dict[str, Figure]:
@@ -62,10 +54,13 @@ def render(
     result: TrainingResult,
     decision: Decision | None,
     seconds: dict[str, float],
-    drawn: dict[str, Figure],
+    drawn: dict[str, str],
     run_id: str,
 ) -> str:
-    """Return the report as one HTML page that needs nothing from elsewhere: no script, no style sheet, no font."""
+    """Return the report as one HTML page that needs nothing from elsewhere: no script, no style sheet, no font.
+
+    ``drawn``: its figures as SVG.
+    """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -82,7 +77,7 @@ def render(
         found=result.evaluation,
         decision=decision,
         seconds=seconds,
-        figures={name: Markup(figures.as_svg(figure)) for name, figure in drawn.items()},
+        figures={name: Markup(svg) for name, svg in drawn.items()},
     )
 
 
