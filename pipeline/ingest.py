@@ -26,7 +26,7 @@ class Records:
     """Every record of the source, good and bad."""
 
     frame: DataFrame
-    """The declared columns, then `_corrupt_record` and `_source_file`.
+    """The declared columns, then `_corrupt_record`.
 
     `_corrupt_record` is NULL for a record that fits, else the raw record; one that fits but for a NUL character in
     its text is written anew from its fields, because Spark keeps the raw text of unparsable records only.
@@ -36,13 +36,12 @@ class Records:
 
     def good(self) -> DataFrame:
         """Return the records that fit, with the declared columns only."""
-        return self.frame.where(F.col(_CORRUPT).isNull()).drop(_CORRUPT, _FILE)
+        return self.frame.where(F.col(_CORRUPT).isNull()).drop(_CORRUPT)
 
 
 def as_records(frame: DataFrame) -> Records:
     """Return rows that are already typed as the records of a source in which all fit."""
-    fits = frame.withColumns({_CORRUPT: F.lit(None).cast("string"), _FILE: F.lit(None).cast("string")})
-    return Records(frame=fits, seen=Observation())
+    return Records(frame=frame.withColumn(_CORRUPT, F.lit(None).cast("string")), seen=Observation())
 
 
 def source_schema(spark: SparkSession, config: Config) -> StructType:
@@ -84,7 +83,7 @@ def list_source(spark: SparkSession, config: Config) -> SourceData:
         # binaryFile reads no content as long as the column `content` is not asked for
         files = spark.read.format("binaryFile").load(config.source_paths)
         files = files.select("path", "length", F.col("modificationTime").cast("double").alias("time"))
-        found = sorted((row.path, row.length, row.time) for row in files.toLocalIterator())
+        found = sorted((row.path, row.length, row.time) for row in files.collect())  # a line per file
     except AnalysisException as error:
         raise config.mistake("source.path", sentence(error)) from None
     if not found:
@@ -95,12 +94,14 @@ def list_source(spark: SparkSession, config: Config) -> SourceData:
     )
 
 
-def read_records(spark: SparkSession, config: Config) -> Records:
+def read_records(spark: SparkSession, config: Config, *more: Column) -> Records:
     """Return every record of the source, lazily; nothing is read yet.
 
     A record does not fit when it has more or fewer fields than the schema, a field that is not of its column's type,
     a NUL character, or bytes that are none of the encoding's. (A NUL at either end of a floating-point field is white
     space to Java's number parser: the number is read as it stands.)
+
+    ``more``: what else of a record is wanted, such as its file.
     """
     schema = source_schema(spark, config)
     with_corrupt = StructType([*schema.fields]).add(_CORRUPT, StringType())
@@ -109,17 +110,16 @@ def read_records(spark: SparkSession, config: Config) -> Records:
         frame = spark.read.schema(with_corrupt).options(**options).csv(config.source_paths)
     except (AnalysisException, ValueError) as error:
         raise config.mistake("source", sentence(error)) from None
-    frame = frame.select(
-        *map(column, schema.names),
-        F.coalesce(column(_CORRUPT), F.when(_is_garbled(schema), F.to_csv(F.struct(*map(column, schema.names))))).alias(
-            _CORRUPT
-        ),
-        F.col("_metadata.file_path").alias(_FILE),
-    )
+    declared = [column(name) for name in schema.names]
+    garbled = F.when(_is_garbled(schema), F.to_csv(F.struct(*declared)))
+    frame = frame.select(*declared, F.coalesce(column(_CORRUPT), garbled).alias(_CORRUPT), *more)
     seen = Observation()
-    # Counting every column makes Spark convert every column: else "abc" in an unused DOUBLE goes unnoticed.
-    every_column = [F.count(column(name)).alias(f"c{i}") for i, name in enumerate(schema.names)]
-    counted = frame.observe(seen, F.count(F.lit(1)).alias("read"), F.count(_CORRUPT).alias("bad"), *every_column)
+    # Naming every column makes Spark convert every column: else "abc" in an unused DOUBLE goes unnoticed. The search
+    # for a value ends at the first column of most rows; a count of each column would cost as much as parsing it.
+    any_value = F.coalesce(*[F.when(name.isNotNull(), F.lit(1)) for name in declared])
+    counted = frame.observe(
+        seen, F.count(F.lit(1)).alias("read"), F.count(_CORRUPT).alias("bad"), F.count(any_value).alias("filled")
+    )
     return Records(frame=counted, seen=seen)
 
 
@@ -129,8 +129,8 @@ def quarantine(spark: SparkSession, config: Config, folder: str) -> int:
     This reads the source a second time, so that a source without bad records pays nothing for the possibility.
     """
     schema = source_schema(spark, config)
-    bad = read_records(spark, config).frame.where(F.col(_CORRUPT).isNotNull())
-    described = bad.select(
+    records = read_records(spark, config, F.col("_metadata.file_path").alias(_FILE))
+    described = records.frame.where(F.col(_CORRUPT).isNotNull()).select(
         F.col(_FILE).alias("file"), _reason(schema, config).alias("reason"), F.col(_CORRUPT).alias("record")
     )
     written = Observation()

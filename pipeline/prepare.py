@@ -1,4 +1,4 @@
-"""Preparation in Spark SQL: the user's features.sql, the leak-free split, encodings and the statistics they need.
+"""Preparation in Spark SQL: the user's features.sql, the leak-free split and the encodings.
 
 Everything here is lazy: it builds one plan, and the pass that writes the Parquet (shards.py) runs it.
 """
@@ -9,7 +9,6 @@ import json
 import keyword
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from pyspark.errors import AnalysisException, ParseException
@@ -21,7 +20,6 @@ from pipeline import features
 from pipeline.config import Config
 from pipeline.errors import nearest
 from pipeline.ingest import Records, column, sentence
-from pipeline.manifest import NumericStats
 from pipeline.session import progress
 
 SPLIT = "split"
@@ -133,29 +131,6 @@ def encode(spark: SparkSession, typed: DataFrame, values: dict[str, list[str]]) 
         code = F.when(column(name).isNotNull(), F.coalesce(F.col("code"), F.lit(len(vocabulary)))).cast("bigint")
         encoded = encoded.join(F.broadcast(codes), name, "left").select(*others, code.alias(name))
     return encoded.select(*[column(name) for name in typed.columns])
-
-
-def numeric_statistics(names: list[str]) -> list[Column]:
-    """Return aggregates for :func:`read_statistics`: of each column over the training rows."""
-    aggregates = []
-    for i, name in enumerate(names):
-        training = F.when(F.col(SPLIT) == "train", column(name)).cast("double")
-        for kind, function in (("mean", F.avg), ("std", F.stddev_pop), ("min", F.min), ("max", F.max)):
-            aggregates.append(function(training).alias(f"{kind}{i}"))
-    return aggregates
-
-
-def read_statistics(names: list[str], observed: dict[str, Any]) -> dict[str, NumericStats]:
-    """Return the statistics that the aggregates of :func:`numeric_statistics` came to.
-
-    They are rounded to float32: Spark adds partial sums in the order in which tasks end, and the last bits of the
-    double sum depend on it.
-    """
-    kinds = ("mean", "std", "min", "max")
-    return {
-        name: NumericStats(**{kind: float(np.float32(observed[f"{kind}{i}"])) for kind in kinds})
-        for i, name in enumerate(names)
-    }
 
 
 def _finite(name: str) -> Column:
