@@ -7,14 +7,16 @@ features.sql, so they are compared by what they would answer, however differentl
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_schema
 
 from pipeline import features, ingest, prepare, registry, scoring, tracking
 from pipeline.config import Config, load_config
@@ -27,13 +29,13 @@ from pipeline.session import progress
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
     from pyspark import Broadcast
 
     from pipeline.scorer import ModelSpec
 
 _LABEL = "_gate_label"
 _MODEL = "_gate_model"
+_FEW_CELLS = 1_000_000  # so many values are scored by the driver, sooner than Spark's Python would have imported torch
 _CLOSE = 1e-5  # between the same sums made by ranks and by Spark, in which floats are added in another order
 
 
@@ -206,10 +208,15 @@ def evaluate(spark: SparkSession, config: Config, data: Manifest, models: dict[s
     codes = [str(i) for i in range(len(data.label.classes))] if counts_from_0 else data.label.classes
 
     shipped = [scoring.ship_model(spark, folder) for folder in models.values()]
-    counted = rows.mapInArrow(_counter(shipped, data.label, codes), "model int, cell bigint, amount double")
-    summed = counted.groupBy("model", "cell").agg(F.sum("amount").alias("amount"))
+    count = _counter(shipped, data.label, codes)
     with progress(spark, f"scoring {data.rows.validation} validation rows with {' and '.join(models)}"):
-        cells: pd.DataFrame = summed.toPandas()
+        if data.rows.validation * len(rows.columns) <= _FEW_CELLS:
+            few = [row.asDict() for row in rows.collect()]
+            cells = pa.Table.from_batches(count([pa.RecordBatch.from_pylist(few, to_arrow_schema(rows.schema))]))
+            cells = cells.to_pandas()
+        else:
+            counted = rows.mapInArrow(count, "model int, cell bigint, amount double")
+            cells = counted.groupBy("model", "cell").agg(F.sum("amount").alias("amount")).toPandas()
     found = {}
     for i, name in enumerate(models):
         tally = Tally(data.label)
@@ -233,12 +240,13 @@ def _with_inputs(spark: SparkSession, rows: DataFrame, folder: Path, spec: Model
     return spark.sql(sql).select(prepare.RAW, *others, *scoring.model_inputs(spec, prefix))
 
 
-def _counter(shipped: list[Broadcast[dict[str, bytes]]], label: LabelData, codes: list[str]) -> Any:
-    """Return the function that counts every model's answers in one Spark task."""
+def _counter(
+    shipped: list[Broadcast[dict[str, bytes]]], label: LabelData, codes: list[str]
+) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    """Return the function that counts every model's answers in one Spark task, or in the driver."""
 
-    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def count(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         import pandas as pd
-        import pyarrow as pa
 
         scorers = [scoring.shipped_model(model) for model in shipped]
         tallies = [Tally(label) for _ in shipped]

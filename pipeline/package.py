@@ -39,8 +39,7 @@ def check_parity(spark: SparkSession, config: Config) -> int:
         UserError: a feature differs (as float32, or as text) or is missing in one only; with the row and both values.
     """
     sample = ingest.read_records(spark, config).good().limit(_SAMPLE_ROWS)
-    rows = sample.toLocalIterator()
-    raw = pd.DataFrame([row.asDict() for row in rows], columns=sample.columns, dtype=object)
+    raw = pd.DataFrame([row.asDict() for row in sample.collect()], columns=sample.columns, dtype=object)
     translation = features.translate(config)
     numeric = [f.column for f in config.features.numeric]
     categorical = [f.column for f in config.features.categorical]
@@ -62,7 +61,7 @@ def _in_spark(spark: SparkSession, config: Config, raw: pd.DataFrame, like: Data
     """Return the features that Spark makes of these raw rows, in their order."""
     values = [tuple(None if value is None else value for value in row) for row in raw.itertuples(index=False)]
     typed = prepare.typed_rows(spark, config, ingest.as_records(spark.createDataFrame(values, like.schema)))
-    rows = [row.asDict() for row in typed.frame.toLocalIterator()]
+    rows = [row.asDict() for row in typed.frame.collect()]
     return {name: [row[name] for row in rows] for name in config.feature_columns}
 
 

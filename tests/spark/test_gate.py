@@ -99,6 +99,13 @@ def project(spark, use_case: Callable[..., Config]) -> Project:
     return Project(spark, use_case)
 
 
+@pytest.fixture(params=["driver", "executors"])
+def whoever_scores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "executors":
+        monkeypatch.setattr(gate, "_FEW_CELLS", 0)
+
+
+@pytest.mark.usefixtures("whoever_scores")
 def test_the_first_is_promoted_an_equal_one_is_not_a_better_one_is(project: Project) -> None:
     first = project.says_high_from(150)
     assert (first.decision, first.version, first.champion, first.champion_version) == ("promoted", "1", None, None)
@@ -156,6 +163,7 @@ def test_of_some_metrics_less_is_better(project: Project) -> None:
     assert "must be at most 0" in rejected.reason
 
 
+@pytest.mark.usefixtures("whoever_scores")
 def test_a_number_is_judged_by_its_rmse(spark, use_case) -> None:
     label = {"column": "y", "task": "regression"}
     project = Project(spark, use_case, sql="SELECT CAST(a AS FLOAT) AS a, 3 * a AS y FROM raw", label=label)
@@ -185,6 +193,7 @@ def test_a_champion_is_measured_by_its_own_sql(project: Project) -> None:
     assert second.champion < 0.9
 
 
+@pytest.mark.usefixtures("whoever_scores")
 def test_rows_that_a_champion_refuses_count_against_it(project: Project) -> None:
     project.change(
         csv=csv().replace(",z,", ",x,"),
