@@ -18,6 +18,8 @@ def parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     options = parser().parse_args()
+    if options.scale and (options.rows, options.repeats, options.only) != (2_000_000, 3, None):
+        parser().error("--scale has sizes of its own: leave out --rows, --repeats and --only")
     if options.scale:
         from pipeline.benchmark import scale  # after the command line has been read
 

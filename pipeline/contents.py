@@ -7,8 +7,9 @@ Spark's own aggregates, in the pass that writes, took 3 s for each million rows 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -22,7 +23,7 @@ from pipeline.manifest import NumericStats, RowGroup
 from pipeline.session import progress
 from pipeline.storage import Folder
 
-_MOST_HERE = 64  # files of one row group, so half a GiB: the driver is done before executors have started a Python
+_MOST_HERE = 64  # files of one row group, so half a GiB: with these, the driver does not wait for others to start
 _THREADS = 8
 _COUNTS, _MEASURES = ("groups", "nulls", "codes"), ("means", "squares", "minima", "maxima")
 _SCHEMA = pa.schema(
@@ -46,7 +47,7 @@ class File:
     codes: list[int]
     """Rows of each code 0, 1, … of a class label, and last of any other; empty without classes."""
     means: list[float]
-    """Of each measured column, NaN for one with nulls; these four are empty for a file without rows."""
+    """Of each measured column; these four are empty for a file without rows."""
     squares: list[float]
     """Sum of the squared deviations from the mean, of each measured column."""
     minima: list[float]
@@ -65,7 +66,7 @@ class Question:
     label: str
     classes: int
     """How many codes a class label has; 0 for regression."""
-    measured: list[str]
+    measured: tuple[str, ...] = ()
     """Numeric columns whose statistics are wanted."""
 
 
@@ -98,20 +99,15 @@ class Contents:
         return [RowGroup(path=path, index=index, rows=rows) for path, index, rows in groups if rows]
 
 
-def look_into(spark: SparkSession, folder: Folder, places: dict[str, str], question: Question) -> dict[str, Contents]:
-    """Return, by the keys of ``places``, what the Parquet files in these folders below ``folder`` hold."""
-    paths = {
-        key: [f"{place}/{name}" for name in (folder / place).names() if name.endswith(".parquet")]
-        for key, place in places.items()
-    }
-    every = [path for of_place in paths.values() for path in of_place]
-    with progress(spark, f"counting and measuring {len(every)} file(s)"):
-        seen = (
-            _seen_here(folder, every, question)
-            if len(every) <= _MOST_HERE
-            else _seen_by_spark(spark, folder, every, question)
-        )
-    return {key: Contents([seen[path] for path in of_place]) for key, of_place in paths.items()}
+def look_into(spark: SparkSession, folder: Folder, below: str, question: Question) -> Contents:
+    """Return what the Parquet files in ``folder/below`` hold."""
+    paths = [f"{below}/{name}" for name in (folder / below).names() if name.endswith(".parquet")]
+    if not paths:
+        return Contents([])
+    with progress(spark, f"counting what {len(paths)} file(s) in {folder / below} hold"):
+        few = len(paths) <= _MOST_HERE
+        seen = _seen_here(folder, paths, question) if few else _seen_by_spark(spark, folder, paths, question)
+    return Contents([seen[path] for path in paths])
 
 
 def _seen_here(folder: Folder, paths: list[str], question: Question) -> dict[str, File]:
@@ -122,10 +118,25 @@ def _seen_here(folder: Folder, paths: list[str], question: Question) -> dict[str
 
 def _seen_by_spark(spark: SparkSession, folder: Folder, paths: list[str], question: Question) -> dict[str, File]:
     content = spark.read.format("binaryFile").load([(folder / path).spark for path in paths]).select("path", "content")
-    rows = content.mapInArrow(_looking(question), from_arrow_schema(_SCHEMA)).collect()  # a line per file
-    own = f"/{folder.path.rpartition('/')[2]}/"  # stores spell what is before it in ways of their own
-    found = ({**row.asDict(), "path": unquote(row.path).rpartition(own)[2]} for row in rows)
-    return {file["path"]: File(**file) for file in found}
+    with _setting(spark, "spark.sql.execution.arrow.maxRecordsPerBatch", "1"):  # a record is a whole file
+        rows = content.mapInArrow(_looking(question), from_arrow_schema(_SCHEMA)).collect()  # a line per file
+    found = (File(**{**row.asDict(), "path": path_below(folder, row.path)}) for row in rows)
+    return {file.path: file for file in found}
+
+
+def path_below(folder: Folder, uri: str) -> str:
+    """Return the path below ``folder`` of a file in it. What is before it, each store spells in ways of its own."""
+    return unquote(uri).rpartition(f"/{folder.path.rpartition('/')[2]}/")[2]
+
+
+@contextmanager
+def _setting(spark: SparkSession, key: str, value: str) -> Iterator[None]:
+    before = spark.conf.get(key) or value
+    spark.conf.set(key, value)
+    try:
+        yield
+    finally:
+        spark.conf.set(key, before)
 
 
 def _looking(question: Question) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:

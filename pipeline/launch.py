@@ -194,10 +194,10 @@ def _adapt_horovod() -> None:
 
     The driver copies their output with shutil.copyfileobj, which waits for 64 KiB of it: for the end of most trainings.
     It takes SIGINT and SIGTERM for itself and does not give them back: the job could not be interrupted any more.
-    It waits without end for the answer of a host that is there no more. And when a rank has ended, its Spark task
-    sleeps for 3 s, which is meant for ranks that end as soon as they start, after a pause of up to a second before it
-    says how the rank ended. All this time and more it takes to import torch in a fork of the driver, while the ranks
-    wait, to see whether Horovod was built with gloo; the ranks will tell.
+    It waits without end for the answer of a host that is there no more. When a rank has ended, Horovod asks for the
+    exit code once a second, and the Spark task then sleeps for 3 s, which is meant for ranks that end as soon as they
+    start. And before it starts any rank, it forks the driver and imports torch there, 3 s, to see whether it was built
+    with gloo; if it was not, the ranks will tell.
     """
     from horovod.runner import gloo_run
     from horovod.runner import launch as launcher

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
@@ -27,6 +27,8 @@ _ROW_GROUP_MIN_ROWS = 1_000
 
 # A split is dealt out again when the fullest rank has this much more than the average one.
 _MAX_IMBALANCE = 1.05
+
+_DICTIONARY_BYTES = 8 * 1024
 
 
 _PARTS = "parts"  # below the data set's folder: what the one pass over the source wrote, by split
@@ -107,10 +109,13 @@ def _prepare(
     rows = prepare.encode(spark, typed.frame, values)
     columns: dict[str, Any] = dict(rows.drop(SPLIT).dtypes)
     _write(spark, config, rows, columns, source, folder)
-    question = Question(config.label.column, len(classes), [name for name in columns if columns[name] == "float"])
-    places = {side: f"{_PARTS}/{SPLIT}={side}" for side in (*manifest.SPLITS, _DROPPED)}
-    written = contents.look_into(spark, folder, places, question)
-    dropped, sides = written[_DROPPED], {split: written[split] for split in manifest.SPLITS}
+    counted = Question(config.label.column, len(classes))
+    measured = replace(counted, measured=tuple(name for name, kind in columns.items() if kind == "float"))
+    sides: dict[SplitName, Contents] = {
+        "train": contents.look_into(spark, folder, _part("train"), measured),
+        "validation": contents.look_into(spark, folder, _part("validation"), counted),
+    }
+    dropped = contents.look_into(spark, folder, _part(_DROPPED), counted)
     counts = Rows(
         read=records.seen.get["read"],
         quarantined=records.seen.get["bad"],
@@ -118,15 +123,16 @@ def _prepare(
         train=sides["train"].rows // config.oversample,
         validation=sides["validation"].rows,
     )
-    dropped_by_column = {name: nulls for name, nulls in zip(columns, dropped.nulls, strict=False) if nulls}
+    nulls = dropped.nulls or [0] * len(columns)
+    dropped_by_column = {name: rows for name, rows in zip(columns, nulls, strict=True) if rows}
     _set_bad_records_aside(spark, config, counts, folder)
-    _check_counts(config, counts, sides, classes)
+    _check_counts(config, folder, counts, sides, classes)
     _tell(counts, dropped_by_column, config.oversample)
-    (folder / places[_DROPPED]).remove()
+    (folder / _part(_DROPPED)).remove()
 
-    statistics = contents.statistics(sides["train"], question)
+    statistics = contents.statistics(sides["train"], measured)
     splits = {
-        split: _balanced(spark, folder, split, content, question, columns, num_proc) for split, content in sides.items()
+        split: _balanced(spark, folder, split, content, counted, columns, num_proc) for split, content in sides.items()
     }
     return Manifest(
         format_version=manifest.FORMAT_VERSION,
@@ -169,7 +175,7 @@ def _write(
     """
     with progress(spark, f"preparing {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {folder}"):
         kept = _oversampled(rows.fillna(_DROPPED, SPLIT), config.oversample)
-        _writer(kept, columns, _group_rows(columns)).partitionBy(SPLIT).parquet((folder / _PARTS).spark)
+        _writer(kept, _group_rows(columns)).partitionBy(SPLIT).parquet((folder / _PARTS).spark)
     if ingest.list_source(spark, config).fingerprint != source.fingerprint:
         raise config.mistake("source.path", "changed while it was read; run again when nobody writes there")
 
@@ -179,15 +185,20 @@ def _group_rows(columns: dict[str, str]) -> int:
     return max(_ROW_GROUP_MIN_ROWS, _ROW_GROUP_BYTES // sum(8 if kind == "bigint" else 4 for kind in columns.values()))
 
 
-def _writer(frame: DataFrame, columns: dict[str, str], file_rows: int) -> DataFrameWriter:
+def _part(side: str) -> str:
+    """Return where, below the data set's folder, the one pass over the source writes a side of the split."""
+    return f"{_PARTS}/{SPLIT}={side}"
+
+
+def _writer(frame: DataFrame, file_rows: int) -> DataFrameWriter:
     """Return a writer of files of ``file_rows`` rows.
 
-    Parquet starts every file with a dictionary of each column's values, which for measurements comes to nothing: it
-    is given up after 20,000 values, a third of such a file. Without them W2 is written in 9.9 s instead of 12.2.
+    Parquet starts every file with a dictionary of each column's values. Of measurements hardly two are the same, and
+    it would be given up after 20,000 values, a third of such a file; so it is when it has 2,048 floats. (W2 is
+    written in 9.9 s instead of 12.2.) What has fewer values, counts and codes, keeps its dictionary.
     """
     writer = frame.write.mode("overwrite").option("maxRecordsPerFile", file_rows)
-    floats = [name for name, kind in columns.items() if kind == "float"]
-    return writer.options(**{f"parquet.enable.dictionary#{name}": "false" for name in floats})
+    return writer.option("parquet.dictionary.page.size", _DICTIONARY_BYTES)
 
 
 def _tell(counts: Rows, dropped_by_column: dict[str, int], oversample: int) -> None:
@@ -250,11 +261,16 @@ def _set_bad_records_aside(spark: SparkSession, config: Config, counts: Rows, fo
         raise config.mistake("source.bad_records", problem)
 
 
-def _check_counts(config: Config, counts: Rows, sides: dict[SplitName, Contents], classes: list[str]) -> None:
+def _check_counts(
+    config: Config, folder: Folder, counts: Rows, sides: dict[SplitName, Contents], classes: list[str]
+) -> None:
     usable = counts.train + counts.validation
-    if counts.read != counts.quarantined + counts.dropped + usable:  # features.sql makes one row of each
-        problem = f"changed while it was read ({counts.read - counts.quarantined} good rows, then "
-        raise config.mistake("source.path", problem + f"{counts.dropped + usable}); run again")
+    surplus = sides["train"].rows % config.oversample
+    if surplus or counts.read != counts.quarantined + counts.dropped + usable:  # features.sql makes one row of each
+        told = (
+            f"{counts.read - counts.quarantined} rows were written in {folder}, but {counts.dropped + usable} are there"
+        )
+        raise StorageError(f"{told}: does something else write there? Run again")
     if not usable:
         told = f"{counts.read} read, {counts.quarantined} quarantined, {counts.dropped} dropped for a missing value"
         raise config.mistake("source.path", f"there is no usable row in {', '.join(config.source_paths)} ({told})")
@@ -301,8 +317,8 @@ def _balanced(
         frame = spark.read.parquet((folder / place).spark)
         ordered = frame.coalesce(1).sortWithinPartitions(F.xxhash64(*map(ingest.column, frame.columns)))
         length = _group_length(written.rows, num_proc, _group_rows(columns))
-        _writer(ordered, columns, length).parquet((folder / split).spark)
-    even = contents.look_into(spark, folder, {split: split}, question)[split]
+        _writer(ordered, length).parquet((folder / split).spark)
+    even = contents.look_into(spark, folder, split, question)
     if even.rows != written.rows:
         raise RuntimeError(f"{folder / split} holds {even.rows} rows, but {written.rows} were written")
     (folder / place).remove()

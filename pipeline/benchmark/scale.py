@@ -34,15 +34,20 @@ class Costs:
     """What work costs on the machine that measured it, in seconds."""
 
     launch: float
-    """From the start of Horovod's launch to the first epoch, and from the last to its end."""
+    """All of a training but its epochs: an MLflow run is opened, the ranks start, find each other, and end."""
+    load_row: float
+    """… and for each row of a rank's shard, which is read and checked before the first epoch."""
+    prepare: float
+    """Of a preparation, whatever its size."""
     prepare_row: float
-    """To prepare one row, on one core."""
+    """… and for each row, on one core."""
     step: float
     """Of one step of 1,024 rows on one core, without the exchange: what does not grow with the net."""
     step_weight: float
     """… and for each weight of the net."""
     hop: float
-    """To hand one message of a step's exchange on to the next rank."""
+    """To hand one message of a step's exchange on to the next rank, as two ranks on one machine measure it: what they
+    lose by sharing its memory is in it, a network's latency is not."""
     hop_weight: float
     """… and for each weight of the net."""
     decode_row: float
@@ -57,8 +62,8 @@ def job_seconds(costs: Costs, rows: int, ranks: int, cores: int, weights: int, s
     steps = rows / ranks / 1024
     hops = 2 * (ranks - 1)
     return {
-        "preparation": rows * costs.prepare_row / cores,
-        "launch": costs.launch,
+        "preparation": costs.prepare + rows * costs.prepare_row / cores,
+        "launch": costs.launch + rows / ranks * costs.load_row,
         "epoch: own work": steps * (costs.step + weights * costs.step_weight),
         "epoch: exchange": steps * hops * (costs.hop + weights / ranks * costs.hop_weight),
         "epoch: decoding": rows / ranks * costs.decode_row * streamed,
@@ -72,10 +77,11 @@ def run(work_dir: str, rows: tuple[int, ...] = ROWS) -> dict[str, Any]:
     steps = _step_seconds(spark, folder, rows[0])
     measured = [_measure(spark, folder, size) for size in rows]
     fits = {name: fit(rows, [size[name] for size in measured]) for name in measured[0]}
-    launch = float(np.median([size["launch s"] for size in measured]))
-    costs = _costs(steps, fits, launch, spark.sparkContext.defaultParallelism)
+    cores = spark.sparkContext.defaultParallelism
+    costs = constants(steps, fits, cores)
+    checked = compare(costs, rows[-1], cores, measured[-1])
     billion = job_seconds(costs, 10**9, 64, 2 * 64, weights(HIDDEN[0]), streamed=True)
-    print(_table(fits))
+    print(f"{_table(fits)}\n\n{_table(checked)}")
     log.info("of 1,000,000,000 rows on 64 executors with 2 cores: %s", _figures(billion))
     summary: dict[str, Any] = {
         "status": "ok",
@@ -85,6 +91,7 @@ def run(work_dir: str, rows: tuple[int, ...] = ROWS) -> dict[str, Any]:
         "fits": fits,
         "steps": {f"{hidden} wide, {ranks} rank(s)": round(s, 6) for (hidden, ranks), s in steps.items()},
         "costs": asdict(costs),
+        "largest by the costs": checked,
         "1e9 rows, 64 executors": {name: round(value, 1) for name, value in billion.items()},
     }
     config = work.write_use_case(folder, folder / "none.csv")
@@ -133,7 +140,7 @@ def _trained(spark: SparkSession, config: Config, prepared: Prepared, ranks: int
         f"epoch s, {where}": peers.after_the_first(peers.epoch_seconds(result)),
         f"training s, {where}": whole,
         f"peak MiB, {where}": max(result.peak_mib),
-        "launch s": whole - result.train_s,
+        f"launch s, {where}": whole - result.train_s,
     }
 
 
@@ -154,23 +161,50 @@ def fit(rows: tuple[int, ...], values: list[float]) -> dict[str, float]:
     }
 
 
-def _costs(steps: dict[tuple[int, int], float], fits: dict[str, dict[str, float]], launch: float, cores: int) -> Costs:
-    """Return the constants: how a step grows with the net and the ranks, and what each row adds."""
+def constants(steps: dict[tuple[int, int], float], fits: dict[str, dict[str, float]], cores: int) -> Costs:
+    """Return how a step grows with the net and the ranks, and what each row adds; the largest size has no part in it.
+
+    Args:
+        steps: seconds of a step by the net's width and the number of ranks, 1 and 2.
+        fits: what :func:`fit` made of all sizes but the largest.
+        cores: on which preparation ran.
+    """
     size = [weights(hidden) for hidden in HIDDEN]
     alone, together = ([steps[hidden, ranks] for hidden in HIDDEN] for ranks in (1, 2))
     step_weight, step = np.polyfit(size, alone, 1, w=1 / np.array(alone))
     # two ranks: two hops, each with half of the vector
     hop_weight, hop = np.polyfit(size, np.subtract(together, alone), 1, w=1 / np.array(together))
     streamed, in_memory = (fits[f"epoch s, 2 rank(s), {cache}"]["per million rows"] for cache in ("stream", "memory"))
+    prepare, launch = fits["preparation s"], fits["launch s, 2 rank(s), memory"]
     return Costs(
-        launch=launch,
-        prepare_row=fits["preparation s"]["per million rows"] / 1e6 * cores,
+        launch=launch["at 0"],
+        load_row=max(0.0, 2 * launch["per million rows"] / 1e6),
+        prepare=max(0.0, prepare["at 0"]),
+        prepare_row=prepare["per million rows"] / 1e6 * cores,
         step=float(step),
         step_weight=float(step_weight),
-        hop=float(hop) / 2,
-        hop_weight=float(hop_weight),
+        hop=max(0.0, float(hop) / 2),
+        hop_weight=max(0.0, float(hop_weight)),
         decode_row=max(0.0, 2 * (streamed - in_memory) / 1e6),
     )
+
+
+def compare(costs: Costs, rows: int, cores: int, measured: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Return what the costs say of the stages of two ranks' training on this many rows, beside what was measured."""
+    said = {}
+    for cache in CACHES:
+        stages = job_seconds(costs, rows, 2, cores, weights(HIDDEN[0]), streamed=cache == "stream")
+        said["preparation s"] = stages["preparation"]
+        said[f"launch s, 2 rank(s), {cache}"] = stages["launch"]
+        said[f"epoch s, 2 rank(s), {cache}"] = sum(s for name, s in stages.items() if name.startswith("epoch"))
+    return {
+        name: {
+            "predicted": round(value, 3),
+            "measured": measured[name],
+            "off by": round(value / measured[name] - 1, 3),
+        }
+        for name, value in said.items()
+    }
 
 
 def _figures(named: dict[str, float]) -> str:

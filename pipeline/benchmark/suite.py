@@ -48,7 +48,8 @@ LIMITS: dict[str, tuple[float | None, float | None]] = {
 class Measured:
     """What all turns have shown."""
 
-    ratios: dict[str, list[float]] = field(default_factory=dict)
+    pairs: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    """Of each ratio, ours and the peer's figure in each turn."""
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def note(self, what: str, seconds: float) -> float:
@@ -59,17 +60,18 @@ class Measured:
 
     def compare(self, name: str, ours: float, peer: float) -> None:
         """Keep ours / peer of one turn."""
-        self.ratios.setdefault(name, []).append(ours / peer)
+        self.pairs.setdefault(name, []).append((ours, peer))
         log.info("%s: %.2f", name, ours / peer)
 
     def table(self) -> dict[str, dict[str, Any]]:
-        """Return median, least and greatest of each ratio, its limit, and whether the median is within it."""
+        """Return each ratio of medians, its least and greatest of one turn, its limit, and whether it is within it."""
         found = {}
         for name, (limit, aim) in LIMITS.items():
-            if values := self.ratios.get(name):
-                value = statistics.median(values)
+            if pairs := self.pairs.get(name):
+                ours, theirs = (statistics.median(figures) for figures in zip(*pairs, strict=True))
+                value, turns = ours / theirs, [one / other for one, other in pairs]
                 met = None if limit is None else value <= limit
-                numbers = {"value": value, "min": min(values), "max": max(values)}
+                numbers = {"value": value, "min": min(turns), "max": max(turns)}
                 found[name] = {**{k: round(v, 3) for k, v in numbers.items()}, "limit": limit, "aim": aim, "met": met}
         return found
 
@@ -93,13 +95,15 @@ def run(work_dir: str, rows: int, repeats: int, only: str | None = None) -> dict
         raise UserError(f"--only knows no part '{min(unknown)}'; there are {', '.join(parts)}")
     spark = session.get_session("benchmark", folder)
     measured = Measured()
-    for name in (part for part in parts if part in chosen):  # Horovod is adapted by ours, so its own launch comes first
-        turns = 1 if name == "memory" else repeats
-        for turn in range(1, turns + 1):
-            log.info("%s: turn %d of %d", name, turn, turns)
-            parts[name](spark, folder, rows, measured)
-    ratios = measured.table()
-    print(report.table(ratios))
+    try:
+        for name in (part for part in parts if part in chosen):  # Horovod's own launch first: ours adapts it
+            turns = 1 if name == "memory" else repeats
+            for turn in range(1, turns + 1):
+                log.info("%s: turn %d of %d", name, turn, turns)
+                parts[name](spark, folder, rows, measured)
+    finally:  # what was measured is told even if something fails after it
+        ratios = measured.table()
+        print(report.table(ratios))
     summary: dict[str, Any] = {
         "status": "ok",
         "machine": {"cores": os.cpu_count(), "cpu": report.processor(), "rows": rows},
@@ -131,6 +135,9 @@ def _jobs(spark: SparkSession, folder: Path, rows: int, measured: Measured) -> N
 def _preparation(spark: SparkSession, folder: Path, rows: int, measured: Measured) -> None:
     csv = work.write_csv(spark, folder, rows)
     config = work.write_use_case(folder / "preparation", csv)
+    if not measured.pairs.get(PREPARATION):  # the first turn would measure how Java compiles what both of them run
+        peers.bare_copy(spark, csv, config.source.schema_, folder / "copied")
+        peers.prepare(spark, config)
     bare = peers.bare_copy(spark, csv, config.source.schema_, folder / "copied")
     ours, _ = peers.prepare(spark, config)
     measured.compare(PREPARATION, measured.note("W2 preparation", ours), measured.note("bare Spark copy", bare))
@@ -169,7 +176,7 @@ def _memory(spark: SparkSession, folder: Path, rows: int, measured: Measured) ->
         log.info("streaming %s rows: at most %d MiB in a rank", f"{times * rows:,}", peaks[times])
         measured.note(f"W2 epoch, streaming {times * rows:,} rows", peers.epoch_seconds(result)[0])
         if times == 1:
-            measured.ratios[SHUFFLE] = [peers.largest_share(config, prepared)]
+            measured.compare(SHUFFLE, peers.largest_share(config, prepared), 1)
     measured.compare(MEMORY, peaks[10], peaks[1])
 
 

@@ -13,9 +13,10 @@ from moto.server import ThreadedMotoServer
 from safetensors.torch import save
 
 from conftest import PENGUINS
-from pipeline import checkpoint, shards
+from pipeline import checkpoint, contents, shards
 from pipeline.checkpoint import Progress
 from pipeline.config import load_config
+from pipeline.contents import Question
 from pipeline.errors import RowAccountingError, UserError
 from pipeline.loader import read_shard
 from pipeline.manifest import FILE_NAME, Manifest
@@ -87,12 +88,16 @@ def test_a_shard_from_s3_is_the_shard_from_the_disk(penguins: Penguins, prepared
         assert torch.equal(there.labels, here.labels)
 
 
-def test_the_footers_are_counted_on_s3_too(prepared: Folder) -> None:
+def test_files_are_counted_on_s3_too(prepared: Folder) -> None:
     data = Manifest.read(prepared)
     assert data is not None
-    for split in data.splits:
-        groups = data.splits[split].row_groups
-        assert shards._row_groups(prepared, groups[0].path.rpartition("/")[0]) == groups
+    question = Question(data.label.column, len(data.label.classes))
+    for split in data.splits.values():
+        seen = contents._seen_here(prepared, [group.path for group in split.row_groups], question)
+        found = contents.Contents(list(seen.values()))
+        assert found.row_groups == split.row_groups
+        assert found.codes == [*split.class_counts, 0]
+        assert {file.path: file.sha256 for file in found.files}.items() <= data.sha256.items()
 
 
 def test_checkpoints_lie_on_s3_too(lake: str) -> None:
