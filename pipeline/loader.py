@@ -130,10 +130,9 @@ class StreamedShard:
             for chunk in _even_chunks(groups, _MIXED_GROUPS):
                 yield shuffled(list(itertools.islice(blocks, chunk)))
 
-        def shuffled(blocks: list[_Block]) -> Batch:  # a function, so that nothing of it is kept while it is used
-            features, labels = _tensors(self.data, blocks)
-            order = torch.randperm(len(labels), generator=random)
-            return features[order], labels[order]
+        def shuffled(blocks: list[_Block]) -> Batch:
+            order = torch.randperm(sum(len(labels) for _, labels in blocks), generator=random)
+            return _tensors(self.data, blocks, torch.argsort(order))
 
         return itertools.islice(_rebatched(_ahead(mixed()), batch_size), skip, None)
 
@@ -162,18 +161,26 @@ def _ahead(items: Iterator[Batch]) -> Iterator[Batch]:
         while (item := coming.result()) is not None:
             coming = thread.submit(next, items, None)
             yield item
+            del item  # while the next is waited for
 
 
 def _rebatched(blocks: Iterator[Batch], batch_size: int) -> Iterator[Batch]:
     """Cut blocks of any length into batches of the same length, of which only the last may be shorter."""
     left: Batch | None = None
-    for block in blocks:
-        features, labels = block if left is None else (torch.cat(pair) for pair in zip(left, block, strict=True))
-        whole = len(labels) - len(labels) % batch_size
-        for start in range(0, whole, batch_size):
+    for features, labels in blocks:
+        begin = 0 if left is None else batch_size - len(left[1])
+        if left is not None:
+            left = torch.cat((left[0], features[:begin])), torch.cat((left[1], labels[:begin]))
+            if len(left[1]) < batch_size:
+                continue
+            yield left
+        end = len(labels) - (len(labels) - begin) % batch_size
+        for start in range(begin, end, batch_size):
             yield features[start : start + batch_size], labels[start : start + batch_size]
-        left = features[whole:], labels[whole:]
-    if left is not None and len(left[1]):
+        # copies: a slice would keep all of the block while the next is made
+        left = (features[end:].clone(), labels[end:].clone()) if end < len(labels) else None
+        del features, labels
+    if left is not None:
         yield left
 
 
@@ -213,12 +220,23 @@ def read_shard(folder: Folder, data: Manifest, split: SplitName, rank: int, num_
     return shard
 
 
-def _tensors(data: Manifest, blocks: list[_Block]) -> Batch:
-    """Return row groups as one batch."""
-    columns = len(data.numeric) + len(data.vocabularies)
-    none = np.empty((0, columns), np.float32), np.empty(0, np.int64 if data.label.classes else np.float32)
-    features, labels = zip(*(blocks or [none]), strict=True)
-    return torch.from_numpy(np.concatenate(features)), torch.from_numpy(np.concatenate(labels))
+def _tensors(data: Manifest, blocks: list[_Block], place: Tensor | None = None) -> Batch:
+    """Return row groups as one batch: each row where ``place`` has it, else in their order.
+
+    ``blocks`` is empty then: each is let go when it has been copied, so that memory never holds all of them twice.
+    """
+    rows = sum(len(labels) for _, labels in blocks)
+    features = torch.empty(rows, len(data.numeric) + len(data.vocabularies))
+    labels = torch.empty(rows, dtype=torch.int64 if data.label.classes else torch.float32)
+    place = torch.arange(rows) if place is None else place
+    end = rows
+    while blocks:
+        some, their_labels = blocks.pop()
+        start = end - len(their_labels)
+        features[place[start:end]] = torch.from_numpy(some)
+        labels[place[start:end]] = torch.from_numpy(their_labels)
+        end = start
+    return features, labels
 
 
 def _read(
