@@ -13,13 +13,17 @@ from matplotlib.figure import Figure
 from pipeline import tracking
 from pipeline.config import Config
 
+NOTES = "pipeline/benchmark/NOTES.md"
+"""What was tried to reach the limits."""
+
 
 def table(ratios: dict[str, dict[str, Any]]) -> str:
     """Return the ratios as a table in Markdown."""
     lines = ["| ours / peer | median | min–max | must reach | aim | |", "|---|---|---|---|---|---|"]
     for name, r in ratios.items():
         limit, aim = (f"≤ {r[key]}" if r[key] else "–" for key in ("limit", "aim"))
-        verdict = "" if r["met"] is None else "met" if r["met"] else f"missed by {r['value'] / r['limit'] - 1:.0%}"
+        missed = f"missed by {r['value'] / (r['limit'] or 1) - 1:.1%}; tried: {NOTES}"
+        verdict = "" if r["met"] is None else "met" if r["met"] else missed
         lines.append(f"| {name} | {r['value']:.2f} | {r['min']:.2f}–{r['max']:.2f} | {limit} | {aim} | {verdict} |")
     return "\n".join(lines)
 

@@ -18,7 +18,10 @@ def test_the_median_of_the_turns_is_held_against_what_must_be_reached() -> None:
     assert table[suite.FLOOR] == {"value": 2.0, "min": 0.25, "max": 9.0, "limit": 2.0, "aim": 1.4, "met": True}
     assert table[suite.PREPARATION]["met"] is False
     lines = report.table(table).splitlines()
-    assert lines[2] == f"| {suite.PREPARATION} | 2.00 | 1.00–9.00 | ≤ 1.3 | ≤ 1.1 | missed by 54% |"
+    assert (
+        lines[2]
+        == f"| {suite.PREPARATION} | 2.00 | 1.00–9.00 | ≤ 1.3 | ≤ 1.1 | missed by 53.8%; tried: {report.NOTES} |"
+    )
     assert lines[3].endswith("| met |")
     assert lines[4] == f"| {suite.SHUFFLE} | 0.10 | 0.10–0.10 | – | ≤ 0.2 |  |"
     assert report.draw_ratios(table).axes
