@@ -62,5 +62,9 @@ def test_the_constants_are_found_again_in_what_they_make() -> None:
     found = scale.constants(steps, fits, cores=2)
     assert vars(found) == pytest.approx(vars(costs), rel=0.01)
     checked = scale.compare(found, rows[-1], 2, measured(rows[-1]))
-    assert len(checked) == 5
+    assert len(checked) == 7
+    whole = sum(measured(rows[-1])[f"{stage} s, 2 rank(s), stream"] for stage in ("launch", "epoch", "epoch"))
+    assert checked["run of 2 epochs s, 2 rank(s), stream"]["measured"] == pytest.approx(
+        measured(rows[-1])["preparation s"] + whole, abs=0.01
+    )
     assert all(abs(stage["off by"]) < 0.01 for stage in checked.values())
