@@ -37,7 +37,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{file}: {_explain(error)}") from None
+        raise UserError(f"{file}: {' '.join(_explain(error).split())}") from None  # a key may hold a line break
     config._file = file
     return config
 

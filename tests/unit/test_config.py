@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from conftest import PENGUINS, ROOT
@@ -138,6 +138,7 @@ def test_whatever_is_set_it_is_a_configuration_or_one_sentence(values: dict[str,
     assert len(said) < 1000
 
 
+@example(b"? '\n\n'")
 @given(st.binary(max_size=200) | anything.map(lambda tree: yaml.safe_dump(tree, allow_unicode=True).encode()))
 def test_whatever_the_file_holds_it_is_told_in_one_sentence(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
