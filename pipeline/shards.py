@@ -28,8 +28,7 @@ _ROW_GROUP_MIN_ROWS = 1_000
 # A split is dealt out again when the fullest rank has this much more than the average one.
 _MAX_IMBALANCE = 1.05
 
-_DICTIONARY_BYTES = 8 * 1024
-
+_DICTIONARY_BYTES = 8 * 1024  # of a column in a file, after which it goes on without: see _writer
 
 _PARTS = "parts"  # below the data set's folder: what the one pass over the source wrote, by split
 _DROPPED = "dropped"  # the third side of the split, there until it is counted
@@ -115,20 +114,17 @@ def _prepare(
         "train": contents.look_into(spark, folder, _part("train"), measured),
         "validation": contents.look_into(spark, folder, _part("validation"), counted),
     }
-    dropped = contents.look_into(spark, folder, _part(_DROPPED), counted)
+    dropped, dropped_by_column = _take_dropped(spark, folder, columns, counted)
     counts = Rows(
         read=records.seen.get["read"],
         quarantined=records.seen.get["bad"],
-        dropped=dropped.rows,
+        dropped=dropped,
         train=sides["train"].rows // config.oversample,
         validation=sides["validation"].rows,
     )
-    nulls = dropped.nulls or [0] * len(columns)
-    dropped_by_column = {name: rows for name, rows in zip(columns, nulls, strict=True) if rows}
     _set_bad_records_aside(spark, config, counts, folder)
     _check_counts(config, folder, counts, sides, classes)
     _tell(counts, dropped_by_column, config.oversample)
-    (folder / _part(_DROPPED)).remove()
 
     statistics = contents.statistics(sides["train"], measured)
     splits = {
@@ -153,14 +149,7 @@ def _prepare(
             classes=classes,
             stats=statistics.get(config.label.column),
         ),
-        splits={
-            split: SplitData(
-                rows=content.rows,
-                class_counts=content.codes[: len(classes)],
-                row_groups=_dealt(content.row_groups, num_proc),
-            )
-            for split, content in splits.items()
-        },
+        splits={split: _split_data(content, len(classes), num_proc) for split, content in splits.items()},
         sha256={file.path: file.sha256 for content in splits.values() for file in content.files if file.rows},
     )
 
@@ -178,6 +167,22 @@ def _write(
         _writer(kept, _group_rows(columns)).partitionBy(SPLIT).parquet((folder / _PARTS).spark)
     if ingest.list_source(spark, config).fingerprint != source.fingerprint:
         raise config.mistake("source.path", "changed while it was read; run again when nobody writes there")
+
+
+def _take_dropped(
+    spark: SparkSession, folder: Folder, columns: dict[str, str], question: Question
+) -> tuple[int, dict[str, int]]:
+    """Return how many rows were dropped, and in how many of them each column was missing; remove them."""
+    dropped = contents.look_into(spark, folder, _part(_DROPPED), question)
+    (folder / _part(_DROPPED)).remove()
+    nulls = dropped.nulls or [0] * len(columns)
+    return dropped.rows, {name: missing for name, missing in zip(columns, nulls, strict=True) if missing}
+
+
+def _split_data(content: Contents, classes: int, num_proc: int) -> SplitData:
+    return SplitData(
+        rows=content.rows, class_counts=content.codes[:classes], row_groups=_dealt(content.row_groups, num_proc)
+    )
 
 
 def _group_rows(columns: dict[str, str]) -> int:
