@@ -18,8 +18,10 @@ def parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     options = parser().parse_args()
-    if options.scale and (options.rows, options.repeats, options.only) != (2_000_000, 3, None):
-        parser().error("--scale has sizes of its own: leave out --rows, --repeats and --only")
+    of_the_suite = ("rows", "repeats", "only")
+    given = [f"--{name}" for name in of_the_suite if getattr(options, name) != parser().get_default(name)]
+    if options.scale and given:
+        parser().error(f"--scale has sizes of its own: leave out {', '.join(given)}")
     if options.scale:
         from pipeline.benchmark import scale  # after the command line has been read
 

@@ -86,7 +86,7 @@ def _run(job: Callable[..., dict[str, Any]], *arguments: Any) -> int:
     except KeyboardInterrupt:
         print("error: interrupted; run the same command to go on", file=sys.stderr, flush=True)
         return 1
-    except Exception:
+    except Exception:  # nobody's mistake that we know of: the whole traceback, and the exit code of a failure
         traceback.print_exc()
         return 1
     sys.stderr.flush()
