@@ -39,6 +39,11 @@ def one_line(error: BaseException) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
+def reason(error: Exception) -> str:
+    """Return what an error of reading a file says, without its number and path."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def nearest(word: str, valid: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the valid name closest to ``word``, else a list of the valid names."""
     names = sorted(valid)

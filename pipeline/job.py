@@ -74,15 +74,10 @@ def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True, f
         "status": "ok",
         "run_id": run_id,
         "model_uri": model_uri,
-        "num_proc": len(result.places),
         "rows": prepared.manifest.rows.model_dump(),
         "metrics": metrics,
-        "weights_sha256": result.weights_sha256,
         "reused_data": prepared.reused,
-        "epochs": len(result.history),
-        "resumed_after_epoch": outcome.resumed_after_epoch,
-        "restarts": outcome.restarts,
-        "resets": result.resets,
+        **_course(outcome),
         "gate": asdict(decision) if decision else None,
         "timing_s": {**_timing(watch, result), "total": watch.total()},
     }
@@ -185,6 +180,18 @@ def _kept_metrics(result: TrainingResult) -> dict[str, float | None]:
     metrics = {"loss": best["validation_loss"], **result.evaluation.metrics}
     # r2 of a constant label, say, is not a number, and JSON has none but numbers
     return {**{n: v if math.isfinite(v) else None for n, v in metrics.items()}, "epoch": best["epoch"]}
+
+
+def _course(outcome: launch.Outcome) -> dict[str, Any]:
+    """Return how the training went, as the summary has it."""
+    return {
+        "num_proc": len(outcome.result.places),
+        "epochs": len(outcome.result.history),
+        "weights_sha256": outcome.result.weights_sha256,
+        "resumed_after_epoch": outcome.resumed_after_epoch,
+        "restarts": outcome.restarts,
+        "resets": outcome.result.resets,
+    }
 
 
 def _timing(watch: Stopwatch, result: TrainingResult) -> dict[str, float]:

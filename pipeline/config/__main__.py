@@ -8,7 +8,8 @@ from typing import get_origin
 
 from pydantic import BaseModel
 
-from pipeline.config.settings import Config, section_of
+from pipeline.config.load import section_of
+from pipeline.config.settings import Config
 
 
 def reference(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config.settings import Config, reason, section_of
-from pipeline.errors import UserError, nearest
+from pipeline.config.settings import Config, members
+from pipeline.errors import UserError, nearest, reason
 
 _SHORT = reprlib.Repr()  # YAML's anchors can make a list of billions out of a few lines
 _SHORT.maxlevel = 2
@@ -111,3 +111,9 @@ def _model_at(loc: Sequence[int | str]) -> type[BaseModel] | None:
         if model is None:
             return None
     return model  # type: ignore[no-any-return]
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the section among an annotation's members, if there is one."""
+    classes = (kind for kind in members(annotation) if isinstance(kind, type))
+    return next((kind for kind in classes if issubclass(kind, BaseModel)), None)

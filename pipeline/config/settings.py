@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from pipeline import storage
-from pipeline.errors import UserError, nearest
+from pipeline.errors import UserError, nearest, reason
 
 CLASSIFICATION_METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "calibration_error")
 REGRESSION_METRICS = ("rmse", "mae", "r2")
@@ -385,11 +385,6 @@ class Config(Settings):
         return yaml.safe_dump(self.model_dump(by_alias=True), sort_keys=False, allow_unicode=True)
 
 
-def reason(error: Exception) -> str:
-    """Return what an error of reading a file says, without its number and path."""
-    return getattr(error, "strerror", None) or str(error)
-
-
 def members(annotation: Any) -> Iterator[Any]:
     """Yield the plain types that an annotation is made of: of `list[A] | None`, A and NoneType."""
     if get_origin(annotation) in (list, Union, types.UnionType):
@@ -399,9 +394,3 @@ def members(annotation: Any) -> Iterator[Any]:
         yield from members(get_args(annotation)[0])
     else:
         yield annotation
-
-
-def section_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the section among an annotation's members, if there is one."""
-    classes = (kind for kind in members(annotation) if isinstance(kind, type))
-    return next((kind for kind in classes if issubclass(kind, BaseModel)), None)
