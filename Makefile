@@ -48,11 +48,12 @@ test-databricks: $(DATABRICKS)/.ready  ## run the tests that need no cluster wit
 	@$(MAKE) --no-print-directory test VENV=$(CURDIR)/$(DATABRICKS) PYSPARK_PYTHON=$(CURDIR)/$(DATABRICKS)/bin/python \
 	  ARGS="$(or $(ARGS),tests/unit tests/spark tests/horovod)"
 
+bench bench-scale: export PYTHONPATH := $(CURDIR)/tests
 bench: $(READY)  ## measure ours against others' ways to do the same, in turns (about 40 minutes); ARGS="--rows 200000"
-	spark-submit --driver-memory 4g jobs/benchmark.py $(ARGS)
+	spark-submit --driver-memory 4g tests/benchmark/run.py $(ARGS)
 
 bench-scale: $(READY)  ## measure how time and memory grow with rows and ranks
-	spark-submit --driver-memory 4g jobs/benchmark.py --scale $(ARGS)
+	spark-submit --driver-memory 4g tests/benchmark/run.py --scale $(ARGS)
 
 lint: $(READY)  ## check style, docstrings and types
 	ruff check .

@@ -2,7 +2,7 @@
 
 import argparse
 
-from pipeline.console import run_job
+from pipeline.runtime.console import run_job
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,6 +18,6 @@ def parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     options = parser().parse_args()
-    from pipeline.job import judge  # after the command line has been read
+    from pipeline.gate import judge  # after the command line has been read
 
     run_job(judge, options.config, options.set, options.run_id)

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from pipeline.console import run_job
+from pipeline.runtime.console import run_job
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,12 +21,12 @@ def parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     options = parser().parse_args()
-    from pipeline import scoring  # after the command line has been read
+    from pipeline import predict  # after the command line has been read
 
     if options.row is not None:
-        run_job(scoring.predict_row, options.model, options.row, options.tracking_uri)
+        run_job(predict.predict_row, options.model, options.row, options.tracking_uri)
     elif options.input and options.output:
         files = options.model, options.input, options.output, options.format, options.tracking_uri
-        run_job(scoring.predict_files, *files)
+        run_job(predict.predict_files, *files)
     else:
         parser().error("--input and --output are needed, unless there is a --row")

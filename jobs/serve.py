@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from pipeline.console import run_job
+from pipeline.runtime.console import run_job
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,6 +19,6 @@ def parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     options = parser().parse_args()
-    from pipeline.scoring import serve  # after the command line has been read
+    from pipeline.serve import serve  # after the command line has been read
 
     run_job(serve, options.model, options.host, options.port, options.tracking_uri)

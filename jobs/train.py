@@ -2,7 +2,7 @@
 
 import argparse
 
-from pipeline.console import run_job
+from pipeline.runtime.console import run_job
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,6 +19,6 @@ def parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     options = parser().parse_args()
-    from pipeline.job import train  # after the command line has been read: --help needs no Spark
+    from pipeline.train import train  # after the command line has been read: --help needs no Spark
 
     run_job(train, options.config, options.set, not options.no_gate, options.fresh)

@@ -7,10 +7,10 @@ features.sql, so they are compared by what they would answer, however differentl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,20 +18,54 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
-from pipeline import features, ingest, prepare, registry, scoring, tracking
 from pipeline.config import Config, load_config
-from pipeline.config.settings import LOWER_IS_BETTER
-from pipeline.console import log
-from pipeline.errors import UserError
-from pipeline.evaluation import Evaluation, Tally
-from pipeline.manifest import LabelData, Manifest
-from pipeline.session import progress
+from pipeline.data import features_sql, prepare, score, shards, source_csv
+from pipeline.data.manifest import LabelData, Manifest
+from pipeline.data.split import SPLIT
+from pipeline.evaluation.decision import Decision, Verdict, decide, finite_metric
+from pipeline.evaluation.metrics import Evaluation, Tally
+from pipeline.launch import executors
+from pipeline.launch.start import open_job
+from pipeline.runtime.console import Stopwatch, log
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.session import progress
+from pipeline.tracking import registry, runs, store
 
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 if TYPE_CHECKING:
     import pandas as pd
     from pyspark import Broadcast
 
-    from pipeline.scorer import ModelSpec
+    from pipeline.model.scorer import ModelSpec
+
+
+def judge(config_file: str, overrides: Sequence[str] = (), run_id: str | None = None) -> dict[str, Any]:
+    """Let the gate decide about a training that is in the store; return the summary for the last line of stdout.
+
+    Without ``run_id`` it is the newest finished one of the experiment, under `tracking.run_name` if that is set.
+
+    Raises:
+        UserError: there is no such training, or it was one of another configuration or source.
+    """
+    watch = Stopwatch()
+    config = load_config(config_file, overrides)
+    if not config.tracking.registered_model:
+        raise config.mistake("tracking.registered_model", "is needed: the name whose champion the gate decides about")
+    uri, spark = open_job(config, "gate")
+    with store.told_if_down(uri):
+        executors.check_executors(spark, config)
+        run = runs.read_run(config, uri, run_id)
+        shards.check_prepared_from(config, run.data)
+        decision = judge_candidate(spark, config, run.data, uri, run.run_id, run.model_uri, run.metrics)
+    return {
+        "status": "ok",
+        "run_id": run.run_id,
+        "model_uri": run.model_uri,
+        "gate": asdict(decision),
+        "timing_s": {"total": watch.total()},
+    }
+
 
 _LABEL = "_gate_label"
 _MODEL = "_gate_model"
@@ -39,35 +73,7 @@ _FEW_CELLS = 1_000_000  # so many values are scored by the driver, sooner than S
 _CLOSE = 1e-5  # between the same sums made by ranks and by Spark, in which floats are added in another order
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What the gate decided about a candidate, and why."""
-
-    decision: Literal["promoted", "rejected", "blocked"]
-    """`rejected`: it is not better, or not good enough. `blocked`: the two cannot be compared; a person must look."""
-    reason: str
-    metric: str
-    candidate: float | None
-    """The candidate's metric on the validation rows."""
-    champion: float | None
-    """The champion's metric on the same rows; None when there is no champion, or it cannot be measured."""
-    model: str
-    """Name of the registered model."""
-    version: str
-    """The candidate's."""
-    champion_version: str | None
-    """Of the champion that the candidate was compared with."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A decision without the names of what it is about."""
-
-    decision: Literal["promoted", "rejected", "blocked"]
-    reason: str
-
-
-def judge(
+def judge_candidate(
     spark: SparkSession,
     config: Config,
     data: Manifest,
@@ -89,11 +95,11 @@ def judge(
         log.info("version %s of %s is the champion already", version, name)
         reason = "an earlier attempt has promoted it"
         return Decision("promoted", reason, metric, trained.get(metric), None, name, version, None)
-    models = {"candidate": scoring.fetch_model(model_uri, uri)[0]}
+    models = {"candidate": registry.fetch_model(model_uri, uri)[0]}
     problem = None
     if current is not None:
         try:
-            models["champion"] = scoring.fetch_model(f"models:/{name}/{current}", uri)[0]
+            models["champion"] = registry.fetch_model(f"models:/{name}/{current}", uri)[0]
             check_fit(config, data, models["champion"])
         except UserError as error:
             problem = f"the champion, version {current}, cannot be compared with: {error}"
@@ -112,15 +118,15 @@ def judge(
     decision = Decision(
         **asdict(verdict),
         metric=metric,
-        candidate=_number(candidate, metric),
-        champion=_number(champion, metric),
+        candidate=finite_metric(candidate, metric),
+        champion=finite_metric(champion, metric),
         model=name,
         version=version,
         champion_version=current,
     )
     facts = {key: str(value) for key, value in asdict(decision).items() if value is not None}
     registry.tag_version(uri, name, version, {f"gate_{key}": fact for key, fact in facts.items()})
-    tracking.log_outcome(uri, run_id, {}, {f"gate.{key}": fact for key, fact in facts.items()})
+    runs.log_outcome(uri, run_id, {}, {f"gate.{key}": fact for key, fact in facts.items()})
     if verdict.decision == "promoted":  # last: whoever is interrupted before is judged anew
         registry.promote(uri, name, version)
     log.info("version %s of %s: %s: %s", version, name, decision.decision, decision.reason)
@@ -134,42 +140,14 @@ def _try_to_evaluate(
     try:
         return evaluate(spark, config, data, models), None
     except Exception as error:  # whatever Spark, a damaged model or a changed source raise
-        told = ingest.source_mistake(spark, config, error) or ingest.sentence(error).split("Traceback")[0]
+        told = source_csv.source_mistake(spark, config, error) or source_csv.sentence(error).split("Traceback")[0]
         log.warning("scoring %s failed", " and ".join(models), exc_info=not isinstance(error, UserError))
         return {}, f"{' and '.join(models)} cannot be measured: {str(told)[:500]}"
 
 
-def decide(config: Config, candidate: Evaluation | None, champion: Evaluation | None) -> Verdict:
-    """Return whether the candidate becomes the champion, from what both are on the same rows."""
-    gate, metric = config.tracking.gate, config.gate_metric
-    ours = _number(candidate, metric)
-    if candidate is None or ours is None:
-        return Verdict("blocked", f"{metric} of the candidate cannot be measured on these validation rows")
-    for name, threshold in gate.thresholds.items():
-        reached = candidate.metrics[name]
-        is_enough = reached <= threshold if name in LOWER_IS_BETTER else reached >= threshold
-        if not is_enough:  # so NaN is not enough either
-            bound = "at most" if name in LOWER_IS_BETTER else "at least"
-            return Verdict("rejected", f"{name} is {reached:.6g}, but must be {bound} {threshold:.6g}")
-    if champion is None:
-        return Verdict("promoted", f"there was no champion; {metric} is {ours:.6g}")
-    theirs = _number(champion, metric)
-    if theirs is None:
-        return Verdict("blocked", f"{metric} of the champion cannot be measured on these validation rows")
-    gain = theirs - ours if metric in LOWER_IS_BETTER else ours - theirs
-    # the last bits of a sum depend on the order in which Spark's tasks end
-    noise = 1e-9 * max(abs(ours), abs(theirs))
-    gain = 0.0 if abs(gain) <= noise else gain
-    compared = f"{metric} is {ours:.6g}, the champion's {theirs:.6g}"
-    if gain > 0 and gain >= gate.min_improvement - noise:
-        return Verdict("promoted", f"{compared}: better by {gain:.6g}")
-    wanted = f"more than 0 and at least {gate.min_improvement:.6g}" if gate.min_improvement else "more than 0"
-    return Verdict("rejected", f"{compared}: better by {gain:.6g}, but that must be {wanted}")
-
-
 def check_fit(config: Config, data: Manifest, champion: Path) -> None:
     """Raise UserError unless this packaged model can score this configuration's raw rows and has its classes."""
-    from pipeline.scorer import Scorer
+    from pipeline.model.scorer import Scorer
 
     try:
         spec = Scorer(champion).spec
@@ -178,7 +156,7 @@ def check_fit(config: Config, data: Manifest, champion: Path) -> None:
     if sorted(spec.classes) != sorted(data.label.classes):
         theirs, ours = (", ".join(names) or "a number" for names in (spec.classes, data.label.classes))
         raise UserError(f"it predicts {theirs}, but the data have {ours}; move the alias by hand if that is meant")
-    types = {name.lower(): kind for name, kind in features.translate(config).raw_types.items()}
+    types = {name.lower(): kind for name, kind in features_sql.translate(config).raw_types.items()}
     for column in spec.raw:
         if column.needed and types.get(column.name.lower()) != column.type:
             has = types.get(column.name.lower())
@@ -194,12 +172,12 @@ def evaluate(spark: SparkSession, config: Config, data: Manifest, models: dict[s
     Raises:
         UserError: the source no longer holds the rows of the manifest.
     """
-    from pipeline.scorer import ModelSpec
+    from pipeline.model.scorer import ModelSpec
 
     specs = [ModelSpec.from_json((folder / "model.json").read_text(encoding="utf-8")) for folder in models.values()]
-    typed = prepare.typed_rows(spark, config, ingest.read_records(spark, config), keep_raw=True)
-    rows = typed.frame.where(F.col(prepare.SPLIT) == "validation")
-    rows = rows.select(prepare.RAW, ingest.column(config.label.column).alias(_LABEL))
+    typed = prepare.typed_rows(spark, config, source_csv.read_records(spark, config), keep_raw=True)
+    rows = typed.frame.where(F.col(SPLIT) == "validation")
+    rows = rows.select(prepare.RAW, source_csv.column(config.label.column).alias(_LABEL))
     for i, (folder, spec) in enumerate(zip(models.values(), specs, strict=True)):
         rows = _with_inputs(spark, rows, folder, spec, f"{_MODEL}{i}_")
     rows = rows.drop(prepare.RAW)
@@ -207,7 +185,7 @@ def evaluate(spark: SparkSession, config: Config, data: Manifest, models: dict[s
     counts_from_0 = config.label.classes is not None and typed.integer_label
     codes = [str(i) for i in range(len(data.label.classes))] if counts_from_0 else data.label.classes
 
-    shipped = [scoring.ship_model(spark, folder) for folder in models.values()]
+    shipped = [score.ship_model(spark, folder) for folder in models.values()]
     count = _counter(shipped, data.label, codes)
     with progress(spark, f"scoring {data.rows.validation} validation rows with {' and '.join(models)}"):
         if data.rows.validation * len(rows.columns) <= _FEW_CELLS:
@@ -236,10 +214,10 @@ def _with_inputs(spark: SparkSession, rows: DataFrame, folder: Path, spec: Model
     model = load_config(folder / "pipeline.yaml")
     raw = [field.name for field in rows.schema[prepare.RAW].dataType.fields]  # type: ignore[attr-defined]
     others = [name for name in rows.columns if name != prepare.RAW]
-    scoring.with_declared(spark, rows.select(f"{prepare.RAW}.*", *others), model).createOrReplaceTempView("raw")
+    score.with_declared(spark, rows.select(f"{prepare.RAW}.*", *others), model).createOrReplaceTempView("raw")
     struct = f"struct({', '.join(_quoted(name) for name in raw)}) AS {prepare.RAW}"
-    sql = features.select_more(model.features_sql, *map(_quoted, others), struct)
-    return spark.sql(sql).select(prepare.RAW, *others, *scoring.model_inputs(spec, prefix))
+    sql = features_sql.select_more(model.features_sql, *map(_quoted, others), struct)
+    return spark.sql(sql).select(prepare.RAW, *others, *score.model_inputs(spec, prefix))
 
 
 def _counter(
@@ -250,13 +228,13 @@ def _counter(
     def count(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         import pandas as pd
 
-        scorers = [scoring.shipped_model(model) for model in shipped]
+        scorers = [score.shipped_model(model) for model in shipped]
         tallies = [Tally(label) for _ in shipped]
         code_of = pd.Index(codes, dtype=object)
         for batch in batches:
             labels = batch.column(_LABEL).to_pandas()
             for i, (scorer, tally) in enumerate(zip(scorers, tallies, strict=True)):
-                told = scorer.score(scoring.read_inputs(batch, scorer.spec, f"{_MODEL}{i}_"))
+                told = scorer.score(score.read_inputs(batch, scorer.spec, f"{_MODEL}{i}_"))
                 right = code_of.get_indexer(labels) if label.classes else labels.to_numpy(np.float64)
                 # a class that the manifest does not know: the source has changed, which the number of rows will tell
                 known = right >= 0 if label.classes else np.full(len(right), True)
@@ -272,7 +250,7 @@ def _counter(
 
 def _answers(told: pd.DataFrame, label: LabelData) -> Any:
     """Return probabilities in the order of the label's classes, or the predicted numbers."""
-    from pipeline.scorer import PROBABILITY
+    from pipeline.model.scorer import PROBABILITY
 
     if not label.classes:
         return told["prediction"].to_numpy(np.float64)
@@ -286,11 +264,6 @@ def _mismatch(metric: str, trained: Mapping[str, float | None], packaged: Evalua
     scale = data.label.stats.std if data.label.stats and metric in ("rmse", "mae") else 1.0
     is_same = all(map(math.isnan, pair)) or math.isclose(*pair, rel_tol=_CLOSE, abs_tol=_CLOSE * scale)
     return None if is_same else f"{metric} is {pair[1]:.6g} as packaged, but was {pair[0]:.6g} when it was trained"
-
-
-def _number(evaluation: Evaluation | None, metric: str) -> float | None:
-    value = math.nan if evaluation is None else evaluation.metrics[metric]
-    return value if math.isfinite(value) else None
 
 
 def _quoted(name: str) -> str:

@@ -19,8 +19,8 @@ from pipeline.config import Config, load_config
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from pipeline.manifest import SplitName
-    from pipeline.shards import Prepared
+    from pipeline.data.manifest import SplitName
+    from pipeline.data.shards import Prepared
 
 pytest_plugins = ["submitting", "clusters", "trackingserver", "faultinjection"]
 
@@ -89,7 +89,7 @@ def _no_store_of_another_test() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    from pipeline.session import get_session
+    from pipeline.runtime.session import get_session
 
     session = get_session("tests", tmp_path_factory.mktemp("spark"))
     yield session

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.manifest import (
+from pipeline.data.manifest import (
     FORMAT_VERSION,
     LabelData,
     Manifest,

@@ -18,7 +18,7 @@ import pytest
 from mlflow import MlflowClient
 
 from conftest import PENGUINS
-from pipeline import job
+from pipeline import train
 
 EPOCHS = 60
 # dropout, so that a generator that is not restored would show in the weights
@@ -142,7 +142,7 @@ def epoch_of(seed: int) -> int:
 def uninterrupted(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the summary of the training to which nothing happens."""
     work = tmp_path_factory.mktemp("uninterrupted")
-    return job.train(str(PENGUINS), [f"run.work_dir={work}", *SETTINGS])
+    return train.train(str(PENGUINS), [f"run.work_dir={work}", *SETTINGS])
 
 
 def check_outcome(name: str, summary: dict[str, Any], expected: dict[str, Any], work_dir: Path) -> None:

@@ -1,9 +1,9 @@
 """The user's YAML as typed, validated settings; ``--set a.b=c`` overrides anything in it.
 
-Every mistake ends as a :class:`~pipeline.errors.UserError` that names the file, the key and the nearest valid name.
+Every mistake ends as a UserError that names the file, the key and the nearest valid name.
 """
 
 from pipeline.config.load import load_config
-from pipeline.config.settings import Config, Training
+from pipeline.config.settings import Config, Split, Training
 
-__all__ = ["Config", "Training", "load_config"]
+__all__ = ["Config", "Split", "Training", "load_config"]

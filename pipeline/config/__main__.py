@@ -1,29 +1,6 @@
-"""``python -m pipeline.config`` prints the README's table of settings."""
+"""``python -m pipeline.config`` prints the table of settings."""
 
-from __future__ import annotations
-
-import json
-from collections.abc import Iterator
-from typing import get_origin
-
-from pydantic import BaseModel
-
-from pipeline.config.load import section_of
-from pipeline.config.settings import Config
-
-
-def reference(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """Yield the rows of the README's table of settings: key, default, meaning."""
-    for name, field in model.model_fields.items():
-        key = prefix + (field.alias or name)
-        section = section_of(field.annotation)
-        if section is None or (not field.is_required() and field.default is None):
-            default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
-            yield f"| `{key}` | {default} | {' '.join(str(field.description).split())} |"
-        if section is not None:
-            item = "[]." if get_origin(field.annotation) is list else "."
-            yield from reference(section, key + item)
-
+from pipeline.config.reference import table
 
 if __name__ == "__main__":
-    print("| key | default | meaning |\n|---|---|---|", *reference(), sep="\n")
+    print(table())

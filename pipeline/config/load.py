@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config.settings import Config, members
-from pipeline.errors import UserError, nearest, reason
+from pipeline.runtime.errors import UserError, nearest, reason
 
 _SHORT = reprlib.Repr()  # YAML's anchors can make a list of billions out of a few lines
 _SHORT.maxlevel = 2

@@ -22,8 +22,8 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline import storage
-from pipeline.errors import UserError, nearest, reason
+from pipeline.runtime import storage
+from pipeline.runtime.errors import UserError, nearest, reason
 
 CLASSIFICATION_METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "calibration_error")
 REGRESSION_METRICS = ("rmse", "mae", "r2")

@@ -15,9 +15,9 @@ import pytest
 from mlflow import MlflowClient
 
 from conftest import PENGUINS, ROOT
-from pipeline import delivery, tracking
 from pipeline.config import load_config
-from pipeline.errors import UserError
+from pipeline.runtime.errors import UserError
+from pipeline.tracking import metric_writer, store
 from submitting import background
 from trackingserver import SECRET, USER, Server, await_line
 
@@ -38,17 +38,17 @@ def test_a_wrong_password_is_told_before_any_work(server: Server, tmp_path: Path
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
     config = load_config(PENGUINS, [f"tracking.uri={server.uri}"])
     with pytest.raises(UserError, match="cannot use the MLflow store"):
-        tracking.open_store(config, server.uri)()
+        store.open_store(config, server.uri)()
     with_password = load_config(PENGUINS, [f"tracking.uri=http://{USER}:{SECRET}@127.0.0.1"])
     with pytest.raises(UserError, match="must hold no password") as raised:
-        tracking.tracking_uri(with_password)
+        store.tracking_uri(with_password)
     assert SECRET not in str(raised.value)
 
 
 def test_epochs_wait_for_a_server_that_comes_back(server: Server, client: MlflowClient, capsys) -> None:
     run_id = client.create_run(client.create_experiment("away")).info.run_id
     slowest = 0.0
-    with delivery.MetricWriter(server.uri, run_id) as writer:
+    with metric_writer.MetricWriter(server.uri, run_id) as writer:
         for epoch in range(1, 61):
             if epoch == 21:
                 await_that(lambda: not writer.pending)
@@ -67,12 +67,12 @@ def test_epochs_wait_for_a_server_that_comes_back(server: Server, client: Mlflow
     assert "answers again" in capsys.readouterr().err
 
     # what the store refuses is no matter of waiting, and none to stop for
-    with delivery.MetricWriter(server.uri, "0" * 32) as refused:
+    with metric_writer.MetricWriter(server.uri, "0" * 32) as refused:
         refused.write({"loss": 1.0}, 1)
     assert len(refused.pending) == 1
     assert "the MLflow store refuses the metrics; training goes on" in capsys.readouterr().err
     # to send again what has arrived already is harmless
-    delivery.log_records(server.uri, run_id, [(m.timestamp, m.step, {"loss": m.value}) for m in history])
+    metric_writer.log_records(server.uri, run_id, [(m.timestamp, m.step, {"loss": m.value}) for m in history])
     assert len(client.get_metric_history(run_id, "loss")) == 60
 
 

@@ -14,13 +14,15 @@ import torch
 
 from conftest import PENGUINS, ROOT
 from faultinjection import Killer, newest_epoch, processes, rank_processes, send
-from pipeline import checkpoint, job
-from pipeline.checkpoint import Progress
+from pipeline import train
 from pipeline.config import Training
-from pipeline.epochs import Exchange, make_optimizer
-from pipeline.errors import RankLost, StorageError
-from pipeline.model import CategoricalInput, NetSpec, NumericInput, TabularNet
-from pipeline.storage import Folder
+from pipeline.model.network import CategoricalInput, NetSpec, NumericInput, TabularNet
+from pipeline.runtime.errors import RankLost, StorageError
+from pipeline.runtime.storage import Folder
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import Progress
+from pipeline.training.components import make_optimizer
+from pipeline.training.exchange import Exchange
 
 
 def a_net() -> TabularNet:
@@ -108,7 +110,7 @@ def test_a_disk_that_fills_up_ends_the_job_with_one_sentence(spark, small_disk: 
     with pytest.raises(
         StorageError, match=r"cannot write a checkpoint in .*small/checkpoints.*No space left on device"
     ):
-        job.train(str(PENGUINS), [*overrides, "model.hidden_sizes=[400,400]"])
+        train.train(str(PENGUINS), [*overrides, "model.hidden_sizes=[400,400]"])
 
 
 def test_the_same_job_started_twice_is_refused_and_fresh_begins_anew(spark, tmp_path: Path) -> None:
@@ -124,12 +126,12 @@ def test_the_same_job_started_twice_is_refused_and_fresh_begins_anew(spark, tmp_
 
     killer = Killer(tmp_path, 3, start_again, 0)
     with killer.at_work(), pytest.raises(RankLost):
-        job.train(str(PENGUINS), overrides)
+        train.train(str(PENGUINS), overrides)
     (second,) = refused
     assert second.returncode == 2, second.stderr
     assert f"run.work_dir: the same training is running already (process {os.getpid()} on" in second.stderr
     assert "Traceback" not in second.stderr
     assert newest_epoch(tmp_path) >= 3
     assert processes("jobs/train.py") == []
-    summary = job.train(str(PENGUINS), overrides, fresh=True)
+    summary = train.train(str(PENGUINS), overrides, fresh=True)
     assert summary["resumed_after_epoch"] is None

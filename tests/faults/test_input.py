@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import csv_rows
-from pipeline import lock, shards
-from pipeline.errors import RowAccountingError, StorageError, UserError
-from pipeline.loader import read_shard
-from pipeline.manifest import Manifest
+from pipeline.data import shards
+from pipeline.data.manifest import Manifest
+from pipeline.runtime import lock
+from pipeline.runtime.errors import RowAccountingError, StorageError, UserError
+from pipeline.training.loader import read_shard
 
 HEADER = "a,k,y\n"
 ROWS = csv_rows(60)

@@ -24,8 +24,8 @@ from faultinjection import (
     rank_processes,
     send,
 )
-from pipeline import job
-from pipeline.errors import RankLost
+from pipeline import train
+from pipeline.runtime.errors import RankLost
 from submitting import submit
 
 SEEDS = range(5)
@@ -38,7 +38,7 @@ def test_a_killed_rank_costs_no_more_than_the_work_since_the_last_checkpoint(
     fault = LEDGER.setdefault("a rank is killed (SIGKILL)", Fault())
     killer = Killer(tmp_path, epoch_of(seed), lambda: send(rank_processes(seed % 2), signal.SIGKILL), seed)
     with killer.at_work():
-        summary = job.train(str(PENGUINS), [f"run.work_dir={tmp_path}", *SETTINGS])
+        summary = train.train(str(PENGUINS), [f"run.work_dir={tmp_path}", *SETTINGS])
     fault.injected += len(killer.done_at)
     assert summary["restarts"] == 1
     check_outcome("a rank is killed (SIGKILL)", summary, uninterrupted, tmp_path)
@@ -51,7 +51,7 @@ def test_a_rank_that_hangs_is_found_out_and_its_work_done_again(
     fault = LEDGER.setdefault("a rank hangs (SIGSTOP)", Fault())
     killer = Killer(tmp_path, epoch_of(rank + 10), lambda: send(rank_processes(rank), signal.SIGSTOP), rank)
     with killer.at_work():
-        summary = job.train(str(PENGUINS), [f"run.work_dir={tmp_path}", *SETTINGS])
+        summary = train.train(str(PENGUINS), [f"run.work_dir={tmp_path}", *SETTINGS])
     fault.injected += len(killer.done_at)
     assert summary["restarts"] == 1
     assert rank_processes() == []
@@ -68,9 +68,9 @@ def test_ranks_that_are_told_to_end_keep_what_they_have_done_in_mid_epoch(
         killer.at_work(),
         pytest.raises(RankLost, match=r"was told to end: stopped by SIGTERM in epoch \d+ after step"),
     ):
-        job.train(str(PENGUINS), [*overrides, "run.max_restarts=0"])
+        train.train(str(PENGUINS), [*overrides, "run.max_restarts=0"])
     fault.injected += len(killer.done_at)
-    summary = job.train(str(PENGUINS), overrides)
+    summary = train.train(str(PENGUINS), overrides)
     assert summary["resumed_after_epoch"] >= killer.done_at[0]
     check_outcome("a rank is told to end (SIGTERM)", summary, uninterrupted, tmp_path)
 
@@ -96,7 +96,7 @@ def test_the_same_command_goes_on_after_the_driver_was_killed(
         time.sleep(0.1)
     assert left == []  # what is left of it does not go on by itself
     fault.injected += len(killer.done_at)
-    summary = job.train(str(PENGUINS), overrides)
+    summary = train.train(str(PENGUINS), overrides)
     assert summary["resumed_after_epoch"] >= killer.done_at[0]
     check_outcome("the driver is killed (SIGKILL)", summary, uninterrupted, tmp_path)
 
@@ -125,7 +125,7 @@ def test_a_driver_that_is_told_to_end_leaves_all_that_was_done(
         (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
         assert run.info.status == "KILLED"
     fault.injected += len(killer.done_at)
-    summary = job.train(str(PENGUINS), overrides)
+    summary = train.train(str(PENGUINS), overrides)
     assert summary["resumed_after_epoch"] >= killer.done_at[0]
     check_outcome("the driver is told to end (SIGTERM)", summary, uninterrupted, tmp_path)
 

@@ -13,14 +13,15 @@ from moto.server import ThreadedMotoServer
 from safetensors.torch import save
 
 from conftest import PENGUINS
-from pipeline import checkpoint, contents, shards
-from pipeline.checkpoint import Progress
 from pipeline.config import load_config
-from pipeline.contents import Question
-from pipeline.errors import RowAccountingError, UserError
-from pipeline.loader import read_shard
-from pipeline.manifest import FILE_NAME, Manifest
-from pipeline.storage import Folder
+from pipeline.data import parquet_summary, shards
+from pipeline.data.manifest import FILE_NAME, Manifest
+from pipeline.data.parquet_summary import Question
+from pipeline.runtime.errors import RowAccountingError, UserError
+from pipeline.runtime.storage import Folder
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import Progress
+from pipeline.training.loader import read_shard
 from submitting import Penguins, free_port, submit
 
 
@@ -93,8 +94,8 @@ def test_files_are_counted_on_s3_too(prepared: Folder) -> None:
     assert data is not None
     question = Question(data.label.column, len(data.label.classes))
     for split in data.splits.values():
-        seen = contents._seen_here(prepared, [group.path for group in split.row_groups], question)
-        found = contents.Contents(list(seen.values()))
+        seen = parquet_summary._seen_here(prepared, [group.path for group in split.row_groups], question)
+        found = parquet_summary.Contents(list(seen.values()))
         assert found.row_groups == split.row_groups
         assert found.codes == [*split.class_counts, 0]
         assert {file.path: file.sha256 for file in found.files}.items() <= data.sha256.items()

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from conftest import PENGUINS, ROOT
-from pipeline import scoring
-from pipeline.errors import UserError
-from pipeline.scorer import Scorer
+from pipeline import predict
+from pipeline.model.scorer import Scorer
+from pipeline.runtime.errors import UserError
 from submitting import LAB_PENGUIN
 
 
@@ -32,7 +32,7 @@ def test_files_are_scored_as_the_model_scores_rows(spark, model, model_folder: P
     new = tmp_path / "new.csv.gz"
     new.write_bytes(gzip.compress("\n".join([*unlabelled, "Mars,50.4,15.3,200,5000", "Dream,abc,1,2,3"]).encode()))
     out = tmp_path / "out"
-    summary = scoring.predict_files(uri, [str(new)], str(out), "parquet", store)
+    summary = predict.predict_files(uri, [str(new)], str(out), "parquet", store)
     assert summary["rows"] == {"read": 346, "quarantined": 1, "predicted": 342, "refused": 3}
     assert summary["model_version"]
 
@@ -49,7 +49,7 @@ def test_files_are_scored_as_the_model_scores_rows(spark, model, model_folder: P
     assert (bad.record, bad.reason) == ("Dream,abc,1,2,3", "CulmenLength: 'abc' is not DOUBLE")
 
     # again, to CSV, into the same folder: the earlier output is replaced, not mixed with
-    summary = scoring.predict_files(uri, [str(PENGUINS.parent / "penguins.csv")], str(out), "csv", store)
+    summary = predict.predict_files(uri, [str(PENGUINS.parent / "penguins.csv")], str(out), "csv", store)
     assert summary["rows"] == {"read": 344, "quarantined": 0, "predicted": 342, "refused": 2}
     assert not list(out.glob("*.parquet"))
     assert not (out / "_quarantine").exists()
@@ -73,7 +73,7 @@ def test_mistakes_are_told(spark, model, tmp_path: Path) -> None:
         ((uri, [csv], str(other / "thesis.doc")), "is a file; name a folder"),
     ):
         with pytest.raises(UserError) as raised:
-            scoring.predict_files(*arguments, "parquet", store)
+            predict.predict_files(*arguments, "parquet", store)
         assert said in str(raised.value)
     assert (other / "thesis.doc").exists()
 
@@ -100,4 +100,4 @@ def test_one_row_without_spark(model, tmp_path: Path) -> None:
 )
 def test_a_row_that_is_none_is_told(model, row: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        scoring.predict_row(model[0], row, model[1])
+        predict.predict_row(model[0], row, model[1])

@@ -17,11 +17,12 @@ import pytest
 from mlflow import MlflowClient
 
 from datasets import checksums, write_dataset
-from pipeline import launch, tracking
 from pipeline.config import load_config
-from pipeline.errors import RankError, RankLost, UserError
-from pipeline.storage import Folder
-from pipeline.task import Task
+from pipeline.launch import ranks
+from pipeline.runtime.errors import RankError, RankLost, UserError
+from pipeline.runtime.storage import Folder
+from pipeline.tracking import runs, store
+from pipeline.training.task import Task
 
 TRAIN_ROWS = [1, 7, 19, 20, 21, 101]
 EPOCHS = 3
@@ -41,8 +42,8 @@ def make_task(tmp_path: Path):
         """
     )
     config = load_config(tmp_path / "pipeline.yaml")
-    uri = tracking.tracking_uri(config)
-    tracking.open_store(config, uri)()
+    uri = store.tracking_uri(config)
+    store.open_store(config, uri)()
 
     def make(train_rows: int, num_proc: int = 2, numeric: bool = True, known: str = "xyz") -> Task:
         folder = tmp_path / f"data{train_rows}{numeric}{known}"
@@ -56,7 +57,7 @@ def make_task(tmp_path: Path):
             )
         else:
             task_config = config
-        run_id = tracking.start_run(config, uri)
+        run_id = runs.start_run(config, uri)
         checkpoints = config.checkpoint_dir / run_id
         checkpoints.make()
         return Task(task_config, data, shared, uri, run_id, {"driver": 2}, checkpoints)
@@ -85,8 +86,8 @@ def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark, make_task
     def ranks(tasks, spoilt):
         import horovod.torch as hvd
 
-        from pipeline.errors import UserError
-        from pipeline.worker import train
+        from pipeline.runtime.errors import UserError
+        from pipeline.training.trainer import train
 
         hvd.init()
         results = [train(task) for task in tasks]
@@ -122,7 +123,7 @@ def test_a_failing_rank_ends_all_with_its_own_traceback(spark, make_task) -> Non
     # a class that the network does not have, in the last row of rank 1's shard: the loss raises in mid-epoch
     task = change_last_row(make_task(101), rank=1, column="y", value=7)
     with pytest.raises(RankError) as raised:
-        launch.run_ranks(spark, task, 2)
+        ranks.run_ranks(spark, task, 2)
     message = str(raised.value)
     assert message.startswith("rank 1 of 2 failed:\nTraceback")
     assert "IndexError: Target 7 is out of bounds" in message
@@ -134,7 +135,7 @@ def test_a_diverging_training_is_told_and_keeps_no_weights(spark, make_task) -> 
     training = task.config.training.model_copy(update={"optimizer": "sgd", "learning_rate": 1e30})
     task = dataclasses.replace(task, config=task.config.model_copy(update={"training": training}))
     with pytest.raises(UserError, match=r"training.learning_rate: epoch \d, step \d: the loss is no longer a finite"):
-        launch.run_ranks(spark, task, 2)
+        ranks.run_ranks(spark, task, 2)
 
 
 def test_what_ranks_print_is_heard_at_once_and_one_that_dies_ends_the_others(
@@ -165,11 +166,11 @@ def test_what_ranks_print_is_heard_at_once_and_one_that_dies_ends_the_others(
                 heard.touch()
             return super().write(text)
 
-    monkeypatch.setattr(launch, "run_rank", dies)
+    monkeypatch.setattr(ranks, "run_rank", dies)
     monkeypatch.setattr(sys, "stderr", Ear())
     run = task.config.run.model_copy(update={"max_restarts": 0})
     task = dataclasses.replace(task, config=task.config.model_copy(update={"run": run}))
     with pytest.raises(RankLost, match=r"rank 0, 1 of 2 was lost: it ended without a word"):
-        launch.run_ranks(spark, task, 2)
+        ranks.run_ranks(spark, task, 2)
     assert heard.exists()
     assert not not_heard.exists()

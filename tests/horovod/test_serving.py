@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from conftest import OLD_MLFLOW, PENGUINS
-from pipeline import scoring
+from pipeline import predict
 from submitting import LAB_PENGUIN, background, free_port
 
 Post = Callable[[Any], tuple[int, Any]]
@@ -59,7 +59,7 @@ def test_both_formats_of_rows_get_what_batch_scoring_says(spark, store: str, pos
     _, records = post({"dataframe_records": json.loads(raw.to_json(orient="records"))})
 
     csv = str(PENGUINS.parent / "penguins.csv")
-    summary = scoring.predict_files("models:/penguins@champion", [csv], str(tmp_path / "out"), "parquet", store)
+    summary = predict.predict_files("models:/penguins@champion", [csv], str(tmp_path / "out"), "parquet", store)
     assert summary["model_version"] == "1"
     batch = spark.read.parquet(str(tmp_path / "out")).toPandas().drop(columns=["Species", "model_version"])
     for answer in (split, records):

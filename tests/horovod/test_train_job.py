@@ -23,12 +23,12 @@ from safetensors.torch import load_file
 
 from conftest import OLD_MLFLOW, PENGUINS, csv_rows
 from datasets import checksums
-from pipeline import job
+from pipeline import gate, train
 from pipeline.config import load_config
-from pipeline.errors import UserError
-from pipeline.manifest import Manifest
-from pipeline.scorer import Scorer
-from pipeline.storage import Folder
+from pipeline.data.manifest import Manifest
+from pipeline.model.scorer import Scorer
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.storage import Folder
 from submitting import LAB_PENGUIN, submit
 
 SCHEMA = load_config(PENGUINS).source.schema_
@@ -225,7 +225,7 @@ print(mlflow.pyfunc.load_model({str(model_folder)!r}).predict(pandas.DataFrame([
 def test_a_second_run_gives_the_same_bytes_reuses_the_data_and_says_so(spark, penguins, caplog) -> None:
     caplog.set_level(logging.INFO, "pipeline")
     # in this process, whose Spark has run other things before
-    again = job.train(str(PENGUINS), [f"run.work_dir={penguins.work_dir}"], gated=False)
+    again = train.train(str(PENGUINS), [f"run.work_dir={penguins.work_dir}"], gated=False)
     assert again["weights_sha256"] == penguins.ran.summary["weights_sha256"]
     assert again["metrics"] == penguins.ran.summary["metrics"]
     assert again["run_id"] != penguins.ran.summary["run_id"]
@@ -234,13 +234,13 @@ def test_a_second_run_gives_the_same_bytes_reuses_the_data_and_says_so(spark, pe
     assert again["gate"] is None
 
     # judged later, as jobs/gate.py does: the newest run of the experiment; once, however often
-    judged = job.judge(str(PENGUINS), [f"run.work_dir={penguins.work_dir}"])
+    judged = gate.judge(str(PENGUINS), [f"run.work_dir={penguins.work_dir}"])
     assert judged["run_id"] == again["run_id"]
     assert judged["model_uri"] == again["model_uri"]
     assert (judged["gate"]["decision"], judged["gate"]["version"]) == ("rejected", "2")
     assert "better by 0" in judged["gate"]["reason"]
-    assert job.judge(str(PENGUINS), [f"run.work_dir={penguins.work_dir}"])["gate"] == judged["gate"]
-    champion = job.judge(str(PENGUINS), [f"run.work_dir={penguins.work_dir}"], penguins.ran.summary["run_id"])
+    assert gate.judge(str(PENGUINS), [f"run.work_dir={penguins.work_dir}"])["gate"] == judged["gate"]
+    champion = gate.judge(str(PENGUINS), [f"run.work_dir={penguins.work_dir}"], penguins.ran.summary["run_id"])
     assert champion["gate"]["decision"] == "promoted"
     assert champion["gate"]["reason"] == "an earlier attempt has promoted it"
 
@@ -266,13 +266,13 @@ def test_what_the_gate_job_cannot_judge_is_told(
     spark, penguins, overrides: list[str], run_id: str | None, said: str
 ) -> None:
     with pytest.raises(UserError, match=re.escape(said)):
-        job.judge(str(PENGUINS), [f"run.work_dir={penguins.work_dir}", *overrides], run_id)
+        gate.judge(str(PENGUINS), [f"run.work_dir={penguins.work_dir}", *overrides], run_id)
 
 
 def test_one_rank_reaches_the_accuracy_too_and_stops_early(spark, tmp_path) -> None:
     overrides = [f"run.work_dir={tmp_path}", "run.num_proc=1", "training.early_stopping.patience=25"]
     overrides += [f"run.data_dir=file://{tmp_path}/elsewhere"]
-    summary = job.train(str(PENGUINS), overrides)
+    summary = train.train(str(PENGUINS), overrides)
     assert summary["num_proc"] == 1
     assert (tmp_path / "elsewhere").is_dir()
     assert not (tmp_path / "data").exists()
@@ -287,7 +287,7 @@ def test_regression_learns_a_number_in_its_own_unit(spark, use_case) -> None:
         label={"column": "y", "task": "regression"},
         training={"epochs": 40, "learning_rate": 0.005, "optimizer": "adamw"},
     )
-    summary = job.train(str(config.file))
+    summary = train.train(str(config.file))
     assert summary["metrics"]["r2"] > 0.98
     assert 0 < summary["metrics"]["rmse"] < 60
     client = MlflowClient(f"sqlite:///{config.work_dir / 'mlflow.db'}")

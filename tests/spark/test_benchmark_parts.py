@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.benchmark import peers, work
+from benchmark import peers, work
 
 
 def test_peers_do_the_same_work(spark, tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import csv_rows
-from pipeline import contents, shards
 from pipeline.config import Config
-from pipeline.contents import Question
-from pipeline.errors import StorageError
-from pipeline.manifest import RowGroup
-from pipeline.storage import Folder
+from pipeline.data import dealing, parquet_summary, shards
+from pipeline.data.manifest import RowGroup
+from pipeline.data.parquet_summary import Question
+from pipeline.runtime.errors import StorageError
+from pipeline.runtime.storage import Folder
 
 UseCase = Callable[..., Config]
 
@@ -34,14 +34,14 @@ def test_driver_and_executors_find_the_same(spark, tmp_path) -> None:
         pq.write_table(pa.table({"x": part, "y": label}), place / f"part-{i}.parquet", row_group_size=600)
     question, folder = Question(label="y", classes=3, measured=("x",)), Folder(str(place.parent))
     paths = [f"{place.name}/part-{i}.parquet" for i in range(7)]
-    here = contents._seen_here(folder, paths, question)
-    assert contents._seen_by_spark(spark, folder, paths, question) == here
+    here = parquet_summary._seen_here(folder, paths, question)
+    assert parquet_summary._seen_by_spark(spark, folder, paths, question) == here
 
-    assert contents.look_into(spark, folder, "nowhere", question).files == []
-    one = contents.look_into(spark, folder, place.name, question)
+    assert parquet_summary.look_into(spark, folder, "nowhere", question).files == []
+    one = parquet_summary.look_into(spark, folder, place.name, question)
     assert (one.rows, one.nulls, one.codes) == (7_000, [0, 700], [1_750, 1_400, 1_750, 1_400])
     assert [group.rows for group in one.row_groups] == [600, 400] * 7
-    stats = contents.statistics(one, question)["x"]
+    stats = parquet_summary.statistics(one, question)["x"]
     exact = values.astype(np.float64)
     assert [stats.mean, stats.std, stats.min, stats.max] == [
         float(np.float32(f(exact))) for f in (np.mean, np.std, np.min, np.max)
@@ -51,7 +51,7 @@ def test_driver_and_executors_find_the_same(spark, tmp_path) -> None:
 def test_a_large_data_set_is_counted_by_the_executors(spark, use_case: UseCase, monkeypatch) -> None:
     source = csv_rows(120).replace("1.5,", ",")  # a row without its `a` is dropped
     here = shards.prepare_data(spark, use_case(source, oversample=2), 2).manifest
-    monkeypatch.setattr(contents, "_MOST_HERE", 0)
+    monkeypatch.setattr(parquet_summary, "_MOST_HERE", 0)
     by_spark = shards.prepare_data(spark, use_case(source, oversample=2), 2).manifest
     assert by_spark.rows == here.rows
     assert here.rows.dropped == here.dropped_by_column["a"] > 0
@@ -64,7 +64,7 @@ def test_a_large_data_set_is_counted_by_the_executors(spark, use_case: UseCase, 
 @given(st.lists(st.integers(1, 1_000), min_size=1, max_size=60), st.integers(1, 9))
 def test_row_groups_are_dealt_out_evenly(lengths: list[int], num_proc: int) -> None:
     groups = [RowGroup(path=f"p{i}", index=0, rows=rows) for i, rows in enumerate(lengths)]
-    dealt = shards._dealt(groups, num_proc)
+    dealt = dealing._dealt(groups, num_proc)
     assert sorted(dealt, key=str) == sorted(groups, key=str)
     shares = [sum(group.rows for group in dealt[rank::num_proc]) for rank in range(num_proc)]
     assert max(shares) - min(shares) <= max(lengths)
@@ -72,7 +72,7 @@ def test_row_groups_are_dealt_out_evenly(lengths: list[int], num_proc: int) -> N
 
 @pytest.mark.parametrize(("lengths", "shares"), [([70] * 11 + [58, 58, 15], [435, 466]), ([9, 8, 7, 6], [15, 15])])
 def test_what_is_left_over_goes_to_the_rank_with_fewest_rows(lengths: list[int], shares: list[int]) -> None:
-    dealt = shards._dealt([RowGroup(path=f"p{i}", index=0, rows=rows) for i, rows in enumerate(lengths)], 2)
+    dealt = dealing._dealt([RowGroup(path=f"p{i}", index=0, rows=rows) for i, rows in enumerate(lengths)], 2)
     assert sorted(sum(group.rows for group in dealt[rank::2]) for rank in range(2)) == shares
 
 
@@ -91,7 +91,7 @@ def test_what_is_left_over_goes_to_the_rank_with_fewest_rows(lengths: list[int],
     ],
 )
 def test_a_file_has_the_same_path_below_the_folder_on_every_store(folder: str, uri: str) -> None:
-    assert contents.path_below(Folder(folder), uri) == "parts/split=train/part-0.parquet"
+    assert parquet_summary.path_below(Folder(folder), uri) == "parts/split=train/part-0.parquet"
 
 
 def test_a_file_too_many_is_noticed(spark, use_case: UseCase, monkeypatch) -> None:

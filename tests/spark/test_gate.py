@@ -15,11 +15,15 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from pipeline import gate, package, registry, scoring, shards, tracking
+from pipeline import gate, predict
 from pipeline.config import Config
-from pipeline.evaluation import Evaluation, Tally
-from pipeline.model import TabularNet, net_spec, weight_bytes
-from pipeline.shards import Prepared
+from pipeline.data import shards
+from pipeline.data.shards import Prepared
+from pipeline.data.specs import net_spec
+from pipeline.evaluation import decision
+from pipeline.evaluation.metrics import Evaluation, Tally
+from pipeline.model.network import TabularNet, weight_bytes
+from pipeline.tracking import package, registry, runs, store
 
 ROWS = 200
 SQL = "SELECT CAST(a AS FLOAT) AS a, y FROM raw"
@@ -70,21 +74,21 @@ class Project:
     def change(self, **sections: Any) -> None:
         self._sections |= sections
         self.config = self._use_case(**self._sections)
-        self.uri = tracking.tracking_uri(self.config)
-        tracking.open_store(self.config, self.uri)()
+        self.uri = store.tracking_uri(self.config)
+        store.open_store(self.config, self.uri)()
         self.client = MlflowClient(self.uri)
         self.prepared = shards.prepare_data(self.spark, self.config, 2)
 
-    def judge(self, weights: list[list[float]], biases: list[float], **fields: Any) -> gate.Decision:
+    def judge(self, weights: list[list[float]], biases: list[float], **fields: Any) -> decision.Decision:
         """Package a linear model and let the gate decide; ``fields`` replace what the ranks would have measured."""
         config, data = self.config, self.prepared.manifest
         net = linear(config, self.prepared, weights, biases)
-        self.run_id = tracking.start_run(config, self.uri)
+        self.run_id = runs.start_run(config, self.uri)
         model_uri = package.log_model(config, data, weight_bytes(net), self.uri, self.run_id)
         trained = dataclasses.replace(measured(net, self.prepared), **fields)
         return gate.judge(self.spark, config, data, self.uri, self.run_id, model_uri, trained.metrics)
 
-    def says_high_from(self, threshold: float, **fields: Any) -> gate.Decision:
+    def says_high_from(self, threshold: float, **fields: Any) -> decision.Decision:
         """Judge the model that answers 'high' from this value of a on; 100 is right."""
         # classes in the order of their codes: high, low
         return self.judge([[1.0], [0.0]], [0.5 - threshold, 0.0], **fields)
@@ -132,9 +136,9 @@ def test_the_first_is_promoted_an_equal_one_is_not_a_better_one_is(project: Proj
     assert not any(set(".,-=/:") & set(key) for key in version.tags)  # which Unity Catalog refuses
     assert version.run_id == project.run_id
 
-    row = scoring.predict_row("models:/m@champion", '{"a": 120}', project.uri)
+    row = predict.predict_row("models:/m@champion", '{"a": 120}', project.uri)
     assert row["prediction"] == "high"
-    assert scoring.fetch_model("models:/m@champion", project.uri)[1] == "4"
+    assert registry.fetch_model("models:/m@champion", project.uri)[1] == "4"
 
 
 def test_a_candidate_must_be_better_by_enough_and_pass_the_thresholds(project: Project) -> None:
@@ -209,7 +213,7 @@ def test_rows_that_a_champion_refuses_count_against_it(project: Project) -> None
 
 
 def damage(project: Project, how: Callable[[Path], None]) -> None:
-    how(scoring.fetch_model("models:/m@champion", project.uri)[0])
+    how(registry.fetch_model("models:/m@champion", project.uri)[0])
 
 
 @pytest.mark.parametrize(
@@ -333,9 +337,9 @@ def test_a_champion_needs_no_column_but_those_of_its_features(project: Project) 
 def test_a_champion_promoted_meanwhile_blocks(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert project.says_high_from(150).decision == "promoted"
     assert project.says_high_from(190).decision == "rejected"
-    decide = gate.decide
+    decide = decision.decide
 
-    def while_another_job_promotes(*arguments: Any) -> gate.Verdict:
+    def while_another_job_promotes(*arguments: Any) -> decision.Verdict:
         registry.promote(project.uri, "m", "2")
         return decide(*arguments)
 
@@ -360,11 +364,11 @@ def test_a_metric_that_cannot_be_measured_blocks(project: Project) -> None:
         update={"tracking": project.config.tracking.model_copy(update={"gate": gate_settings("roc_auc")})}
     )
     nothing, something = (Evaluation(1, 0, {"roc_auc": value}) for value in (math.nan, 0.5))
-    assert gate.decide(config, nothing, None).reason == (
+    assert decision.decide(config, nothing, None).reason == (
         "roc_auc of the candidate cannot be measured on these validation rows"
     )
-    assert gate.decide(config, something, nothing).decision == "blocked"
-    assert gate.decide(config, None, None).decision == "blocked"
+    assert decision.decide(config, something, nothing).decision == "blocked"
+    assert decision.decide(config, None, None).decision == "blocked"
 
 
 def gate_settings(metric: str) -> Any:

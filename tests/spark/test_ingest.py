@@ -11,9 +11,9 @@ import pytest
 
 from conftest import PENGUINS, csv_rows
 from pipeline.config import Config, load_config
-from pipeline.errors import UserError
-from pipeline.ingest import list_source
-from pipeline.shards import prepare_data
+from pipeline.data.shards import prepare_data
+from pipeline.data.source_csv import list_source
+from pipeline.runtime.errors import UserError
 
 UseCase = Callable[..., Config]
 

@@ -7,22 +7,22 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline import placement
 from pipeline.config import Config
-from pipeline.errors import UserError
-from pipeline.tracking import open_store
+from pipeline.launch import executors
+from pipeline.runtime.errors import UserError
+from pipeline.tracking.store import open_store
 
 
 def test_ranks_and_cores_of_local_spark(spark, use_case: Callable[..., Config]) -> None:
-    assert placement.await_ranks(spark, use_case()) == 2
-    assert placement.await_ranks(spark, use_case(run={"num_proc": 1})) == 1
-    assert placement.cores(spark) == {"driver": 2}
+    assert executors.await_ranks(spark, use_case()) == 2
+    assert executors.await_ranks(spark, use_case(run={"num_proc": 1})) == 1
+    assert executors.cores(spark) == {"driver": 2}
 
 
 def test_more_ranks_than_slots_are_refused(spark, use_case: Callable[..., Config]) -> None:
     said = "run.num_proc: 3 ranks cannot run at once on the 2 slot(s) of local[2]; start Spark with --master 'local[3]'"
     with pytest.raises(UserError, match=re.escape(said)):
-        placement.await_ranks(spark, use_case(run={"num_proc": 3}))
+        executors.await_ranks(spark, use_case(run={"num_proc": 3}))
 
 
 def test_a_store_that_cannot_be_used_is_told(use_case: Callable[..., Config]) -> None:

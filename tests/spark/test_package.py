@@ -8,8 +8,8 @@ import pytest
 
 from conftest import PENGUINS, csv_rows
 from pipeline.config import Config, load_config
-from pipeline.errors import UserError
-from pipeline.package import check_parity
+from pipeline.data.parity import check_parity
+from pipeline.runtime.errors import UserError
 
 
 def test_the_penguins_are_the_same_in_both(spark) -> None:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pyspark.sql import functions as F
 
 from conftest import PENGUINS, csv_rows, read_split
-from pipeline import ingest, prepare
 from pipeline.config import Config, load_config
-from pipeline.errors import UserError
-from pipeline.shards import prepare_data
+from pipeline.data import prepare, source_csv
+from pipeline.data.shards import prepare_data
+from pipeline.runtime.errors import UserError
 
 UseCase = Callable[..., Config]
 
@@ -23,7 +23,7 @@ UseCase = Callable[..., Config]
 def penguins_three_times(spark):
     """Every penguin three times, and the plain records to partition at will."""
     config = load_config(PENGUINS)
-    records = ingest.read_records(spark, config)
+    records = source_csv.read_records(spark, config)
     frame = records.frame.unionByName(records.frame).unionByName(records.frame).cache()
     return config, frame
 
@@ -34,7 +34,7 @@ def test_the_split_never_separates_identical_rows(spark, penguins_three_times, p
     config, frame = penguins_three_times
     split = config.split.model_copy(update={"seed": seed, "validation_fraction": fraction})
     config = config.model_copy(update={"split": split})
-    records = ingest.Records(frame=frame.repartition(partitions), seen=None)  # type: ignore[arg-type]
+    records = source_csv.Records(frame=frame.repartition(partitions), seen=None)  # type: ignore[arg-type]
     typed = prepare.typed_rows(spark, config, records).frame.where("split IS NOT NULL")
     values = [name for name in typed.columns if name != prepare.SPLIT]
     by_row = typed.groupBy(*values).agg(F.countDistinct("split").alias("sides"), F.count("*").alias("copies"))
@@ -49,7 +49,7 @@ def test_the_split_depends_on_the_seed_and_not_on_the_partitioning(spark, pengui
 
     def validation_rows(partitions: int, seed: int) -> list[tuple]:
         split = config.split.model_copy(update={"seed": seed})
-        records = ingest.Records(frame=frame.repartition(partitions), seen=None)  # type: ignore[arg-type]
+        records = source_csv.Records(frame=frame.repartition(partitions), seen=None)  # type: ignore[arg-type]
         typed = prepare.typed_rows(spark, config.model_copy(update={"split": split}), records).frame
         return sorted(tuple(row) for row in typed.where("split = 'validation'").collect())
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from conftest import csv_rows
-from pipeline import shards
 from pipeline.config import Config
-from pipeline.manifest import FILE_NAME, SPLITS
+from pipeline.data import dealing, shards
+from pipeline.data.manifest import FILE_NAME, SPLITS
 
 UseCase = Callable[..., Config]
 
@@ -37,11 +37,11 @@ def test_every_rank_gets_a_row_group_and_an_equal_share(spark, use_case: UseCase
 
 def test_row_groups_are_bounded_however_the_source_is_cut(spark, use_case: UseCase, monkeypatch) -> None:
     # .gz cannot be split: one task reads it all. Small row groups here, so that 20,000 rows are "large".
-    monkeypatch.setattr(shards, "_ROW_GROUP_BYTES", 0)
+    monkeypatch.setattr(dealing, "_ROW_GROUP_BYTES", 0)
     config = use_case(None, source={"path": "data.csv.gz", "schema": "a DOUBLE, k STRING, y INT"})
     (config.folder / "data.csv.gz").write_bytes(gzip.compress(csv_rows(20_000).encode()))
     train = shards.prepare_data(spark, config, 2).manifest.splits["train"]
-    assert max(group.rows for group in train.row_groups) == shards._ROW_GROUP_MIN_ROWS
+    assert max(group.rows for group in train.row_groups) == dealing._ROW_GROUP_MIN_ROWS
     shares = train.shard_rows(2)
     assert max(shares) <= 1.06 * min(shares)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.benchmark import report, scale, suite
+from benchmark import report, scale, suite
 
 
 def test_the_median_of_the_turns_is_held_against_what_must_be_reached() -> None:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from conftest import PENGUINS, ROOT
 from pipeline.config import Config, load_config
-from pipeline.config.__main__ import reference
-from pipeline.errors import UserError
+from pipeline.config.reference import reference
+from pipeline.runtime.errors import UserError
 
 
 def test_penguins_are_the_lab_s_settings() -> None:

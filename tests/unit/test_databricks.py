@@ -16,10 +16,12 @@ import yaml
 from pyspark import SparkConf
 
 from conftest import ROOT
-from pipeline import console, databricks, launch, placement
 from pipeline.config import load_config
-from pipeline.console import log, run_job
-from pipeline.task import Task
+from pipeline.launch import ranks
+from pipeline.launch.executors import requested_executors
+from pipeline.runtime import console, databricks
+from pipeline.runtime.console import log, run_job
+from pipeline.training.task import Task
 
 BUNDLE = ROOT / "conf" / "databricks" / "databricks.yml"
 
@@ -119,7 +121,7 @@ def test_rank_0_gets_the_workspace_s_host_and_token(uri: str) -> None:
     config = load_config(ROOT / "conf" / "penguins" / "pipeline.yaml", [f"tracking.uri={uri}"])
     assert databricks.uri_for_ranks(uri) == "databricks"
     task = Task(config, None, None, uri, "run", {"0": 4}, config.checkpoint_dir)  # type: ignore[arg-type]
-    environment = launch._environment(task, 2)
+    environment = ranks._environment(task, 2)
     assert environment["DATABRICKS_HOST"] == "https://adb-1.2.azuredatabricks.net"
     assert environment["DATABRICKS_TOKEN"] == "dapi-token-of-the-job"
     assert "MLFLOW_TRACKING_URI" not in environment  # the task names the store
@@ -140,7 +142,7 @@ def test_ranks_are_the_cluster_s_workers(tags: dict[str, str], executors: int | 
     conf = SparkConf(loadDefaults=False)
     for name, value in tags.items():
         conf.set(f"spark.databricks.clusterUsageTags.{name}", value)
-    assert placement.requested_executors("spark://10.0.0.1:7077", conf) == executors
+    assert requested_executors("spark://10.0.0.1:7077", conf) == executors
 
 
 @pytest.mark.usefixtures("driver")
@@ -151,7 +153,7 @@ def test_the_ranks_run_the_driver_s_python() -> None:
     class Session:
         sparkContext = Context()
 
-    assert launch._executable(Session()) == sys.executable  # type: ignore[arg-type]
+    assert ranks._executable(Session()) == sys.executable  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -19,13 +19,14 @@ from horovod.runner.elastic.driver import ElasticDriver
 from horovod.runner.elastic.rendezvous import create_rendezvous_handler
 from horovod.runner.http.http_server import RendezvousServer
 
-from pipeline import elastic
+from pipeline.launch import elastic as launching
+from pipeline.training import elastic
 
 KEY = secret.make_secret_key()
 AS_A_RANK = """
 import sys, time
 from horovod.runner.elastic import worker
-from pipeline import elastic
+from pipeline.training import elastic
 elastic.secure_rank()
 manager = worker.WorkerNotificationManager()
 manager.init("127.0.0.1", int(sys.argv[1]), "lo", "host", 0)
@@ -42,7 +43,7 @@ def server() -> Iterator[tuple[ElasticDriver, int]]:
     """Return Horovod's own driver of elastic ranks, and its server's port, with our handler."""
     rendezvous = RendezvousServer(0)
     driver = ElasticDriver(rendezvous, FixedHosts({"host": 1}), 1, 1)
-    port = rendezvous.start(elastic._handler(create_rendezvous_handler(driver), KEY))
+    port = rendezvous.start(launching._handler(create_rendezvous_handler(driver), KEY))
     yield driver, port
     driver.stop()
 
@@ -96,7 +97,7 @@ def test_others_are_not_believed(server: tuple[ElasticDriver, int], tmp_path: Pa
 
 
 def test_horovod_itself_would_have_run_it(tmp_path: Path) -> None:
-    """When this fails, Horovod has mended CVE-2024-10190 and half of pipeline/elastic.py can go."""
+    """When this fails, Horovod has mended CVE-2024-10190 and half of pipeline/launch/elastic.py can go."""
     rendezvous, mine = RendezvousServer(0), tmp_path / "ran"
     driver = ElasticDriver(rendezvous, FixedHosts({"host": 1}), 1, 1)
     port = rendezvous.start(create_rendezvous_handler(driver))

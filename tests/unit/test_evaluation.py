@@ -11,8 +11,8 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
 from pipeline.config.settings import CLASSIFICATION_METRICS, REGRESSION_METRICS
-from pipeline.evaluation import CALIBRATION_BINS, Tally, regression_metrics
-from pipeline.manifest import LabelData, NumericStats
+from pipeline.data.manifest import LabelData, NumericStats
+from pipeline.evaluation.metrics import CALIBRATION_BINS, Tally, regression_metrics
 
 ROWS, RANKS = 2_000, 3
 

@@ -9,8 +9,8 @@ import pytest
 
 from conftest import PENGUINS
 from pipeline.config import Config, load_config
-from pipeline.errors import UserError
-from pipeline.features import translate
+from pipeline.data.features_sql import translate
+from pipeline.runtime.errors import UserError
 
 
 def test_the_lab_s_own_penguin_through_the_translation() -> None:

@@ -6,8 +6,8 @@ import io
 
 import numpy as np
 
-from pipeline import figures
-from pipeline.evaluation import HISTOGRAM_BINS, CalibrationBin
+from pipeline.evaluation import figures
+from pipeline.evaluation.metrics import HISTOGRAM_BINS, CalibrationBin
 
 
 def test_figures_show_what_they_are_given() -> None:

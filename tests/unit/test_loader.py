@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets import checksums, write_dataset
-from pipeline.errors import RowAccountingError
-from pipeline.loader import StreamedShard, check_rows, open_shard, read_shard, steps_and_rows
-from pipeline.manifest import FILE_NAME, Manifest
-from pipeline.storage import Folder
+from pipeline.data.manifest import FILE_NAME, Manifest
+from pipeline.runtime.errors import RowAccountingError
+from pipeline.runtime.storage import Folder
+from pipeline.training.loader import StreamedShard, check_rows, open_shard, read_shard, steps_and_rows
 
 
 @given(st.lists(st.integers(0, 200), min_size=1, max_size=5).filter(any), st.integers(1, 50))

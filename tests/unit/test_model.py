@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from safetensors.torch import load
 
-from pipeline.model import CategoricalInput, NetSpec, NumericInput, TabularNet, describe_weights, loss_sum, weight_bytes
+from pipeline.model.network import CategoricalInput, NetSpec, NumericInput, TabularNet, describe_weights, weight_bytes
+from pipeline.training.components import loss_sum
 
 
 def spec(categorical: tuple[CategoricalInput, ...] = (), outputs: int = 3, **more: object) -> NetSpec:

@@ -39,7 +39,8 @@ def test_the_lock_names_versions_and_no_addresses() -> None:
 
 
 def test_worker_rooms_import_no_spark_and_no_mlflow() -> None:
-    code = "import sys, pipeline.worker; sys.exit(str([m for m in ('pyspark', 'mlflow') if m in sys.modules] or ''))"
+    code = "import sys, pipeline.training.entry, pipeline.training.worker; "
+    code += "sys.exit(str([m for m in ('pyspark', 'mlflow') if m in sys.modules] or ''))"
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=100, check=False
     )
@@ -47,7 +48,7 @@ def test_worker_rooms_import_no_spark_and_no_mlflow() -> None:
 
 
 def test_the_driver_imports_no_torch() -> None:
-    code = "import sys, pipeline.job; sys.exit('torch' in sys.modules)"
+    code = "import sys, pipeline.train; sys.exit('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=100, check=False)
     assert ran.returncode == 0
 

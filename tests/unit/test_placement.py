@@ -6,16 +6,8 @@ import os
 
 import pytest
 
-from pipeline.placement import (
-    Answer,
-    Executor,
-    Place,
-    crowded,
-    local_slots,
-    requested_executors,
-    threads,
-    unreachable,
-)
+from pipeline.launch.executors import Answer, Executor, local_slots, requested_executors, unreachable
+from pipeline.training.place import Place, crowded, threads
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.model import CategoricalInput, NetSpec, NumericInput, TabularNet, weight_bytes
-from pipeline.raw import RawColumn
-from pipeline.scorer import ModelSpec, Scorer
+from pipeline.model.features_duckdb import RawColumn
+from pipeline.model.network import CategoricalInput, NetSpec, NumericInput, TabularNet, weight_bytes
+from pipeline.model.scorer import ModelSpec, Scorer
 
 NETWORK = NetSpec(
     numeric=(NumericInput("a", 0.0, 1.0), NumericInput("n", 0.0, 1.0)),

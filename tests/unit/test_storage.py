@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from conftest import PENGUINS
-from pipeline import shards, storage
 from pipeline.config import load_config
-from pipeline.errors import UserError
-from pipeline.storage import Folder
+from pipeline.data import shards
+from pipeline.runtime import storage
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.storage import Folder
 
 
 @pytest.mark.parametrize(

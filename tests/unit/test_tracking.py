@@ -6,9 +6,9 @@ import pytest
 import requests
 from mlflow.exceptions import MlflowException, RestException
 
-from pipeline import tracking
 from pipeline.config import load_config
-from pipeline.errors import DeliveryError, UserError
+from pipeline.runtime.errors import DeliveryError, UserError
+from pipeline.tracking import store
 
 
 def answered(status: int) -> requests.HTTPError:
@@ -33,13 +33,13 @@ def answered(status: int) -> requests.HTTPError:
     ],
 )
 def test_a_store_that_is_away_is_told_from_one_that_refuses(error: Exception, is_down: bool) -> None:
-    assert tracking.is_down(error) is is_down
+    assert store.is_down(error) is is_down
 
 
 def test_no_password_is_shown() -> None:
-    assert tracking.shown("postgresql://me:secret@db/mlflow") == "postgresql://me:***@db/mlflow"
-    assert tracking.shown("sqlite:////a/b.db") == "sqlite:////a/b.db"
-    assert "secret" not in tracking.one_line(ValueError("cannot reach http://me:secret@host:5000/api\nfor ever"))
+    assert store.shown("postgresql://me:secret@db/mlflow") == "postgresql://me:***@db/mlflow"
+    assert store.shown("sqlite:////a/b.db") == "sqlite:////a/b.db"
+    assert "secret" not in store.one_line(ValueError("cannot reach http://me:secret@host:5000/api\nfor ever"))
 
 
 @pytest.mark.parametrize("uri", ["http://me:secret@host", "postgresql://me:secret@db/mlflow"])
@@ -47,15 +47,15 @@ def test_a_password_in_the_settings_is_refused(tmp_path, uri: str) -> None:
     from conftest import PENGUINS
 
     with pytest.raises(UserError, match=r"tracking\.uri: must hold no password") as raised:
-        tracking.tracking_uri(load_config(PENGUINS, [f"tracking.uri={uri}"]))
+        store.tracking_uri(load_config(PENGUINS, [f"tracking.uri={uri}"]))
     assert "secret" not in str(raised.value)
 
 
 def test_a_store_that_goes_away_between_two_stages_is_one_sentence() -> None:
     with (
         pytest.raises(DeliveryError, match="the MLflow store http://host does not answer"),
-        tracking.told_if_down("http://host"),
+        store.told_if_down("http://host"),
     ):
         raise requests.ConnectionError("refused")
-    with pytest.raises(KeyError), tracking.told_if_down("http://host"):
+    with pytest.raises(KeyError), store.told_if_down("http://host"):
         raise KeyError("ours")

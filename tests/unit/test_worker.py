@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.config import Training
-from pipeline.epochs import warmed_up
+from pipeline.training.components import warmed_up
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,155 @@
+"""``manifest.json``: what a prepared data set holds, down to the rows of each row group.
+
+It is written last and atomically: a folder without a manifest is not a data set. The driver writes it, every rank
+counts its rows against it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.storage import Folder
+
+FORMAT_VERSION = 2
+FILE_NAME = "manifest.json"
+
+SplitName = Literal["train", "validation"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rows(_Record):
+    """Where the rows of the source went: read = quarantined + dropped + train + validation."""
+
+    read: int
+    quarantined: int
+    dropped: int
+    train: int
+    """Before oversampling."""
+    validation: int
+
+
+class RowGroup(_Record):
+    """One row group of one Parquet file; the unit that a rank's shard is made of."""
+
+    path: str = Field(pattern=r"^[A-Za-z0-9][^/]*(/[A-Za-z0-9][^/]*)*$")
+    """Relative to the data set's folder, and below it."""
+    index: int
+    """Of the row group within its file."""
+    rows: int
+
+
+class SplitData(_Record):
+    """One side of the split, as it lies in Parquet (so after oversampling)."""
+
+    rows: int
+    class_counts: list[int]
+    """Rows of each class in the order of `Label.classes`; empty for regression."""
+    row_groups: list[RowGroup]
+    """In the order in which they are dealt to the ranks: row group i belongs to rank i mod num_proc."""
+
+    def shard_rows(self, num_proc: int) -> list[int]:
+        """Return how many rows each rank's shard holds."""
+        return [sum(group.rows for group in self.row_groups[rank::num_proc]) for rank in range(num_proc)]
+
+
+class NumericStats(_Record):
+    """Of the training rows, rounded to float32 so that the order of Spark's partial sums cannot show."""
+
+    mean: float
+    std: float
+    """Population standard deviation."""
+    min: float
+    max: float
+
+
+class LabelData(_Record):
+    """What the label is."""
+
+    column: str
+    task: Literal["classification", "regression"]
+    classes: list[str]
+    """Class names in the order of their codes 0, 1, …; empty for regression."""
+    stats: NumericStats | None
+    """Regression only."""
+
+
+class SourceData(_Record):
+    """Where the rows came from."""
+
+    paths: list[str]
+    files: int
+    bytes: int
+    fingerprint: str
+    """SHA-256 over path, length and modification time of every file."""
+
+
+class Manifest(_Record):
+    """A prepared data set."""
+
+    format_version: int
+    source: SourceData
+    config_fingerprint: str
+    """SHA-256 over everything in the configuration that shapes the data."""
+    num_proc: int
+    seed: int
+    spark_version: str
+    columns: dict[str, Literal["float", "bigint"]]
+    """Columns of the Parquet files: numeric features, categorical codes, then the label."""
+    rows: Rows
+    dropped_by_column: dict[str, int]
+    """Dropped rows in which this column was null (or not a finite number); a row may count for several columns."""
+    oversample: int
+    numeric: dict[str, NumericStats]
+    vocabularies: dict[str, list[str]]
+    """Sorted values of each categorical feature; a value not in it has the code len(vocabulary)."""
+    label: LabelData
+    splits: dict[SplitName, SplitData]
+    sha256: dict[str, str]
+    """Of each Parquet file, by its path in the row groups."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the data set: source and configuration in 16 hexadecimal digits."""
+        return dataset_fingerprint(self.source.fingerprint, self.config_fingerprint)
+
+    def shard_bytes(self, num_proc: int) -> int:
+        """Return what the largest rank's rows of both splits take in memory: 4 bytes a feature, 8 the label."""
+        row = 4 * (len(self.numeric) + len(self.vocabularies)) + 8
+        return row * sum(max(split.shard_rows(num_proc)) for split in self.splits.values())
+
+    def write(self, folder: Folder) -> None:
+        """Write ``manifest.json`` into ``folder`` so that it is there whole or not at all."""
+        folder.write(FILE_NAME, self.model_dump_json(indent=1).encode())
+
+    @classmethod
+    def read(cls, folder: Folder) -> Manifest | None:
+        """Return the manifest of ``folder``; None when there is none, or what is there is none.
+
+        Raises:
+            UserError: a newer version of this package has written it.
+        """
+        try:
+            content = folder.read(FILE_NAME)
+            found = json.loads(content)
+            version = found.get("format_version") if isinstance(found, dict) else None
+            if isinstance(version, int) and version > FORMAT_VERSION:
+                told = f"{folder}/{FILE_NAME} has format {version}, but this version knows only up to {FORMAT_VERSION}"
+                raise UserError(f"{told}; use the newer version, or another run.data_dir")
+            return cls.model_validate_json(content)
+        except (FileNotFoundError, ValueError):
+            return None
+
+
+def dataset_fingerprint(source: str, config: str) -> str:
+    """Return the name of the data set that this source makes under this configuration."""
+    import hashlib
+
+    return hashlib.sha256(f"{FORMAT_VERSION} {source} {config}".encode()).hexdigest()[:16]

@@ -1,0 +1,181 @@
+"""Preparation in Spark SQL: the user's features.sql, the leak-free split and the encodings.
+
+Everything here is lazy: it builds one plan, and the pass that writes the Parquet (shards.py) runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import keyword
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from pyspark.errors import AnalysisException, ParseException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import BooleanType, DataType, IntegralType, NumericType, StringType
+
+from pipeline.config import Config
+from pipeline.data import features_sql
+from pipeline.data.source_csv import Records, column, sentence
+from pipeline.data.split import SPLIT, side
+from pipeline.runtime.errors import nearest
+from pipeline.runtime.session import progress
+
+RAW = "_raw"
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
+_RESERVED = (SPLIT, "code", "copies")
+_MAX_VOCABULARY = 1_000_000  # codes travel through float32, which is exact to 2^24
+_MAX_CLASSES = 1_000  # each rank counts a matrix of classes x classes
+
+
+@dataclass(frozen=True)
+class TypedRows:
+    """The result of features.sql in the types that the network needs."""
+
+    frame: DataFrame
+    """Feature columns in their order, the label, `split`."""
+    integer_label: bool
+    """Whether features.sql produced the label as an integer or a boolean."""
+
+
+def typed_rows(spark: SparkSession, config: Config, records: Records, keep_raw: bool = False) -> TypedRows:
+    """Return features.sql's result as the network will see it, one row per good record, with its side of the split.
+
+    Numeric columns are FLOAT (NULL where they are not a finite one), categorical ones and class labels STRING.
+    `split` is 'train' or 'validation', and NULL where a used column is NULL. It depends on nothing but the values
+    of the row and `split.seed`, so identical rows are on the same side whatever the partitioning. With ``keep_raw``
+    the raw row that each was made from is there too, as the struct RAW.
+
+    Raises:
+        UserError: the SQL is wrong, or does not produce a column that the configuration names.
+    """
+    records.good().createOrReplaceTempView("raw")
+    sql_file = config.folder / config.features.sql
+    try:
+        sql = config.features_sql
+        result = spark.sql(features_sql.select_more(sql, f"struct(*) AS {RAW}") if keep_raw else sql)
+    except (AnalysisException, ParseException) as error:
+        raise config.mistake("features.sql", f"{sql_file}: {sentence(error)}") from None
+    _check_columns(config, result)
+
+    numeric = [_finite(f.column) for f in config.features.numeric]
+    categorical = [column(f.column).cast("string").alias(f.column) for f in config.features.categorical]
+    label = _finite(config.label.column) if config.label.task == "regression" else _class_text(config, result)
+    typed = result.select(*numeric, *categorical, label, *([F.col(RAW)] if keep_raw else []))
+
+    used = [column(name) for name in typed.columns if name != RAW]
+    is_complete = F.coalesce(*[F.when(value.isNull(), F.lit(False)) for value in used], F.lit(True))
+    return TypedRows(
+        frame=typed.select("*", F.when(is_complete, side(config.split, used)).alias(SPLIT)),
+        integer_label=_is_whole(result.schema[config.label.column].dataType),
+    )
+
+
+def vocabularies(spark: SparkSession, config: Config, typed: TypedRows) -> dict[str, list[str]]:
+    """Return the values of each categorical feature, and of a class label, in the order of their codes.
+
+    Values that the configuration lists are taken from there; the others take one pass over the source: of features
+    in the training rows, of the label in all.
+
+    Raises:
+        UserError: a column has no value, or too many to be a category.
+    """
+    found = {f.column: _sorted_values(set(f.values)) for f in config.features.categorical if f.values is not None}
+    wanted = [f.column for f in config.features.categorical if f.values is None]
+    label = config.label.column
+    if config.label.classes is not None:
+        # an integer label counts from 0, whatever its classes are called
+        codes = range(len(config.label.classes))
+        found[label] = [str(code) for code in codes] if typed.integer_label else config.label.classes
+    elif config.label.task == "classification":
+        wanted.append(label)
+    if wanted:
+        with progress(spark, f"finding the values of {', '.join(wanted)}"):
+            found |= _find_values(typed.frame, wanted, everywhere=label)
+    for name in wanted:
+        key = "label.column" if name == label else "features.categorical"
+        if not found[name]:
+            problem = f"'{name}' has no value in any usable row: all were quarantined, or lack a column that is used"
+            raise config.mistake(key, problem)
+        if len(found[name]) > _MAX_VOCABULARY:
+            problem = f"'{name}' has {len(found[name]):,} different values, more than {_MAX_VOCABULARY:,}; is it an id?"
+            raise config.mistake(key, problem)
+    if len(found.get(label, [])) > _MAX_CLASSES:
+        problem = f"'{label}' has {len(found[label]):,} different values, more than {_MAX_CLASSES:,} classes"
+        raise config.mistake("label.column", f"{problem}; if it is a number, set label.task: regression")
+    return found
+
+
+def _find_values(typed: DataFrame, names: list[str], everywhere: str) -> dict[str, list[str]]:
+    def seen(name: str) -> Column:
+        return F.col(SPLIT).isNotNull() if name == everywhere else F.col(SPLIT) == "train"
+
+    sets = typed.agg(*[F.collect_set(F.when(seen(name), column(name))).alias(name) for name in names]).first()
+    assert sets is not None
+    return {name: _sorted_values(sets[name]) for name in names}
+
+
+def encode(spark: SparkSession, typed: DataFrame, values: dict[str, list[str]]) -> DataFrame:
+    """Replace the text of each given column by its position in its vocabulary; unknown values get its length."""
+    encoded = typed
+    for name, vocabulary in values.items():
+        # one JSON literal, not one literal per value: a vocabulary may hold 100,000 of them
+        literal = F.from_json(F.lit(json.dumps(vocabulary)), "array<string>")
+        codes = spark.range(1).select(F.posexplode(literal).alias("code", name))
+        others = [column(other) for other in encoded.columns if other != name]
+        code = F.when(column(name).isNotNull(), F.coalesce(F.col("code"), F.lit(len(vocabulary)))).cast("bigint")
+        encoded = encoded.join(F.broadcast(codes), name, "left").select(*others, code.alias(name))
+    return encoded.select(*[column(name) for name in typed.columns])
+
+
+def _finite(name: str) -> Column:
+    number = column(name).cast("float")
+    # NaN compares as larger than any number in Spark SQL
+    return F.when(number.between(-_LARGEST_FLOAT, _LARGEST_FLOAT), number).alias(name)
+
+
+def _class_text(config: Config, result: DataFrame) -> Column:
+    value = column(config.label.column)
+    if isinstance(result.schema[config.label.column].dataType, BooleanType):
+        value = value.cast("int")
+    return value.cast("string").alias(config.label.column)
+
+
+def _is_whole(kind: DataType) -> bool:
+    return isinstance(kind, IntegralType | BooleanType)
+
+
+def _sorted_values(values: Iterable[str]) -> list[str]:
+    """Sort as numbers when all are whole numbers (2 before 10), else as text."""
+    values = list(values)
+    try:
+        return sorted(values, key=lambda value: (int(value), value))
+    except ValueError:
+        return sorted(values)
+
+
+def _check_columns(config: Config, result: DataFrame) -> None:
+    """Raise UserError unless features.sql produced every column that the configuration names, in a usable type."""
+    numeric, categorical, sql = config.features.numeric, config.features.categorical, config.features.sql
+    used = [
+        *((f"features.numeric.{i}.column", f.column, "numeric") for i, f in enumerate(numeric)),
+        *((f"features.categorical.{i}.column", f.column, "categorical") for i, f in enumerate(categorical)),
+        ("label.column", config.label.column, "label"),
+    ]
+    lower = [name.lower() for name in result.columns]  # Spark does not tell `a` from `A`
+    for key, name, kind in used:
+        if name not in result.columns or lower.count(name.lower()) != 1:
+            times = "does not produce" if name not in result.columns else "produces more than once"
+            raise config.mistake(key, f"{sql} {times} a column '{name}'{nearest(name, set(result.columns))}")
+        if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_") or name.lower() in _RESERVED:
+            raise config.mistake(key, f"'{name}' cannot name a column here: give it a plain alias in {sql}")
+        found = result.schema[name].dataType
+        shown = found.simpleString().upper()
+        wants_number = kind == "numeric" or (kind == "label" and config.label.task == "regression")
+        if wants_number and not isinstance(found, NumericType | BooleanType):
+            raise config.mistake(key, f"'{name}' is a {shown}, not a number: CAST it in {sql}")
+        if kind == "label" and not wants_number and not (_is_whole(found) or isinstance(found, StringType)):
+            problem = f"'{name}' is a {shown}; a class label is an integer or a string"
+            raise config.mistake(key, f"{problem}: CAST it in {sql}, or set label.task: regression")

@@ -1,0 +1,211 @@
+"""CSV into a DataFrame under the declared schema; records that do not fit it are counted and set aside."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from pyspark.errors import AnalysisException, IllegalArgumentException, ParseException
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StringType, StructType
+
+from pipeline.config import Config
+from pipeline.data.manifest import SourceData
+from pipeline.runtime.errors import UserError, nearest
+
+_CORRUPT = "_corrupt_record"
+_FILE = "_source_file"
+_UNDECODED = "\ufffd"  # what Java puts in the place of bytes that it cannot decode
+_MOST_COLUMNS = 2_000  # Spark's planner needs two minutes for these, and its time grows with their square
+
+
+@dataclass(frozen=True)
+class Records:
+    """Every record of the source, good and bad."""
+
+    frame: DataFrame
+    """The declared columns, then `_corrupt_record`.
+
+    `_corrupt_record` is NULL for a record that fits, else the raw record; one that fits but for a NUL character in
+    its text is written anew from its fields, because Spark keeps the raw text of unparsable records only.
+    """
+    seen: Observation
+    """`read` and `bad` record counts; available after the first action on something made from `frame`."""
+
+    def good(self) -> DataFrame:
+        """Return the records that fit, with the declared columns only."""
+        return self.frame.where(F.col(_CORRUPT).isNull()).drop(_CORRUPT)
+
+
+def as_records(frame: DataFrame) -> Records:
+    """Return rows that are already typed as the records of a source in which all fit."""
+    return Records(frame=frame.withColumn(_CORRUPT, F.lit(None).cast("string")), seen=Observation())
+
+
+def source_schema(spark: SparkSession, config: Config) -> StructType:
+    """Return `source.schema` as Spark types. Raises UserError when it is not valid DDL or names a column twice."""
+    try:
+        schema = spark.createDataFrame([], config.source.schema_).schema
+    except ParseException as error:
+        raise config.mistake("source.schema", f"is not valid Spark DDL: {sentence(error)}") from None
+    if len(schema) > _MOST_COLUMNS:
+        problem = f"declares {len(schema)} columns; with more than {_MOST_COLUMNS} Spark plans for hours"
+        raise config.mistake("source.schema", f"{problem}: leave out what features.sql does not use")
+    lower = [name.lower() for name in schema.names]
+    for name in schema.names:
+        if lower.count(name.lower()) > 1:
+            raise config.mistake("source.schema", f"names column '{name}' twice (Spark ignores upper and lower case)")
+        if name in (_CORRUPT, _FILE):
+            raise config.mistake("source.schema", f"column name '{name}' is reserved")
+    return schema
+
+
+def _damaged_file(spark: SparkSession, config: Config) -> str | None:
+    """Return the first of the (first 100) files that cannot be read to its end."""
+    files = spark.read.format("binaryFile").load(config.source_paths).select("path").limit(100)
+    for row in files.toLocalIterator():
+        try:
+            spark.read.text(row.path).count()
+        except Exception:  # whatever its codec raises
+            return str(row.path)
+    return None
+
+
+def list_source(spark: SparkSession, config: Config) -> SourceData:
+    """Return what `source.path` stands for: its files, and a fingerprint of their names, lengths and times.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    try:
+        # binaryFile reads no content as long as the column `content` is not asked for
+        files = spark.read.format("binaryFile").load(config.source_paths)
+        files = files.select("path", "length", F.col("modificationTime").cast("double").alias("time"))
+        found = sorted((row.path, row.length, row.time) for row in files.collect())  # a line per file
+    except AnalysisException as error:
+        raise config.mistake("source.path", sentence(error)) from None
+    if not found:
+        raise config.mistake("source.path", f"every file in {', '.join(config.source_paths)} is empty")
+    digest = hashlib.sha256(repr(found).encode()).hexdigest()
+    return SourceData(
+        paths=config.source_paths, files=len(found), bytes=sum(length for _, length, _ in found), fingerprint=digest
+    )
+
+
+def read_records(spark: SparkSession, config: Config, *more: Column) -> Records:
+    """Return every record of the source, lazily; nothing is read yet.
+
+    A record does not fit when it has more or fewer fields than the schema, a field that is not of its column's type,
+    a NUL character, or bytes that are none of the encoding's. (A NUL at either end of a floating-point field is white
+    space to Java's number parser: the number is read as it stands.)
+
+    ``more``: what else of a record is wanted, such as its file.
+    """
+    schema = source_schema(spark, config)
+    with_corrupt = StructType([*schema.fields]).add(_CORRUPT, StringType())
+    options = {**config.source.reader_options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": _CORRUPT}
+    try:
+        frame = spark.read.schema(with_corrupt).options(**options).csv(config.source_paths)
+    except (AnalysisException, ValueError) as error:
+        raise config.mistake("source", sentence(error)) from None
+    declared = [column(name) for name in schema.names]
+    garbled = F.when(_is_garbled(schema), F.to_csv(F.struct(*declared)))
+    frame = frame.select(*declared, F.coalesce(column(_CORRUPT), garbled).alias(_CORRUPT), *more)
+    seen = Observation()
+    # Naming every column makes Spark convert every column: else "abc" in an unused DOUBLE goes unnoticed. The search
+    # for a value ends at the first column of most rows; a count of each column would cost as much as parsing it.
+    any_value = F.coalesce(*[F.when(name.isNotNull(), F.lit(1)) for name in declared])
+    counted = frame.observe(
+        seen, F.count(F.lit(1)).alias("read"), F.count(_CORRUPT).alias("bad"), F.count(any_value).alias("filled")
+    )
+    return Records(frame=counted, seen=seen)
+
+
+def quarantine(spark: SparkSession, config: Config, folder: str) -> int:
+    """Write the records that do not fit to ``folder`` as JSON lines {file, reason, record}; return how many.
+
+    This reads the source a second time, so that a source without bad records pays nothing for the possibility.
+    """
+    schema = source_schema(spark, config)
+    records = read_records(spark, config, F.col("_metadata.file_path").alias(_FILE))
+    described = records.frame.where(F.col(_CORRUPT).isNotNull()).select(
+        F.col(_FILE).alias("file"), _reason(schema, config).alias("reason"), F.col(_CORRUPT).alias("record")
+    )
+    written = Observation()
+    described.observe(written, F.count(F.lit(1)).alias("rows")).write.mode("overwrite").json(folder)
+    return int(written.get["rows"])
+
+
+def _reason(schema: StructType, config: Config) -> Column:
+    """Say why a raw record does not fit: parse it again as strings and look at each field."""
+    of_files = ("header", "enforceschema", "multiline")
+    options = {key: str(value) for key, value in config.source.reader_options.items() if key not in of_files}
+    # positional names, since those of the schema may clash with the extra field
+    as_strings = ", ".join(f"c{i} STRING" for i in range(len(schema) + 1))
+    text = F.from_csv(F.col(_CORRUPT), as_strings, options)
+    typed = F.from_csv(F.col(_CORRUPT), config.source.schema_, options)
+    wrong_type = [
+        F.when(
+            text[f"c{i}"].isNotNull() & typed[f.name].isNull(),
+            F.format_string(
+                "%s: '%s' is not %s", F.lit(f.name), text[f"c{i}"], F.lit(f.dataType.simpleString().upper())
+            ),
+        )
+        for i, f in enumerate(schema.fields)
+    ]
+    not_decoded = "holds bytes that are not of the file's encoding (source.options.encoding), or U+FFFD itself"
+    return (
+        F.when(F.contains(F.col(_CORRUPT), F.lit("\0")), F.lit("holds a NUL character"))
+        .when(F.contains(F.col(_CORRUPT), F.lit(_UNDECODED)), F.lit(not_decoded))
+        .when(text[f"c{len(schema)}"].isNotNull(), F.lit(f"more than the {len(schema)} declared fields"))
+        .otherwise(F.coalesce(*wrong_type, F.lit(f"fewer than the {len(schema)} declared fields")))
+    )
+
+
+def _is_garbled(schema: StructType) -> Column:
+    texts = [column(f.name) for f in schema.fields if isinstance(f.dataType, StringType)]
+    if not texts:
+        return F.lit(False)
+    together = F.concat_ws("", *texts)
+    return F.contains(together, F.lit("\0")) | F.contains(together, F.lit(_UNDECODED))
+
+
+def column(name: str) -> Column:
+    """Return the column of exactly this name, whatever characters are in it."""
+    return F.col("`" + name.replace("`", "``") + "`")
+
+
+def sentence(error: Exception) -> str:
+    """Return what a Spark exception says, in one line, without its plan or stack."""
+    text = str(getattr(error, "desc", None) or error)
+    text = text.split("== SQL ==")[0].split(";\n")[0]
+    return re.sub(r"\[[A-Z_.]+\] ?", "", " ".join(text.split())).rstrip(". ")
+
+
+def source_mistake(spark: SparkSession, config: Config, error: Exception) -> UserError | None:
+    """Return the user's error behind a failed Spark job: a header or option that does not fit, a damaged file."""
+    text = str(error)
+    is_packing = re.search(r"java.io.EOFException|not a gzip file|gzip stream|hadoop.io.compress|java.util.zip", text)
+    if is_packing and (damaged := _damaged_file(spark, config)):
+        return config.mistake("source.path", f"{damaged} is cut off or damaged: it cannot be unpacked to its end")
+    if isinstance(error, IllegalArgumentException):
+        return config.mistake("source.options", sentence(error))
+    if charset := re.search(r"Unsupported(?:Charset|Encoding)Exception: (\S+)", text):
+        return config.mistake("source.options.encoding", f"'{charset[1]}' is not an encoding that Java knows")
+    if "UnivocityParser.<init>" in text and (option := re.search(r"IllegalArgumentException: (.*)", text)):
+        return config.mistake("source.options", option[1])
+    file = re.search(r"CSV file: (\S+)", text)
+    names = re.search(r"Expected: (.*?) but found: (.*?)\n", text)
+    lengths = re.search(r"Header length: (\d+), schema size: (\d+)", text)
+    if file and names:
+        schema = re.search(r"Schema: (.*?)\n", text)
+        known = schema.group(1).split(", ") if schema else []
+        problem = f"has the header '{names.group(2)}' where source.schema has '{names.group(1)}'"
+        hint = nearest(names.group(2), known) if names.group(2) not in known else "; the columns are in another order"
+        return config.mistake("source.schema", f"{file.group(1)} {problem}{hint}")
+    if file and lengths:
+        problem = "{} has a header of {} columns, but the schema declares {}".format(file.group(1), *lengths.groups())
+        return config.mistake("source.schema", problem)
+    return None

@@ -1,0 +1,64 @@
+"""The network that a configuration asks for on a data set, and the description that is packaged with its weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.config import Config
+from pipeline.model.network import CategoricalInput, NetSpec, NumericInput
+
+if TYPE_CHECKING:
+    from pipeline.data.features_sql import Translation
+    from pipeline.data.manifest import Manifest, NumericStats
+    from pipeline.model.scorer import ModelSpec
+
+
+def net_spec(config: Config, data: Manifest) -> NetSpec:
+    """Return the network that this configuration asks for on this data."""
+    stats = data.label.stats
+    return NetSpec(
+        numeric=tuple(_numeric_input(f.column, f.scaling, data.numeric[f.column]) for f in config.features.numeric),
+        categorical=tuple(
+            CategoricalInput(f.column, f.encoding, values, _width(f.encoding, values, f.dim))
+            for f in config.features.categorical
+            for values in [len(data.vocabularies[f.column])]
+        ),
+        hidden_sizes=tuple(config.model.hidden_sizes),
+        dropout=config.model.dropout,
+        outputs=len(data.label.classes) or 1,
+        label_mean=stats.mean if stats else 0.0,
+        label_std=(stats.std or 1.0) if stats else 1.0,
+    )
+
+
+def _numeric_input(column: str, scaling: str, stats: NumericStats) -> NumericInput:
+    """Return the scaling of one column; one that holds a single value has nothing to scale by, it is shifted to 0."""
+    if scaling == "none":
+        return NumericInput(column, 0.0, 1.0)
+    if scaling == "standard":
+        return NumericInput(column, stats.mean, 1 / stats.std if stats.std else 1.0)
+    span = stats.max - stats.min
+    return NumericInput(column, stats.min, 1 / span if span else 1.0)
+
+
+def _width(encoding: str, values: int, dim: int | None) -> int:
+    if encoding == "index":
+        return 1
+    if encoding == "onehot":
+        return values
+    # the rule of thumb of fastai's tabular models (fastai.tabular.model.emb_sz_rule)
+    return dim or min(600, round(1.6 * values**0.56))
+
+
+def model_spec(config: Config, data: Manifest, translation: Translation) -> ModelSpec:
+    """Return the description that is packaged with the weights."""
+    from pipeline.model.scorer import ModelSpec
+
+    return ModelSpec(
+        network=net_spec(config, data),
+        raw=translation.raw_columns,
+        select=translation.select,
+        vocabularies=data.vocabularies,
+        classes=data.label.classes,
+        encode_unknown=[f.column for f in config.features.categorical if f.unknown == "encode"],
+    )

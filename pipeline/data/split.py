@@ -1,0 +1,31 @@
+"""The sides of the split: which one each row is on, and how often a training row is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipeline.config import Split
+
+SPLIT = "split"
+"""The column that names each row's side."""
+
+
+def side(split: Split, used: Sequence[Column]) -> Column:
+    """Return the side of a row, 'train' or 'validation', from a hash of its ``used`` columns and `split.seed`.
+
+    It depends on nothing but these values, so identical rows are on the same side whatever the partitioning.
+    """
+    row_hash = F.xxhash64(F.lit(split.seed), *used)
+    is_validation = F.pmod(row_hash, F.lit(1_000_000)) < F.lit(round(split.validation_fraction * 1_000_000))
+    return F.when(is_validation, F.lit("validation")).otherwise(F.lit("train"))
+
+
+def oversampled(rows: DataFrame, factor: int) -> DataFrame:
+    """Return the rows with each training row there ``factor`` times."""
+    if factor == 1:
+        return rows
+    copies = F.array_repeat(F.lit(0), F.when(F.col(SPLIT) == "train", factor).otherwise(1))
+    return rows.select("*", F.explode(copies).alias("copies")).drop("copies")

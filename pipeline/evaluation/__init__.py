@@ -1,0 +1,1 @@
+"""How good a model is: numbers from summed counts, the gate's rule, and what people look at."""

@@ -1,0 +1,23 @@
+"""The start of a job: its SQL checked, its store reached, its Spark session there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.config import Config
+from pipeline.data import features_sql
+from pipeline.runtime import session
+from pipeline.tracking import store
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def open_job(config: Config, job: str) -> tuple[str, SparkSession]:
+    """Return the tracking store's URI and the Spark session; the store is opened while Spark starts."""
+    features_sql.translate(config)  # what is wrong with the SQL is told before Spark starts
+    uri = store.tracking_uri(config)
+    wait_for_store = store.open_store(config, uri)
+    spark = session.get_session(f"{job} {config.folder.name}", config.work_dir)
+    wait_for_store()
+    return uri, spark

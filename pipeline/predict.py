@@ -1,0 +1,185 @@
+"""Batch scoring: CSV files with Spark, or one raw row without it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import Config, load_config
+from pipeline.data.score import model_inputs, read_inputs, ship_model, shipped_model, with_declared
+from pipeline.runtime import storage
+from pipeline.runtime.console import Stopwatch, log
+from pipeline.runtime.errors import UserError
+from pipeline.tracking.registry import fetch_model
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark import Broadcast
+    from pyspark.sql import DataFrame, SparkSession
+
+    from pipeline.model.scorer import ModelSpec
+
+_FEATURE = "_feature_"
+
+
+def predict_row(model: str, text: str, tracking_uri: str) -> dict[str, Any]:
+    """Return prediction, probabilities and reason of one raw row, a JSON object; starts no Spark.
+
+    Raises:
+        UserError: there is no such model, or the row is no JSON object or lacks a column that the model needs.
+    """
+    try:
+        row = dict(json.loads(text))
+    except (ValueError, TypeError):
+        raise UserError(f'--row {text}: must be a JSON object, like {{"Island": "Biscoe"}}') from None
+    import pandas as pd
+
+    from pipeline.model.scorer import Scorer
+
+    scorer = Scorer(fetch_model(model, tracking_uri)[0])
+    missing = [column.name for column in scorer.spec.raw if column.needed and column.name not in row]
+    if missing:
+        raise UserError(f"--row: lacks {', '.join(missing)}, which the model needs (null says that it is not known)")
+    (answer,) = scorer.predict(pd.DataFrame([row], dtype=object)).to_dict("records")
+    return {name: None if value != value else value for name, value in answer.items()}  # NaN is not equal to itself
+
+
+def predict_files(model: str, inputs: Sequence[str], output: str, kind: str, tracking_uri: str) -> dict[str, Any]:
+    """Score CSV files into ``output`` as ``kind`` (parquet or csv); return the summary for the last line of stdout.
+
+    The output holds the raw columns, prediction, probabilities, reason and model_version. Records that do not fit the
+    schema go to ``output/_quarantine``, as in training. Spark moves the files in place when all are written, and
+    `_SUCCESS` last; an earlier output is replaced.
+
+    Raises:
+        UserError: the model, the input or the output cannot be used.
+    """
+    from pipeline.data import source_csv
+    from pipeline.launch import executors
+    from pipeline.runtime import session
+
+    watch = Stopwatch()
+    _check_output(output, inputs)
+    folder, version = fetch_model(model, tracking_uri)
+    paths = [path if storage.scheme(path) else str(Path(path).resolve()) for path in inputs]
+    config = load_config(folder / "pipeline.yaml", [f"source.path={json.dumps(paths)}"])
+    spark = session.get_session(f"predict {model}", Path(".work").resolve())
+    executors.check_executors(spark, config)
+    source = source_csv.list_source(spark, config)
+    config = _as_the_files_have_it(spark, config)
+    records = source_csv.read_records(spark, config)
+    watch.lap("start")
+    what = f"scoring {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {output}"
+    with session.progress(spark, what):
+        scored, counts = _scored(spark, config, records.good(), folder, version)
+        try:
+            scored.write.mode("overwrite").option("header", True).format(kind).save(output)
+        except Exception as error:
+            mistake = source_csv.source_mistake(spark, config, error)
+            if mistake is None:
+                raise
+            raise mistake from None
+    seen = {**records.seen.get, **counts.get}
+    if seen["bad"]:
+        source_csv.quarantine(spark, config, f"{output.rstrip('/')}/_quarantine")
+        log.info("%d records do not fit the schema: see %s/_quarantine", seen["bad"], output)
+    watch.lap("score")
+    return {
+        "status": "ok",
+        "model_uri": model,
+        "model_version": version,
+        "output": output,
+        "rows": {
+            "read": seen["read"],
+            "quarantined": seen["bad"],
+            "predicted": seen["rows"] - seen["refused"],
+            "refused": seen["refused"],
+        },
+        "timing_s": {**watch.seconds, "total": watch.total()},
+    }
+
+
+def _check_output(output: str, inputs: Sequence[str]) -> None:
+    """Refuse to replace a folder that is not the output of an earlier run, or that holds the input."""
+    place = Path(output).resolve()
+    for path in inputs:
+        if path == output or place in (Path(path).resolve(), *Path(path).resolve().parents):
+            raise UserError(f"--output {output}: holds the input {path}, and would be replaced; name another folder")
+    if storage.scheme(output) or not os.path.exists(output):
+        return
+    if not os.path.isdir(output):
+        raise UserError(f"--output {output}: is a file; name a folder")
+    found = set(os.listdir(output))
+    if found and not found & {"_SUCCESS", "_temporary"}:
+        raise UserError(f"--output {output}: holds something else than an earlier output; name another folder")
+
+
+def _as_the_files_have_it(spark: SparkSession, config: Config) -> Config:
+    """Leave those columns out of the schema that the files lack and no feature needs: the label, most often."""
+    from pipeline.data import features_sql, source_csv
+
+    schema = source_csv.source_schema(spark, config)
+    options = {**config.source.reader_options, "inferschema": False}
+    header = {name.lower() for name in spark.read.options(**options).csv(config.source_paths).columns}
+    if not options["header"]:
+        return config
+    needed = features_sql.translate(config).needed
+    kept = [f for f in schema.fields if f.name.lower() in header or f.name in needed]
+    ddl = ", ".join(f"`{f.name}` {f.dataType.simpleString()}" for f in kept)
+    source = config.source.model_copy(update={"schema_": ddl})
+    return config.model_copy(update={"source": source})
+
+
+def _scored(spark: SparkSession, config: Config, good: DataFrame, folder: Path, version: str) -> tuple[DataFrame, Any]:
+    """Return the scored rows, lazily, and the observation of how many there are and got no prediction."""
+    from pyspark.sql import Observation
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import DoubleType, StringType, StructField, StructType
+
+    from pipeline.data.features_sql import select_more
+    from pipeline.model.scorer import PROBABILITY, ModelSpec
+
+    spec = ModelSpec.from_json((folder / "model.json").read_text(encoding="utf-8"))
+    with_declared(spark, good, load_config(folder / "pipeline.yaml")).createOrReplaceTempView("raw")
+    # the user's SELECT, and the raw row it was made from beside it
+    result = spark.sql(select_more(config.features_sql, "struct(*) AS _raw"))
+    inputs = model_inputs(spec, _FEATURE)
+    rows = result.select(*(F.col("_raw")[name].alias(name) for name in good.columns), *inputs)
+
+    prediction = StringType() if spec.classes else DoubleType()
+    added = [
+        StructField("prediction", prediction),
+        *(StructField(PROBABILITY + name, DoubleType()) for name in spec.classes),
+        StructField("reason", StringType()),
+        StructField("model_version", StringType()),
+    ]
+    clash = {f.name.lower() for f in added} & {name.lower() for name in good.columns}
+    if clash:
+        raise config.mistake("source.schema", f"column '{clash.pop()}' has the name of an output; rename it in the CSV")
+    schema = StructType([*good.schema.fields, *added])
+    scored = rows.mapInArrow(_batch_scorer(ship_model(spark, folder), version, good.columns), schema)
+    counts = Observation()
+    refused = F.count(F.col("reason"))
+    return scored.observe(counts, F.count(F.lit(1)).alias("rows"), refused.alias("refused")), counts
+
+
+def _batch_scorer(shipped: Broadcast[dict[str, bytes]], version: str, raw: Sequence[str]) -> Any:
+    """Return the function that Spark runs over Arrow batches on the executors."""
+
+    def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        scorer = shipped_model(shipped)
+        spec: ModelSpec = scorer.spec
+        for batch in batches:
+            answers = scorer.score(read_inputs(batch, spec, _FEATURE))
+            kinds = {"prediction": pa.string() if spec.classes else pa.float64(), "reason": pa.string()}
+            arrays = [batch.column(name) for name in raw]
+            arrays += [pa.array(answers[n], kinds.get(n, pa.float64()), from_pandas=True) for n in answers.columns]
+            arrays += [pa.array([version] * len(answers), pa.string())]
+            yield pa.RecordBatch.from_arrays(arrays, names=[*raw, *answers.columns, "model_version"])
+
+    return score

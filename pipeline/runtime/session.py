@@ -1,0 +1,59 @@
+"""The SparkSession: the one that spark-submit or Databricks has started, else a local one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from pipeline.runtime import databricks
+from pipeline.runtime.console import log
+
+_SETTINGS = {
+    # features.sql means the same everywhere: a bad CAST or a division by zero gives NULL, and times are UTC
+    "spark.sql.ansi.enabled": "false",
+    "spark.sql.session.timeZone": "UTC",
+    # with pruning, Spark does not look at columns that a query does not use, and misses records that do not fit
+    "spark.sql.csv.parser.columnPruning.enabled": "false",
+    # write both splits in one pass without sorting the rows by split first
+    "spark.sql.maxConcurrentOutputFileWriters": "8",
+}
+
+
+def get_session(app_name: str, work_dir: Path) -> SparkSession:
+    """Return the running SparkSession, or start one on the master that spark-submit or SPARK_CONF_DIR names."""
+    if SparkSession.getActiveSession() is None:
+        log.info("starting Spark")
+    builder = SparkSession.builder.appName(app_name)
+    if not databricks.is_runtime():  # else Spark makes a folder where the job happens to be started
+        builder = builder.config("spark.sql.warehouse.dir", str(work_dir / "spark-warehouse"))
+    spark = builder.getOrCreate()
+    for key, value in _SETTINGS.items():
+        spark.conf.set(key, value)
+    log.info("Spark %s on %s", spark.version, spark.sparkContext.master)
+    return spark
+
+
+@contextmanager
+def progress(spark: SparkSession, what: str, every_s: float = 10) -> Iterator[None]:
+    """Log how many tasks of the running Spark stages are done every ``every_s`` seconds while the block runs."""
+    done = threading.Event()
+
+    def report() -> None:
+        tracker = spark.sparkContext.statusTracker()
+        while not done.wait(every_s):
+            stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+            finished, tasks = (sum(getattr(s, name) for s in stages if s) for name in ("numCompletedTasks", "numTasks"))
+            log.info("%s: %d of %d tasks done", what, finished, tasks)
+
+    log.info("%s", what)
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -1,0 +1,121 @@
+"""Rank 0's way to the MLflow store while training runs: no step ever waits for it, and no epoch is told twice."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipeline.tracking import store
+from pipeline.tracking.store import is_down, one_line
+from pipeline.training.checkpoint import Progress
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_RECORDS_PER_BATCH = 50  # MLflow takes 1,000 metrics at once
+_GATHERING_S = 1  # short epochs share a transaction
+_PATIENCE_S = 20  # with a store that does not answer, when training has ended
+
+Pending = tuple[int, int, dict[str, float]]
+"""One epoch's metrics on their way to the store: time in ms, epoch, values."""
+
+
+class MetricWriter:
+    """Delivers the metrics of every epoch, in a thread of its own.
+
+    While the store does not answer, epochs pile up (each is in the run's history anyway, so this takes no more memory)
+    and are delivered in their order when it does again. What the store refuses stays pending: the driver tells. A
+    training that goes on delivers what its history has and the store has not; what is there already is left alone.
+    """
+
+    def __init__(self, uri: str, run_id: str, progress: Progress | None = None) -> None:
+        self._uri = uri
+        self._run_id = run_id
+        history = zip(progress.times_ms, progress.history, strict=True) if progress else ()
+        self._records: deque[Pending] = deque(_pending(record, int(record["epoch"]), when) for when, record in history)
+        self._logged: set[int] | None = None  # the store may have more than this attempt knows
+        self._wake = threading.Event()
+        self._give_up_at = math.inf
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def pending(self) -> list[Pending]:
+        """Return the epochs that the store has not confirmed."""
+        return [record for record in self._records if record[1] not in (self._logged or ())]
+
+    def write(self, record: dict[str, float], epoch: int, time_ms: int | None = None) -> None:
+        """Hand over one epoch's metrics; returns at once. NaN and infinite ones are left out."""
+        self._records.append(_pending(record, epoch, time_ms or int(time.time() * 1000)))
+        self._wake.set()
+
+    def __enter__(self) -> MetricWriter:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Wait until everything is in the store, but no longer than 20 s."""
+        self._give_up_at = time.monotonic() + _PATIENCE_S
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(_PATIENCE_S)
+
+    def _run(self) -> None:
+        client = store.connect(self._uri)
+        is_away, wait_s = False, 0.5
+        while self._records or self._give_up_at == math.inf:
+            self._wake.wait()
+            self._wake.clear()
+            while self._records and time.monotonic() < self._give_up_at:
+                # what has come in since the last time goes out together: one transaction, not one an epoch
+                batch = list(itertools.islice(self._records, _RECORDS_PER_BATCH))
+                try:
+                    if self._logged is None:
+                        self._logged = logged_epochs(client, self._run_id)
+                    log_records(self._uri, self._run_id, [r for r in batch if r[1] not in self._logged], client)
+                except Exception as error:
+                    if not is_down(error):
+                        _say(f"the MLflow store refuses the metrics; training goes on ({one_line(error)})")
+                        return
+                    if not is_away:
+                        _say(f"the MLflow store does not answer; training goes on ({one_line(error)})")
+                    is_away, wait_s = True, min(10.0, wait_s * 2)
+                    time.sleep(max(0.1, min(wait_s, self._give_up_at - time.monotonic())))
+                    continue
+                if is_away:
+                    _say("the MLflow store answers again")
+                is_away, wait_s = False, 0.5
+                for _ in batch:
+                    self._records.popleft()
+            if time.monotonic() >= self._give_up_at:
+                return
+            self._closing.wait(_GATHERING_S)
+
+
+def logged_epochs(client: MlflowClient, run_id: str) -> set[int]:
+    """Return the epochs whose metrics the store has."""
+    return {metric.step for metric in client.get_metric_history(run_id, "train_loss")}
+
+
+def _pending(record: dict[str, float], epoch: int, time_ms: int) -> Pending:
+    return time_ms, epoch, {name: value for name, value in record.items() if math.isfinite(value)}
+
+
+def log_records(uri: str, run_id: str, records: Sequence[Pending], client: MlflowClient | None = None) -> None:
+    """Log the metrics of some epochs, with the time at which each ended."""
+    from mlflow.entities import Metric
+
+    for start in range(0, len(records), _RECORDS_PER_BATCH):
+        batch = records[start : start + _RECORDS_PER_BATCH]
+        metrics = [Metric(name, value, when, epoch) for when, epoch, values in batch for name, value in values.items()]
+        (client or store.connect(uri)).log_batch(run_id, metrics)
+
+
+def _say(line: str) -> None:
+    print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)

@@ -1,0 +1,163 @@
+"""From trained weights to an MLflow model that takes raw rows."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+import pipeline.model
+from pipeline.config import Config
+from pipeline.data import features_sql
+from pipeline.runtime.console import log
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+    from pipeline.data.manifest import Manifest
+    from pipeline.model.scorer import ModelSpec
+
+_ENTRY = '''"""Raw rows in, predictions out. MLflow runs this file ("models from code"), so nothing is pickled."""
+
+import mlflow
+
+from {code}.pyfunc import RawRows
+
+
+class RawRowModel(RawRows, mlflow.pyfunc.PythonModel):
+    """The model, as a class of MLflow's."""
+
+
+mlflow.models.set_model(RawRowModel())
+'''
+_NEEDS = ("mlflow", "torch", "duckdb", "numpy", "pandas", "safetensors")
+
+
+def log_model(config: Config, data: Manifest, weights: bytes, uri: str, run_id: str) -> str:
+    """Package the weights as the run's MLflow model; return the model's URI."""
+    import mlflow
+
+    with _packaged(config, data, weights) as model:
+        mlflow.set_tracking_uri(uri)
+        with mlflow.start_run(run_id=run_id):
+            # 2.13, which Databricks 15.4 LTS ML has, calls the name artifact_path
+            key = "name" if "name" in inspect.signature(mlflow.pyfunc.log_model).parameters else "artifact_path"
+            info = mlflow.pyfunc.log_model(**{key: "model"}, **model)
+    log.info("logged the model: %s", info.model_uri)
+    return str(info.model_uri)
+
+
+def save_model(config: Config, data: Manifest, weights: bytes, folder: Path) -> None:
+    """Package the weights as an MLflow model in ``folder``, for want of a store that answers."""
+    import mlflow
+
+    with _packaged(config, data, weights) as model:
+        mlflow.pyfunc.save_model(str(folder), **model)
+
+
+@contextmanager
+def _packaged(config: Config, data: Manifest, weights: bytes) -> Iterator[dict[str, Any]]:
+    """Yield what `mlflow.pyfunc.log_model` and `save_model` need; its files are there during the block.
+
+    The model's folder holds weights.safetensors, model.json, pipeline.yaml, features.sql, its DuckDB translation, and
+    the code that runs them. What it needs to be loaded is pinned to the versions that are here; Spark is not among it.
+    """
+    from pipeline.data.specs import model_spec  # imports torch
+
+    spec = model_spec(config, data, features_sql.translate(config))
+    with tempfile.TemporaryDirectory() as scratch:
+        model, entry = Path(scratch) / "model", Path(scratch) / "raw_row_model.py"
+        model.mkdir()
+        (model / "weights.safetensors").write_bytes(weights)
+        (model / "model.json").write_text(spec.to_json(), encoding="utf-8")
+        here_sql = config.features.model_copy(update={"sql": "features.sql"})
+        as_packaged = config.model_copy(update={"features": here_sql})
+        (model / "pipeline.yaml").write_text(as_packaged.to_yaml(), encoding="utf-8")
+        (model / "features.sql").write_text(config.features_sql, encoding="utf-8")
+        (model / "features.duckdb.sql").write_text(spec.select + "\n", encoding="utf-8")
+        code = _copy_code(Path(scratch) / "code")
+        entry.write_text(_ENTRY.format(code=code.name), encoding="utf-8")
+        with _importable(code):  # MLflow runs the file once before it keeps it
+            yield {
+                "python_model": str(entry),
+                "artifacts": {"model": str(model)},
+                "code_paths": [str(code)],
+                "signature": _signature(spec),
+                "input_example": _example(spec, data),
+                "pip_requirements": [f"{name}=={_version(name)}" for name in _NEEDS],
+            }
+
+
+def _copy_code(folder: Path) -> Path:
+    """Copy `pipeline/model` into ``folder`` as a package whose name says what is in it; return the package.
+
+    So models that were packaged by different versions of this project run each their own code in one process, and none
+    of them depends on whose package is called `pipeline` there.
+    """
+    files = sorted(Path(pipeline.model.__file__).parent.glob("*.py"))
+    digest = hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()
+    code = folder / f"raw_row_model_{digest[:12]}"
+    code.mkdir(parents=True)
+    for file in files:
+        shutil.copy(file, code / file.name)
+    return code
+
+
+@contextmanager
+def _importable(package: Path) -> Iterator[None]:
+    """Let ``package`` be imported during the block."""
+    sys.path.insert(0, str(package.parent))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(package.parent))
+        for name in [name for name in sys.modules if name.partition(".")[0] == package.name]:
+            del sys.modules[name]
+
+
+def _signature(spec: ModelSpec) -> ModelSignature:
+    """Name the raw columns and the outputs.
+
+    Every column has the type `any`: a value of another type must not refuse the whole batch, it gets its row a reason.
+    MLflow before 2.16 has no such type.
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+    from pipeline.model.scorer import PROBABILITY
+
+    types: dict[str, Any] = {c.name: DataType.string if c.type == "VARCHAR" else DataType.double for c in spec.raw}
+    with suppress(ImportError):
+        from mlflow.types.schema import AnyType
+
+        types = dict.fromkeys(types, AnyType())  # type: ignore[no-untyped-call]
+    inputs: list[ColSpec | TensorSpec] = [ColSpec(types[c.name], c.name, required=c.needed) for c in spec.raw]
+    prediction = DataType.string if spec.classes else DataType.double
+    outputs: list[ColSpec | TensorSpec] = [
+        ColSpec(prediction, "prediction", required=False),
+        *(ColSpec(DataType.double, PROBABILITY + name, required=False) for name in spec.classes),
+        ColSpec(DataType.string, "reason", required=False),
+    ]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
+
+
+def _example(spec: ModelSpec, data: Manifest) -> pd.DataFrame:
+    """Return one made-up row: nobody's data is kept with the model."""
+    values = {name: values[0] for name, values in data.vocabularies.items() if values}
+    return pd.DataFrame(
+        [{c.name: values.get(c.name, "text") if c.type == "VARCHAR" else 1.0 for c in spec.raw if c.needed}]
+    )
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package).partition("+")[0]  # no build tag: an index need not have that very build

@@ -1,0 +1,92 @@
+"""MLflow's model registry: versions of a name, and the alias of the one that is in use."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from pipeline.runtime.console import log
+from pipeline.runtime.errors import UserError
+from pipeline.tracking import (
+    runs,
+    store,  # before mlflow: it sets what mlflow reads when it is imported
+)
+from pipeline.tracking.store import connect
+
+CHAMPION = "champion"
+
+
+def download_model(uri: str, model: str) -> tuple[Path, str]:
+    """Return the local folder of a logged model (`models:/…` or `runs:/…`), and its version, or id if it has none."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    if alias := re.fullmatch(r"models:/([^/@]+)@([^/@]+)", model):
+        # looked up once: an alias may move between two looks
+        model = f"models:/{alias[1]}/{connect(uri).get_model_version_by_alias(alias[1], alias[2]).version}"
+    folder = Path(mlflow.artifacts.download_artifacts(model))
+    if registered := re.fullmatch(r"models:/[^/@]+/(\d+)", model):
+        return folder, registered[1]
+    info = mlflow.models.get_model_info(str(folder))
+    return folder, str(getattr(info, "model_id", None) or info.model_uuid)
+
+
+def register(uri: str, run_id: str, model_uri: str, name: str) -> str:
+    """Register a run's model as the next version of ``name``, which is made if need be; return the version.
+
+    A run is registered once, however often it is judged: it keeps its version in a tag.
+    """
+    import mlflow
+
+    tags = connect(uri).get_run(run_id).data.tags
+    if tags.get("gate.model") == name and "gate.version" in tags:
+        return str(tags["gate.version"])
+    mlflow.set_tracking_uri(uri)
+    version = str(mlflow.register_model(model_uri, name).version)
+    runs.log_outcome(uri, run_id, {}, {"gate.model": name, "gate.version": version})
+    return version
+
+
+def champion_version(uri: str, name: str) -> str | None:
+    """Return the version that the alias `champion` of a registered model names, if there is one."""
+    version = connect(uri).get_registered_model(name).aliases.get(CHAMPION)
+    return None if version is None else str(version)
+
+
+def promote(uri: str, name: str, version: str) -> None:
+    """Let the alias `champion` name this version."""
+    connect(uri).set_registered_model_alias(name, CHAMPION, version)
+
+
+def tag_version(uri: str, name: str, version: str, tags: dict[str, str]) -> None:
+    """Put tags on a version of a registered model.
+
+    Unity Catalog takes none of `. , - = / :` in a key and no more than 1,000 characters in a value.
+    """
+    client = connect(uri)
+    for key, text in tags.items():
+        client.set_model_version_tag(name, version, key, text[:1000])
+
+
+def fetch_model(model: str, tracking_uri: str) -> tuple[Path, str]:
+    """Return the folder with the packaged model's files, and its version (or id, if it is not registered).
+
+    Raises:
+        UserError: the store has no such model, or it is not one of this pipeline.
+    """
+    from mlflow.exceptions import MlflowException
+
+    begin = time.perf_counter()
+    try:
+        folder, version = download_model(tracking_uri, model)
+    except (MlflowException, OSError) as error:
+        if store.is_down(error) and tracking_uri.startswith("http"):
+            raise
+        where = store.shown(tracking_uri)
+        raise UserError(f"model {model}: cannot be had from {where}: {store.one_line(error)}") from None
+    packaged = folder / "artifacts" / "model"
+    if not (packaged / "model.json").exists():
+        raise UserError(f"model {model}: is not a model of this pipeline: it holds no artifacts/model/model.json")
+    log.info("model %s, version %s (%.1f s)", model, version, time.perf_counter() - begin)
+    return packaged, version

@@ -1,0 +1,219 @@
+"""MLflow runs: opened, filled and ended by the driver."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import Config
+from pipeline.runtime import storage
+from pipeline.runtime.console import log
+from pipeline.tracking.store import connect, is_down, one_line, told_if_down
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+
+    from pipeline.data.manifest import Manifest
+
+
+def start_run(config: Config, uri: str) -> str:
+    """Create the run (and its experiment, if need be); return its id."""
+    client = connect(uri)
+    name = config.tracking.experiment or config.folder.name
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        experiment_id = experiment.experiment_id
+    else:
+        # a server knows where its artifacts go; beside an SQLite file that is for us to say
+        place = (config.work_dir / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
+        experiment_id = client.create_experiment(name, artifact_location=place)
+    tags = {"mlflow.source.name": "jobs/train.py", "mlflow.source.type": "JOB"}
+    commit = _git_commit(config.folder)
+    if commit:
+        tags["mlflow.source.git.commit"] = commit
+    run = client.create_run(experiment_id, tags=tags, run_name=config.tracking.run_name)
+    log.info("MLflow run %s (%s) in experiment '%s'", run.info.run_name, run.info.run_id, name)
+    return str(run.info.run_id)
+
+
+@contextmanager
+def open_run(config: Config, uri: str, earlier: str | None = None) -> Iterator[str]:
+    """Start a run for the block, or go on in an earlier one, and end it.
+
+    It ends as FINISHED, as FAILED if the block raises, as KILLED if it is interrupted.
+    """
+    with told_if_down(uri):
+        run_id = _reopened(config, uri, earlier) or start_run(config, uri)
+    status = "FAILED"
+    try:
+        yield run_id
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        try:
+            connect(uri).set_terminated(run_id, status)
+        except Exception as error:  # what the block has done, or how it failed, matters more
+            log.warning("the run %s stays RUNNING in the store: %s", run_id, one_line(error))
+
+
+def _reopened(config: Config, uri: str, run_id: str | None) -> str | None:
+    """Set an earlier run to RUNNING again; return its id, or None if it is not there, or in another experiment."""
+    from mlflow.exceptions import MlflowException
+
+    if run_id is None:
+        return None
+    client = connect(uri)
+    try:
+        run = client.get_run(run_id)
+        experiment = client.get_experiment(run.info.experiment_id).name
+        if run.info.lifecycle_stage != "active" or experiment != (config.tracking.experiment or config.folder.name):
+            return None
+        client.update_run(run_id, status="RUNNING", name=config.tracking.run_name)
+    except MlflowException as error:
+        if is_down(error):
+            raise
+        return None
+    log.info("going on in MLflow run %s (%s)", run.info.run_name, run_id)
+    return run_id
+
+
+def log_setup(uri: str, run_id: str, config: Config, data: Manifest, versions: dict[str, str], num_proc: int) -> None:
+    """Log what is known before training: parameters, configuration, features.sql, the data set, versions."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+
+    client = connect(uri)
+    if client.get_run(run_id).data.params:
+        return  # an attempt before this one has
+    client.log_text(run_id, config.to_yaml(), "config/pipeline.yaml")
+    client.log_text(run_id, config.features_sql, "config/features.sql")
+    client.log_text(run_id, data.model_dump_json(indent=1), "data/manifest.json")
+    dataset = Dataset(
+        name=config.folder.name,
+        digest=data.fingerprint,
+        source_type=storage.scheme(data.source.paths[0]) or "local",
+        source=json.dumps({"uri": data.source.paths, "fingerprint": data.source.fingerprint}),
+        profile=json.dumps({"num_rows": data.rows.read, "num_files": data.source.files, "bytes": data.source.bytes}),
+    )
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+    # last, for it says that all the others are there
+    params = {"num_proc": num_proc, **_flat(config.model_dump(by_alias=True)), **data.rows.model_dump()}
+    client.log_batch(
+        run_id,
+        params=[Param(key, str(value)[:6000]) for key, value in params.items()],
+        tags=[RunTag(f"version.{name}", version) for name, version in versions.items()],
+    )
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """What the gate needs to know of a training that has ended."""
+
+    run_id: str
+    model_uri: str
+    metrics: dict[str, float]
+    """Of the kept weights on the validation rows, by name."""
+    data: Manifest
+
+
+def read_run(config: Config, uri: str, run_id: str | None) -> LoggedRun:
+    """Return a training's run: the one named, or the experiment's newest that has ended well (under its run_name).
+
+    Raises:
+        UserError: there is none, or it is not one of this pipeline.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    from pipeline.data.manifest import Manifest
+
+    client, name = connect(uri), config.tracking.experiment or config.folder.name
+    try:
+        if run_id is None:
+            run_id = _newest_run(client, name, config.tracking.run_name)
+            if run_id is None:
+                named = f" named '{config.tracking.run_name}'" if config.tracking.run_name else ""
+                raise config.mistake("tracking", f"experiment '{name}' has no finished run{named}; train first")
+        run = client.get_run(run_id)
+        mlflow.set_tracking_uri(uri)
+        manifest = mlflow.artifacts.load_text(f"runs:/{run_id}/data/manifest.json")
+        model_uri = run.data.tags["model_uri"]
+    except (MlflowException, OSError, KeyError) as error:
+        if is_down(error):
+            raise
+        raise config.mistake(
+            "tracking", f"run {run_id} holds no training of this pipeline: {one_line(error)}"
+        ) from None
+    metrics = {key.removeprefix("best_"): v for key, v in run.data.metrics.items() if key.startswith("best_")}
+    return LoggedRun(run_id, model_uri, metrics, Manifest.model_validate_json(manifest))
+
+
+def _newest_run(client: MlflowClient, experiment: str, run_name: str | None) -> str | None:
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    newest_first = {"max_results": 1000, "order_by": ["attributes.start_time DESC"]}
+    runs = client.search_runs([found.experiment_id], "attributes.status = 'FINISHED'", **newest_first)  # type: ignore[arg-type]
+    ids = (str(run.info.run_id) for run in runs if run_name in (None, run.info.run_name))
+    return next(ids, None)
+
+
+def log_outcome(
+    uri: str, run_id: str, metrics: dict[str, float | None], tags: dict[str, str], params: dict[str, str] | None = None
+) -> None:
+    """Log what is known at the end of a training: metrics, tags, and parameters that only the ranks could tell."""
+    client = connect(uri)
+    known = client.get_run(run_id).data  # an attempt before this one may have come as far as here
+    for name, text in (params or {}).items():
+        if name not in known.params:  # a parameter cannot change
+            client.log_param(run_id, name, text[:6000])
+    for name, value in metrics.items():
+        if value is not None and known.metrics.get(name) != value:
+            client.log_metric(run_id, name, value)
+    for name, text in tags.items():
+        client.set_tag(run_id, name, text)
+
+
+def log_figure(uri: str, run_id: str, figure: Figure, path: str) -> None:
+    """Log ``figure`` as a PNG at ``path`` of the run's artifacts."""
+    connect(uri).log_figure(run_id, figure, path)
+
+
+def log_text(uri: str, run_id: str, text: str, path: str) -> None:
+    """Log ``text`` as the file ``path`` of the run's artifacts."""
+    connect(uri).log_text(run_id, text, path)
+
+
+def log_bytes(uri: str, run_id: str, content: bytes, path: str) -> None:
+    """Log ``content`` as the file ``path`` of the run's artifacts."""
+    folder, _, name = path.rpartition("/")
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / name).write_bytes(content)
+        connect(uri).log_artifact(run_id, str(Path(scratch) / name), folder)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as dotted keys; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _git_commit(folder: Path) -> str | None:
+    try:
+        asked = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return asked.stdout.strip() if asked.returncode == 0 else None

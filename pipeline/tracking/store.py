@@ -1,0 +1,127 @@
+"""MLflow: the run, its parameters, metrics, figures and data set. The driver opens and ends it, rank 0 fills it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pipeline.config import Config
+from pipeline.runtime import databricks, errors, storage
+from pipeline.runtime.errors import DeliveryError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+# Read when mlflow is imported: a user's job reports to nobody but the user's own store, and warns but does not chat.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# A store that does not answer is told within seconds; MLflow's own patience is minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+# As the user has set it: MLflow itself writes to this variable later.
+_ENVIRONMENT_URI = os.environ.get("MLFLOW_TRACKING_URI")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+CREDENTIALS = (
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_AUTH",
+    "MLFLOW_TRACKING_AWS_SIGV4",
+    "MLFLOW_TRACKING_INSECURE_TLS",
+    "MLFLOW_TRACKING_SERVER_CERT_PATH",
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH",
+    "DATABRICKS_HOST",
+    "DATABRICKS_TOKEN",
+)
+"""Variables that rank 0 needs to reach the store; they travel in the environment of the ranks, nowhere else."""
+
+
+def connect(uri: str) -> MlflowClient:
+    """Return a client of the store. MLflow takes seconds to import, so not every rank does it at its start."""
+    import mlflow
+
+    return mlflow.MlflowClient(uri)
+
+
+def tracking_uri(config: Config) -> str:
+    """Return `tracking.uri`, MLFLOW_TRACKING_URI, or the SQLite file in the work directory that stands in for both.
+
+    Raises:
+        UserError: the URI holds a password.
+    """
+    if config.tracking.uri and urlsplit(config.tracking.uri).password:  # settings are kept with the run, and shown
+        problem = "must hold no password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, or "
+        raise config.mistake(
+            "tracking.uri", f"{problem}leave tracking.uri out and set MLFLOW_TRACKING_URI for a database"
+        )
+    return config.tracking.uri or _ENVIRONMENT_URI or f"sqlite:///{config.work_dir / 'mlflow.db'}"
+
+
+def open_store(config: Config, uri: str) -> Callable[[], None]:
+    """Import MLflow and reach the store in the background, while Spark starts; return a function that waits for it.
+
+    That function raises UserError when the store cannot be used: before any work is done.
+    """
+
+    def reach() -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            databricks.credentials(uri)  # what the ranks will need is there, or is told now
+            if uri.startswith("sqlite:"):
+                storage.make_private(config.work_dir)
+            connect(uri).search_experiments(max_results=1)
+            if config.tracking.registered_model:
+                connect(uri).search_registered_models(max_results=1)
+        except (MlflowException, OSError) as error:
+            raise config.mistake(
+                "tracking.uri", f"cannot use the MLflow store {shown(uri)}: {one_line(error)}"
+            ) from None
+
+    pool = ThreadPoolExecutor(1)
+    reached = pool.submit(reach)
+    pool.shutdown(wait=False)
+    return reached.result
+
+
+@contextmanager
+def told_if_down(uri: str) -> Iterator[None]:
+    """Turn what a store that does not answer makes of the block into one sentence, a DeliveryError."""
+    try:
+        yield
+    except Exception as error:
+        if not is_down(error):
+            raise
+        problem = f"the MLflow store {shown(uri)} does not answer ({one_line(error)})"
+        raise DeliveryError(f"{problem}; the prepared data are kept, run again when it is back") from None
+
+
+def is_down(error: BaseException) -> bool:
+    """Whether an error says that the store cannot be reached or is overloaded, not that it refuses what we ask."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+
+    status: int | None = None
+    if isinstance(error, MlflowException):
+        status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
+    elif isinstance(error, RequestException) and error.response is not None:
+        status = error.response.status_code
+    elif isinstance(error, RequestException):
+        return True
+    return status is not None and (status >= 500 or status in (408, 425, 429))
+
+
+def shown(uri: str) -> str:
+    """Return a URI for people to read: without the password that it may hold."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says in one line of at most 200 characters, without passwords."""
+    return shown(errors.one_line(error))
