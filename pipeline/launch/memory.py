@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.config import Config
 from pipeline.launch.executors import local_slots
 from pipeline.runtime.console import log
+from pipeline.training.task import Cache
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest
 
 
-def cache(spark: SparkSession, config: Config, data: Manifest, num_proc: int) -> str:
+def cache(spark: SparkSession, config: Config, data: Manifest, num_proc: int) -> Cache:
     """Return whether ranks keep their rows in `memory` or `stream` them: what `run.cache` says, or what fits.
 
     `auto` looks at nothing but the data and Spark's settings, not at what memory happens to be free: the order of the
@@ -33,6 +34,6 @@ def cache(spark: SparkSession, config: Config, data: Manifest, num_proc: int) ->
     sharing = num_proc if is_local else config.run.ranks_per_executor
     share = context._jvm.org.apache.spark.network.util.JavaUtils.byteStringAsMb(given) / sharing  # type: ignore[union-attr]
     needed = data.shard_bytes(num_proc) / 2**20
-    chosen = "memory" if needed <= share / 2 else "stream"
+    chosen: Cache = "memory" if needed <= share / 2 else "stream"
     log.info("run.cache: %s, for a rank's rows take %.0f MiB, and its share of %s is %.0f", chosen, needed, key, share)
     return chosen

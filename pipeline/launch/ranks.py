@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import os
@@ -24,7 +23,7 @@ from pipeline.runtime.errors import RankError, RankLost, StorageError, UserError
 from pipeline.tracking import store
 from pipeline.training import checkpoint, place
 from pipeline.training.entry import run_rank
-from pipeline.training.task import REPORT, RankReport, Task, TrainingResult
+from pipeline.training.task import REPORT, RankReport, ReportKind, Task, TrainingResult
 
 _LAST_WORDS_S = 5  # for the other ranks, when one has failed
 
@@ -133,16 +132,16 @@ def _explained(spark: SparkSession, task: Task, num_proc: int, reports: _Reports
     while len(reports.received) < num_proc - 1 and time.monotonic() < deadline:
         time.sleep(0.1)  # the last words of a rank may still be on their way
     by_kind = {report.kind: report for report in reversed(reports.received)}
-    if report := by_kind.get("mistake"):
-        return UserError(report.said)
-    if report := by_kind.get("storage"):
-        return StorageError(report.said)
-    if report := by_kind.get("failure"):
-        return RankError(f"rank {report.rank} of {num_proc} failed:\n{report.said}")
+    if report := by_kind.get(ReportKind.MISTAKE):
+        return UserError(report.text)
+    if report := by_kind.get(ReportKind.STORAGE):
+        return StorageError(report.text)
+    if report := by_kind.get(ReportKind.FAILURE):
+        return RankError(f"rank {report.rank} of {num_proc} failed:\n{report.text}")
     if not _is_running(spark):
         return RankError("Spark was stopped while the ranks trained; run the same command to go on")
-    if report := by_kind.get("stopped"):
-        return RankLost(f"rank {report.rank} of {num_proc} was told to end: {report.said}")
+    if report := by_kind.get(ReportKind.STOPPED):
+        return RankLost(f"rank {report.rank} of {num_proc} was told to end: {report.text}")
     silent = sorted(set(range(num_proc)) - {report.rank for report in reports.received})
     if not reports.received and not reports.anything:
         return RankError(f"training on {num_proc} ranks failed before they began: {one_line(error)}")
@@ -220,17 +219,17 @@ class _Reports(_Relay):
         """What has come of a line so far; each rank's output comes in a thread of its own."""
 
     def _take(self, report: RankReport) -> None:
-        if report.kind == "alive":
+        if report.kind == ReportKind.ALIVE:
             self._heard_at[report.rank] = time.monotonic()
             return
-        if report.kind == "world":
+        if report.kind == ReportKind.WORLD:
             # of ranks that are gone there will be no sign any more
-            self._heard_at = dict.fromkeys(range(int(report.said)), time.monotonic())
+            self._heard_at = dict.fromkeys(range(int(report.text)), time.monotonic())
             return
         self._heard_at.pop(report.rank, None)
-        if report.kind != "done":
+        if report.kind != ReportKind.DONE:
             self.received.append(report)
-        if report.kind != "done" and not (self._is_elastic and report.kind == "peer"):
+        if report.kind != ReportKind.DONE and not (self._is_elastic and report.kind == ReportKind.PEER):
             self.failed.set()
 
     def longest_silence_s(self) -> float:
@@ -249,7 +248,7 @@ class _Reports(_Relay):
         for line in lines:
             _, mark, report = line.partition(REPORT)
             if mark:
-                self._take(RankReport(*json.loads(report)))
+                self._take(RankReport.parse(report))
             else:
                 super().write(line + "\n")
         return len(text)

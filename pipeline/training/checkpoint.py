@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.runtime.console import log
 from pipeline.runtime.errors import StorageError, one_line
 from pipeline.runtime.storage import Folder
+from pipeline.training.task import Cache
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +49,7 @@ class Progress:
     lowest: float = math.inf
     """The validation loss that early stopping compares with, which is lower only if it is so by `min_delta`."""
     lowest_epoch: int = 0
-    cache: str = "memory"
+    cache: Cache = "memory"
     """Whether rows were kept in memory or streamed: their order in an epoch depends on it."""
 
 
@@ -102,7 +103,7 @@ def restore(checkpoint: Checkpoint, net: nn.Module, optimizer: torch.optim.Optim
     return checkpoint.below("best") or None
 
 
-def newest(folder: Folder, cache: str | None = None) -> tuple[str, Progress] | None:
+def newest(folder: Folder, cache: Cache | None = None) -> tuple[str, Progress] | None:
     """Return name and progress of the newest checkpoint that is as it was written; None when there is none.
 
     With ``cache``, one within an epoch is passed over if that epoch was begun with another: the order was another.

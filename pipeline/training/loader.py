@@ -27,6 +27,7 @@ from torch import Tensor
 from pipeline.data.manifest import Manifest, SplitName
 from pipeline.runtime.errors import RowAccountingError
 from pipeline.runtime.storage import Folder
+from pipeline.training.task import Cache
 
 with warnings.catch_warnings():  # Petastorm 0.12 uses names that pyarrow 14 has deprecated
     warnings.simplefilter("ignore")
@@ -194,7 +195,7 @@ _Block = tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]
 and the labels."""
 
 
-def open_shard(folder: Folder, data: Manifest, split: SplitName, rank: int, num_proc: int, cache: str) -> Shard:
+def open_shard(folder: Folder, data: Manifest, split: SplitName, rank: int, num_proc: int, cache: Cache) -> Shard:
     """Return every ``num_proc``-th row group of ``split`` from the ``rank``-th on; ``cache``: `memory` or `stream`.
 
     Raises:

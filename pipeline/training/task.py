@@ -6,12 +6,17 @@ import hashlib
 import json
 import sys
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
 
 from pipeline.config import Config
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation.metrics import Evaluation
 from pipeline.runtime.storage import Folder
 from pipeline.training.place import Place
+
+Cache = Literal["memory", "stream"]
+"""Whether a rank keeps its rows in memory, or reads them again in every epoch."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,7 @@ class Task:
     """Of this training."""
     checkpoint: str | None = None
     """The one that it goes on from."""
-    cache: str = "memory"
-    """Whether a rank keeps its rows in `memory`, or reads them in every epoch: `stream`."""
+    cache: Cache = "memory"
     is_elastic: bool = False
     """Whether ranks may come and go."""
 
@@ -69,23 +73,51 @@ class TrainingResult:
         return hashlib.sha256(self.weights).hexdigest()
 
 
+class ReportKind(StrEnum):
+    """What a rank reports."""
+
+    DONE = "done"
+    """The rank has ended its training."""
+    ALIVE = "alive"
+    """The rank's process runs."""
+    WORLD = "world"
+    """The ranks have new numbers; the text is the number of ranks."""
+    MISTAKE = "mistake"
+    """The settings or the data are wrong; the text is the sentence for the user."""
+    STORAGE = "storage"
+    """The rank cannot read or write its files; the text is the sentence for the user."""
+    STOPPED = "stopped"
+    """The rank stopped after a SIGTERM and wrote a checkpoint; the text says where."""
+    PEER = "peer"
+    """Another rank has ended, so this one cannot go on; the text is the traceback."""
+    FAILURE = "failure"
+    """The rank failed in any other way; the text is the traceback."""
+
+
 REPORT = "rank report: "
 
 
 @dataclass
 class RankReport:
-    """The result of rank 0, or why a rank failed."""
+    """What a rank reports to the driver: rank 0's result, why a rank failed, or a sign of life."""
 
     rank: int
-    kind: str = "done"
-    """done; alive: still at work; world: the ranks are numbered anew; mistake, storage or stopped, each with its
-    sentence; peer: this rank was well, but another one had ended; failure: anything else"""
-    said: str = ""
-    """The sentence, or the traceback."""
+    kind: ReportKind = ReportKind.DONE
+    text: str = ""
+    """The sentence, the traceback, or the number of ranks: see :class:`ReportKind`."""
     result: TrainingResult | None = None
 
     def send(self) -> None:
-        """Tell the driver over stdout, which Horovod carries there: what ranks return comes only if all are well."""
-        # in one write, for another thread may be telling that this rank is alive
-        sys.stdout.write(REPORT + json.dumps([self.rank, self.kind, self.said]) + "\n")
+        """Print the report without the result as one line of stdout. Horovod carries it to the driver at once.
+
+        Horovod hands over what a rank returns only when no rank fails.
+        """
+        # One write: another thread of the rank may report at the same time.
+        sys.stdout.write(REPORT + json.dumps([self.rank, self.kind, self.text]) + "\n")
         sys.stdout.flush()
+
+    @classmethod
+    def parse(cls, line: str) -> RankReport:
+        """Return the report that :meth:`send` has printed; ``line`` is without the mark `REPORT`."""
+        rank, kind, text = json.loads(line)
+        return cls(rank, ReportKind(kind), text)

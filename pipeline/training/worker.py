@@ -17,7 +17,7 @@ from horovod.common.exceptions import HorovodInternalError
 
 from pipeline.runtime.errors import RowAccountingError, Stopped, StorageError, UserError
 from pipeline.training import elastic
-from pipeline.training.task import RankReport, Task, TrainingResult
+from pipeline.training.task import RankReport, ReportKind, Task, TrainingResult
 from pipeline.training.trainer import checkpoint_of, train
 
 
@@ -38,7 +38,7 @@ def run_rank(task: Task) -> RankReport:
         RankReport(report.rank).send()
         return report
     except Exception as error:
-        report = RankReport(_rank_now(task) or 0, *_told(error))
+        report = RankReport(_rank_now(task) or 0, *_failure(error))
     finally:
         hvd.shutdown()  # the others' next collective fails at once instead of waiting for this rank
     ended.set()
@@ -55,25 +55,25 @@ def _train_elastically(task: Task) -> TrainingResult | None:
 
     def train_in_this_world(committed: elastic.Committed) -> TrainingResult | None:
         if hvd.rank() == 0:
-            RankReport(0, "world", str(hvd.size())).send()
+            RankReport(0, ReportKind.WORLD, str(hvd.size())).send()
         return train(task, committed=committed)
 
     result: TrainingResult | None = hvd.elastic.run(train_in_this_world)(committed)
     return result
 
 
-def _told(error: Exception) -> tuple[str, str]:
-    """Return what kind of failure this is, and what there is to say of it."""
+def _failure(error: Exception) -> tuple[ReportKind, str]:
+    """Return the kind of a failure and the report's text."""
     match error:
         case UserError():
-            return "mistake", str(error)
+            return ReportKind.MISTAKE, str(error)
         case StorageError() | RowAccountingError():
-            return "storage", str(error)
+            return ReportKind.STORAGE, str(error)
         case Stopped():
-            return "stopped", str(error)
+            return ReportKind.STOPPED, str(error)
         case HorovodInternalError():
-            return "peer", traceback.format_exc()
-    return "failure", traceback.format_exc()
+            return ReportKind.PEER, traceback.format_exc()
+    return ReportKind.FAILURE, traceback.format_exc()
 
 
 def _keep_compiler_out() -> None:
@@ -102,7 +102,7 @@ def _give_signs_of_life(task: Task, every_s: float) -> threading.Event:
     def tell() -> None:
         while True:
             if (rank := _rank_now(task)) is not None:
-                RankReport(rank, "alive").send()
+                RankReport(rank, ReportKind.ALIVE).send()
             if ended.wait(every_s):
                 return
 

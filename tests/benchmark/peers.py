@@ -27,7 +27,7 @@ from pipeline.launch.ranks import attempt
 from pipeline.tracking import runs, store
 from pipeline.training import place
 from pipeline.training.loader import StreamedShard
-from pipeline.training.task import Task, TrainingResult
+from pipeline.training.task import Cache, Task, TrainingResult
 
 RANKS = 2
 
@@ -62,7 +62,7 @@ def prepare(spark: SparkSession, config: Config) -> tuple[float, Prepared]:
 
 
 def train(
-    spark: SparkSession, config: Config, prepared: Prepared, ranks: int = RANKS, cache: str = "memory"
+    spark: SparkSession, config: Config, prepared: Prepared, ranks: int = RANKS, cache: Cache = "memory"
 ) -> TrainingResult:
     """Train as the main job does, MLflow and checkpoints included, but for what is around it; a core for each rank."""
     uri = store.tracking_uri(config)
