@@ -47,13 +47,13 @@ def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True, f
     shards.open_data_dir(config)
     num_proc = executors.await_ranks(spark, config)
     executors.check_executors(spark, config, num_proc)
-    most_ranks = config.run.elastic.max if config.run.elastic else num_proc
+    most_ranks = config.recovery.elastic.max if config.recovery.elastic else num_proc
     prepared = shards.prepare_data(spark, config, most_ranks)
     compared = parity.check_parity(spark, config)
     log.info("Spark and DuckDB make the same features of %d rows: a model will see what training saw", compared)
     watch.lap("prepare")
 
-    fewest_ranks = config.run.elastic.min if config.run.elastic else num_proc
+    fewest_ranks = config.recovery.elastic.min if config.recovery.elastic else num_proc
     cache = memory.cache(spark, config, prepared.manifest, fewest_ranks)
     with (
         resume.claim(config, prepared.manifest, num_proc, fresh) as training,

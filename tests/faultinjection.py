@@ -22,7 +22,12 @@ from pipeline import train
 
 EPOCHS = 60
 # dropout, so that a generator that is not restored would show in the weights
-SETTINGS = [f"training.epochs={EPOCHS}", "model.dropout=0.2", "tracking.registered_model=null", "run.stall_timeout=10"]
+SETTINGS = [
+    f"training.epochs={EPOCHS}",
+    "model.dropout=0.2",
+    "tracking.registered_model=null",
+    "recovery.stall_timeout_s=10",
+]
 
 
 @dataclass

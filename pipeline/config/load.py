@@ -13,6 +13,14 @@ from pydantic import BaseModel, ValidationError
 from pipeline.config.settings import Config, members
 from pipeline.runtime.errors import UserError, nearest, reason
 
+MOVED = {
+    "oversample": "split.oversample",
+    "run.stall_timeout": "recovery.stall_timeout_s",
+    "run.max_restarts": "recovery.max_restarts",
+    "run.elastic": "recovery.elastic",
+}
+"""Settings that have another name today: the old name, the new one."""
+
 _SHORT = reprlib.Repr()  # YAML's anchors can make a list of billions out of a few lines
 _SHORT.maxlevel = 2
 
@@ -34,6 +42,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise UserError(f"{file}: must hold a mapping with the keys {', '.join(_keys(Config))}")
     for override in overrides:
         _override(tree, override)
+    for old, new in MOVED.items():
+        section, _, key = old.rpartition(".")
+        if key in (_mapping(tree.get(section)) if section else tree):
+            raise UserError(f"{file}: {old} is now {new}: write the setting under its new name")
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
@@ -47,6 +59,9 @@ def _override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"--set {override}: must look like --set training.epochs=5")
+    for old, new in MOVED.items():
+        if key == old or key.startswith(f"{old}."):
+            raise UserError(f"--set {override}: {old} is now {new}: write --set {key.replace(old, new, 1)}={text}")
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):
@@ -68,6 +83,10 @@ def _override(tree: dict[str, Any], override: str) -> None:
         node[last] = value
     else:
         raise UserError(f"--set {override}: '{last}' is not inside a mapping or list of the file")
+
+
+def _mapping(section: Any) -> dict[str, Any]:
+    return section if isinstance(section, dict) else {}
 
 
 def _explain(error: ValidationError) -> str:

@@ -152,6 +152,8 @@ class Split(Settings):
     """Share of the rows held out; identical rows always fall on the same side."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Another seed, another split."""
+    oversample: int = Field(default=1, ge=1)
+    """Each training row is there this many times; validation rows never are."""
 
 
 class Model(Settings):
@@ -232,23 +234,22 @@ class Run(Settings):
     cache: Literal["auto", "memory", "stream"] = "auto"
     """Ranks keep their rows in `memory`, or read them in every epoch: `stream`. `auto`: what fits in half of its share
     of the executor's memory is kept."""
-    stall_timeout: int = Field(default=600, ge=5)
-    """Seconds after which a rank that keeps the others waiting is taken for lost."""
-    max_restarts: int = Field(default=3, ge=0)
-    """How often the ranks are started again, from the newest checkpoint, when one of them is lost."""
-    elastic: Elastic | None = None
-    """With `{min: 1, max: 4}` ranks come and go while a training runs; with null all begin again when one is lost."""
-
-    @model_validator(mode="after")
-    def _num_proc_is_within_elastic(self) -> Run:
-        if self.elastic and self.num_proc != "auto" and not self.elastic.min <= self.num_proc <= self.elastic.max:
-            raise ValueError(f"num_proc {self.num_proc} is not between the min and max of elastic")
-        return self
 
     @field_validator("work_dir", "data_dir")
     @classmethod
     def _is_a_folder_that_can_be_used(cls, path: str | None, info: ValidationInfo) -> str | None:
         return path if path is None else storage.check(path, local=info.field_name == "work_dir")
+
+
+class Recovery(Settings):
+    """What happens when a rank is lost while a training runs."""
+
+    stall_timeout_s: int = Field(default=600, ge=5)
+    """Seconds after which a rank that keeps the others waiting is taken for lost."""
+    max_restarts: int = Field(default=3, ge=0)
+    """How often all ranks start again, from the newest checkpoint, when one of them is lost."""
+    elastic: Elastic | None = None
+    """With `{min: 1, max: 4}` ranks come and go while a training runs; with null all start again when one is lost."""
 
 
 class Gate(Settings):
@@ -290,14 +291,14 @@ class Config(Settings):
     """What the network learns to predict."""
     split: Split = Split()
     """Which rows are kept from training to measure it."""
-    oversample: int = Field(default=1, ge=1)
-    """Each training row is there this many times; validation rows never are."""
     model: Model = Model()
     """The network."""
     training: Training = Training()
     """How the network learns."""
     run: Run = Run()
     """Where and how wide the job runs."""
+    recovery: Recovery = Recovery()
+    """What happens when a rank is lost while a training runs."""
     tracking: Tracking = Tracking()
     """Where MLflow keeps what happened."""
 
@@ -325,6 +326,13 @@ class Config(Settings):
             if name not in known:
                 task = f"of a {self.label.task}{nearest(name, known)}"
                 raise ValueError(f"tracking.gate.{key} '{name}' is not a metric {task}")
+        return self
+
+    @model_validator(mode="after")
+    def _num_proc_is_within_elastic(self) -> Config:
+        ranks, elastic = self.run.num_proc, self.recovery.elastic
+        if elastic and ranks != "auto" and not elastic.min <= ranks <= elastic.max:
+            raise ValueError(f"run.num_proc {ranks} is not between the min and max of recovery.elastic")
         return self
 
     @property

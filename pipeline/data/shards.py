@@ -109,12 +109,12 @@ def _prepare(
         read=records.seen.get["read"],
         quarantined=records.seen.get["bad"],
         dropped=dropped,
-        train=sides["train"].rows // config.oversample,
+        train=sides["train"].rows // config.split.oversample,
         validation=sides["validation"].rows,
     )
     _set_bad_records_aside(spark, config, counts, folder)
     _check_counts(config, folder, counts, sides, classes)
-    _tell(counts, dropped_by_column, config.oversample)
+    _tell(counts, dropped_by_column, config.split.oversample)
 
     statistics = parquet_summary.statistics(sides["train"], measured)
     splits = {
@@ -130,7 +130,7 @@ def _prepare(
         columns=columns,
         rows=counts,
         dropped_by_column=dropped_by_column,
-        oversample=config.oversample,
+        oversample=config.split.oversample,
         numeric={f.column: statistics[f.column] for f in config.features.numeric},
         vocabularies={f.column: values[f.column] for f in config.features.categorical},
         label=LabelData(
@@ -153,7 +153,7 @@ def _write(
         UserError: the source has changed meanwhile.
     """
     with progress(spark, f"preparing {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {folder}"):
-        kept = oversampled(rows.fillna(_DROPPED, SPLIT), config.oversample)
+        kept = oversampled(rows.fillna(_DROPPED, SPLIT), config.split.oversample)
         writer(kept, group_rows(columns)).partitionBy(SPLIT).parquet((folder / PARTS).spark)
     if source_csv.list_source(spark, config).fingerprint != source.fingerprint:
         raise config.mistake("source.path", "changed while it was read; run again when nobody writes there")
@@ -202,8 +202,8 @@ def _config_fingerprint(config: Config, num_proc: int) -> str:
         "numeric": [f.column for f in config.features.numeric],
         "categorical": [(f.column, f.values) for f in config.features.categorical],
         "label": config.label.model_dump(),
-        "split": config.split.model_dump(),
-        "oversample": config.oversample,
+        "split": config.split.model_dump(exclude={"oversample"}),
+        "oversample": config.split.oversample,
         "num_proc": num_proc,
     }
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
@@ -212,7 +212,7 @@ def _config_fingerprint(config: Config, num_proc: int) -> str:
 def check_prepared_from(config: Config, data: Manifest) -> None:
     """Raise UserError unless ``data`` is what this configuration prepares."""
     if _config_fingerprint(config, data.num_proc) != data.config_fingerprint:
-        problem = "source, features, label, split or oversample are not those that the training had"
+        problem = "source, features, label or split are not those that the training had"
         raise config.mistake("--config", f"{problem}; give the same file and --set, or train again")
 
 
@@ -237,7 +237,7 @@ def _check_counts(
     config: Config, folder: Folder, counts: Rows, sides: dict[SplitName, Contents], classes: list[str]
 ) -> None:
     usable = counts.train + counts.validation
-    surplus = sides["train"].rows % config.oversample
+    surplus = sides["train"].rows % config.split.oversample
     if surplus or counts.read != counts.quarantined + counts.dropped + usable:  # features.sql makes one row of each
         told = (
             f"{counts.read - counts.quarantined} rows were written in {folder}, but {counts.dropped + usable} are there"
@@ -253,7 +253,7 @@ def _check_counts(
     if config.label.task == "regression":
         return
     train, validation = (sides[split].codes[: len(classes)] for split in manifest.SPLITS)
-    per_class = [copies // config.oversample + rows for copies, rows in zip(train, validation, strict=True)]
+    per_class = [copies // config.split.oversample + rows for copies, rows in zip(train, validation, strict=True)]
     where = f"'{config.label.column}'"
     if sum(per_class) < usable:
         problem = f"lists {len(classes)} classes, but {usable - sum(per_class)} of {usable} rows have another {where}"

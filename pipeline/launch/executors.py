@@ -62,7 +62,7 @@ def await_ranks(spark: SparkSession, config: Config) -> int:
             problem = f"{wanted} ranks cannot run at once on the {local} slot(s) of {master}"
             raise config.mistake("run.num_proc", f"{problem}; start Spark with --master 'local[{wanted}]'")
         return local if wanted == "auto" else wanted
-    each, elastic = config.run.ranks_per_executor, config.run.elastic
+    each, elastic = config.run.ranks_per_executor, config.recovery.elastic
     conf = spark.sparkContext.getConf()
     needed = requested_executors(master, conf) if wanted == "auto" else -(-wanted // each)
     they_come_and_go = conf.get("spark.dynamicAllocation.enabled", "false") == "true"
@@ -75,7 +75,7 @@ def await_ranks(spark: SparkSession, config: Config) -> int:
     if needed is None and they_come_and_go:
         problem = (
             "auto has no meaning while executors come and go: set spark.dynamicAllocation.minExecutors, or a number, "
-            "or run.elastic"
+            "or recovery.elastic"
         )
         raise config.mistake("run.num_proc", problem)
     found = _await_executors(spark, config, needed)

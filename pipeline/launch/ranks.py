@@ -46,14 +46,14 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> Outcome:
         UserError: the settings or the data are wrong; the same would happen again.
         StorageError: a rank cannot write or read what it must.
         RankError: a rank failed; the message holds the traceback of the one that failed first.
-        RankLost: ranks were lost more than `run.max_restarts` times.
+        RankLost: ranks were lost more than `recovery.max_restarts` times.
     """
-    limit, restarts = task.config.run.max_restarts, 0
+    limit, restarts = task.config.recovery.max_restarts, 0
     resumed_after_epoch = None
     while True:
         found = checkpoint.newest(task.checkpoints, task.cache)
         cores = executors.cores(spark)
-        is_elastic = task.config.run.elastic is not None and place.DRIVER not in cores
+        is_elastic = task.config.recovery.elastic is not None and place.DRIVER not in cores
         task = replace(task, checkpoint=found[0] if found else None, cores=cores, is_elastic=is_elastic)
         if found and not restarts:
             resumed_after_epoch = found[1].epoch
@@ -62,7 +62,7 @@ def run_ranks(spark: SparkSession, task: Task, num_proc: int) -> Outcome:
             return Outcome(attempt(spark, task, num_proc), resumed_after_epoch, restarts)
         except RankLost as lost:
             if restarts == limit:
-                again = f"restarts: {restarts} (run.max_restarts); run the same command to go on"
+                again = f"restarts: {restarts} (recovery.max_restarts); run the same command to go on"
                 raise RankLost(f"{lost}; {again} from the newest checkpoint") from None
             restarts += 1
             pause = min(60, 5 * 2 ** (restarts - 1))  # what is left of the ranks before is gone by then
@@ -86,31 +86,29 @@ def attempt(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
     heard = threading.Event()
     threading.Thread(target=_show_life, args=(heard,), daemon=True).start()
     reports, ended = _Reports(heard, task.is_elastic), threading.Event()
-    limit_s = task.config.run.stall_timeout
+    limit_s = task.config.recovery.stall_timeout_s
     threading.Thread(target=_end_hanging_ranks, args=(spark, reports, ended, limit_s), daemon=True).start()
     died_of: list[BaseException] = []
     print_of_threads, threading.excepthook = threading.excepthook, _keep_for_horovod(died_of)
-    run, options = (
-        task.config.run,
-        {
-            "args": (replace(task, tracking_uri=databricks.uri_for_ranks(task.tracking_uri)),),
-            "num_proc": num_proc,
-            "start_timeout": task.config.run.start_timeout_s,
-            "env": _environment(task, num_proc),
-            "nics": task.config.run.network_interfaces,
-            # stdout is for the summary alone
-            "stdout": reports,
-            "stderr": _Relay(heard),
-            "verbose": 0,
-        },
-    )
+    run, recovery = task.config.run, task.config.recovery
+    options = {
+        "args": (replace(task, tracking_uri=databricks.uri_for_ranks(task.tracking_uri)),),
+        "num_proc": num_proc,
+        "start_timeout": run.start_timeout_s,
+        "env": _environment(task, num_proc),
+        "nics": run.network_interfaces,
+        # stdout is for the summary alone
+        "stdout": reports,
+        "stderr": _Relay(heard),
+        "verbose": 0,
+    }
     returned: list[RankReport]
     try:
-        if run.elastic and task.is_elastic:
+        if recovery.elastic and task.is_elastic:
             from pipeline.launch import elastic  # imports Horovod
 
-            least, most = run.elastic.min, run.elastic.max
-            options |= {"min_num_proc": least, "max_num_proc": most, "elastic_timeout": run.stall_timeout}
+            least, most = recovery.elastic.min, recovery.elastic.max
+            options |= {"min_num_proc": least, "max_num_proc": most, "elastic_timeout": recovery.stall_timeout_s}
             returned = elastic.run(spark, _executable(spark), run.ranks_per_executor, run_rank, **options)
         else:
             returned = horovod.spark.run(run_rank, use_gloo=True, executable=_executable(spark), **options)
@@ -147,7 +145,7 @@ def _explained(spark: SparkSession, task: Task, num_proc: int, reports: _Reports
         return RankError(f"training on {num_proc} ranks failed before they began: {one_line(error)}")
     which = f"rank {', '.join(map(str, silent))} of {num_proc} was lost" if silent else "the ranks lost each other"
     return RankLost(
-        f"{which}: it ended without a word, or kept the others waiting for {task.config.run.stall_timeout} s"
+        f"{which}: it ended without a word, or kept the others waiting for {task.config.recovery.stall_timeout_s} s"
     )
 
 
@@ -274,9 +272,9 @@ def _environment(task: Task, num_proc: int) -> dict[str, str]:
         "OMP_WAIT_POLICY": "passive",
         "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning,ignore::UserWarning",
         # a rank that hangs: its peers wait for its messages (gloo), or for its part of a sum (the stall check)
-        "HOROVOD_GLOO_TIMEOUT_SECONDS": str(task.config.run.stall_timeout),
-        "HOROVOD_STALL_CHECK_TIME_SECONDS": str(max(1, task.config.run.stall_timeout // 2)),
-        "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": str(task.config.run.stall_timeout),
+        "HOROVOD_GLOO_TIMEOUT_SECONDS": str(task.config.recovery.stall_timeout_s),
+        "HOROVOD_STALL_CHECK_TIME_SECONDS": str(max(1, task.config.recovery.stall_timeout_s // 2)),
+        "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": str(task.config.recovery.stall_timeout_s),
         "HOROVOD_LOG_LEVEL": "fatal",  # a rank's failure is told once, in the driver
         **{name: os.environ[name] for name in store.CREDENTIALS + storage.CREDENTIALS if name in os.environ},
         **databricks.credentials(task.tracking_uri),

@@ -71,9 +71,9 @@ def _run_id(folder: Folder) -> str | None:
 
 def _fingerprint(config: Config, data: Manifest, num_proc: int) -> str:
     """Hash what shapes the weights; where and how the job runs is left out, but for the number of ranks."""
-    settings = config.model_dump(exclude={"run", "tracking", "source"}, mode="json")
+    settings = config.model_dump(exclude={"run", "recovery", "tracking", "source"}, mode="json")
     for how_kept in ("checkpoint_every", "checkpoint_keep"):
         del settings["training"][how_kept]
-    ranks = num_proc if config.run.elastic is None else "elastic"  # those of an attempt may be more or fewer
+    ranks = num_proc if config.recovery.elastic is None else "elastic"  # those of an attempt may be more or fewer
     shape = {"data": data.fingerprint, "settings": settings, "num_proc": ranks}
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]

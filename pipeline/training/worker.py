@@ -25,8 +25,8 @@ def run_rank(task: Task) -> RankReport:
     """Train as one rank of a Horovod job; a rank that fails tells the driver why, and ends with exit code 1."""
     # one of the ranks that come and go may simply end: the others go on; and what is kept of an epoch's middle needs
     # as many ranks again
-    stop_asked = _hear_sigterm() if task.config.run.elastic is None else lambda: False
-    ended = _give_signs_of_life(task, every_s=min(10.0, task.config.run.stall_timeout / 5))
+    stop_asked = _hear_sigterm() if task.config.recovery.elastic is None else lambda: False
+    ended = _give_signs_of_life(task, every_s=min(10.0, task.config.recovery.stall_timeout_s / 5))
     if task.is_elastic:
         elastic.secure_rank()
     _keep_compiler_out()

@@ -114,7 +114,7 @@ def test_a_disk_that_fills_up_ends_the_job_with_one_sentence(spark, small_disk: 
 
 
 def test_the_same_job_started_twice_is_refused_and_fresh_begins_anew(spark, tmp_path: Path) -> None:
-    overrides = [f"run.work_dir={tmp_path}", "training.epochs=40", "run.max_restarts=0"]
+    overrides = [f"run.work_dir={tmp_path}", "training.epochs=40", "recovery.max_restarts=0"]
     command = ["spark-submit", str(ROOT / "jobs" / "train.py"), "--config", str(PENGUINS)]
     command += [word for override in overrides for word in ("--set", override)]
     refused: list[subprocess.CompletedProcess[str]] = []

@@ -14,7 +14,7 @@ from submitting import submit
 
 EPOCHS = 20
 # slow enough that a new executor comes while training goes on: else all epochs take a second
-SLOW = ["training.batch_size=1", "oversample=8", f"training.epochs={EPOCHS}"]
+SLOW = ["training.batch_size=1", "split.oversample=8", f"training.epochs={EPOCHS}"]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -22,7 +22,7 @@ def test_training_goes_on_without_a_killed_executor_and_takes_in_the_next_one(tm
     name = "an executor is killed (SIGKILL), elastic"
     fault = LEDGER.setdefault(name, Fault())
     killer = Killer(tmp_path, 2 + seed, lambda: send(executor_processes()[:1], signal.SIGKILL), seed)
-    overrides = [f"run.work_dir={tmp_path}", *SETTINGS, *SLOW, "run.elastic={min: 1, max: 2}"]
+    overrides = [f"run.work_dir={tmp_path}", *SETTINGS, *SLOW, "recovery.elastic={min: 1, max: 2}"]
     with killer.at_work():
         # two cores each: room for a second rank on the executor that is left, which must stay free
         ran = submit(PENGUINS, *overrides, conf={"spark.master": "local-cluster[2,2,1024]"})

@@ -68,7 +68,7 @@ def test_ranks_that_are_told_to_end_keep_what_they_have_done_in_mid_epoch(
         killer.at_work(),
         pytest.raises(RankLost, match=r"was told to end: stopped by SIGTERM in epoch \d+ after step"),
     ):
-        train.train(str(PENGUINS), [*overrides, "run.max_restarts=0"])
+        train.train(str(PENGUINS), [*overrides, "recovery.max_restarts=0"])
     fault.injected += len(killer.done_at)
     summary = train.train(str(PENGUINS), overrides)
     assert summary["resumed_after_epoch"] >= killer.done_at[0]

@@ -249,9 +249,9 @@ def test_a_second_run_gives_the_same_bytes_reuses_the_data_and_says_so(spark, pe
     ("overrides", "run_id", "said"),
     [
         (
-            ["oversample=3"],
+            ["split.oversample=3"],
             None,
-            "--config: source, features, label, split or oversample are not those that",
+            "--config: source, features, label or split are not those that",
         ),
         (
             ["tracking.run_name=nobody's"],

@@ -50,9 +50,9 @@ def test_driver_and_executors_find_the_same(spark, tmp_path) -> None:
 
 def test_a_large_data_set_is_counted_by_the_executors(spark, use_case: UseCase, monkeypatch) -> None:
     source = csv_rows(120).replace("1.5,", ",")  # a row without its `a` is dropped
-    here = shards.prepare_data(spark, use_case(source, oversample=2), 2).manifest
+    here = shards.prepare_data(spark, use_case(source, split={"oversample": 2}), 2).manifest
     monkeypatch.setattr(parquet_summary, "_MOST_HERE", 0)
-    by_spark = shards.prepare_data(spark, use_case(source, oversample=2), 2).manifest
+    by_spark = shards.prepare_data(spark, use_case(source, split={"oversample": 2}), 2).manifest
     assert by_spark.rows == here.rows
     assert here.rows.dropped == here.dropped_by_column["a"] > 0
     assert (by_spark.numeric, by_spark.dropped_by_column) == (here.numeric, here.dropped_by_column)

@@ -57,7 +57,7 @@ def test_the_split_depends_on_the_seed_and_not_on_the_partitioning(spark, pengui
 
 
 def test_features_sql_does_what_the_lab_s_cell_does(spark, tmp_path) -> None:
-    config = load_config(PENGUINS, [f"run.work_dir={tmp_path}", "oversample=1"])
+    config = load_config(PENGUINS, [f"run.work_dir={tmp_path}", "split.oversample=1"])
     prepared = prepare_data(spark, config, 2)
     assert prepared.manifest.vocabularies == {"Island": ["Biscoe", "Dream", "Torgersen"]}
     assert prepared.manifest.label.classes == ["Adelie", "Gentoo", "Chinstrap"]
@@ -71,7 +71,7 @@ def test_features_sql_does_what_the_lab_s_cell_does(spark, tmp_path) -> None:
 
 
 def test_statistics_are_those_of_the_training_rows(spark, use_case: UseCase) -> None:
-    prepared = prepare_data(spark, use_case(csv_rows(300), oversample=3), 2)
+    prepared = prepare_data(spark, use_case(csv_rows(300), split={"oversample": 3}), 2)
     train = read_split(spark, prepared, "train").select("a").toPandas()["a"]
     assert len(train) == prepared.manifest.rows.train * 3 == prepared.manifest.splits["train"].rows
     stats = prepared.manifest.numeric["a"]

@@ -58,7 +58,7 @@ def test_an_unchanged_source_and_configuration_reuse_the_data_and_say_so(spark, 
     assert again.reused
     assert "reusing the data prepared earlier" in caplog.text
     for change in (
-        {"oversample": 2},
+        {"split": {"oversample": 2}},
         {"split": {"seed": 1}},
         {"sql": "SELECT a + 1 AS a, k, y FROM raw"},
         {"source": {"path": "data.csv", "schema": "a DOUBLE, k STRING, y INT", "options": {"sep": ","}}},

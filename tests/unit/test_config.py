@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from conftest import PENGUINS, ROOT
 from pipeline.config import Config, load_config
+from pipeline.config.load import MOVED
 from pipeline.config.reference import reference
 from pipeline.runtime.errors import UserError
 
@@ -24,7 +25,7 @@ def test_penguins_are_the_lab_s_settings() -> None:
     config = load_config(PENGUINS)
     assert (config.training.epochs, config.training.batch_size, config.training.learning_rate) == (100, 20, 0.001)
     assert config.model.hidden_sizes == [10, 10]
-    assert (config.split.validation_fraction, config.oversample) == (0.3, 4)
+    assert (config.split.validation_fraction, config.split.oversample) == (0.3, 4)
     assert config.source_paths == [str(PENGUINS.parent / "penguins.csv")]
 
 
@@ -54,9 +55,8 @@ def test_penguins_are_the_lab_s_settings() -> None:
         ("features={}", "features lists no column"),
         ("training.epochs=true", "training.epochs: must be a number, not true"),
         ("run.num_proc=true", "run.num_proc: must be a whole number of at least 1, or auto, not True"),
-        ("run.elastic={min: 3, max: 2}", "run.elastic: min 3 is more than max 2"),
-        ("run.elastic={min: 1}", "run.elastic.max: is missing"),
-        ("run={num_proc: 5, elastic: {min: 1, max: 4}}", "run: num_proc 5 is not between the min and max of elastic"),
+        ("recovery.elastic={min: 3, max: 2}", "recovery.elastic: min 3 is more than max 2"),
+        ("recovery.elastic={min: 1}", "recovery.elastic.max: is missing"),
         ("training.seed=-1", "training.seed: input should be greater than or equal to 0"),
         ("features.numeric.1=culmenlength", "twice"),
         ("label=null", "label: input should be a valid"),
@@ -69,6 +69,29 @@ def test_a_mistake_names_file_key_and_nearest(override: str, said: str) -> None:
     assert message.startswith(f"{PENGUINS}: ")
     assert said in message
     assert "\n" not in message
+
+
+def test_num_proc_must_be_within_elastic() -> None:
+    with pytest.raises(UserError, match=r"run\.num_proc 5 is not between the min and max of recovery\.elastic"):
+        load_config(PENGUINS, ["run.num_proc=5", "recovery.elastic={min: 1, max: 4}"])
+
+
+@pytest.mark.parametrize(("old", "new"), MOVED.items())
+def test_an_old_name_of_a_setting_is_refused_with_the_new_one(old: str, new: str, tmp_path: Path) -> None:
+    section, _, key = old.rpartition(".")
+    tree = yaml.safe_load(PENGUINS.read_text())
+    (tree.setdefault(section, {}) if section else tree)[key] = 5
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match=re.escape(f"{file}: {old} is now {new}: ")):
+        load_config(file)
+    with pytest.raises(UserError, match=re.escape(f"--set {old}=5: {old} is now {new}: write --set {new}=5")):
+        load_config(PENGUINS, [f"{old}=5"])
+
+
+def test_a_part_of_a_setting_that_moved_is_refused_too() -> None:
+    with pytest.raises(UserError, match=r"write --set recovery\.elastic\.min=1$"):
+        load_config(PENGUINS, ["run.elastic.min=1"])
 
 
 @pytest.mark.parametrize(
