@@ -1,7 +1,6 @@
 """Score raw rows: ``spark-submit jobs/predict.py --model URI --input new.csv --output out/``, or one ``--row JSON``."""
 
 import argparse
-import os
 
 from pipeline.runtime.console import run_job
 
@@ -14,14 +13,14 @@ def parser() -> argparse.ArgumentParser:
     args.add_argument("--output", metavar="FOLDER", help="where the predictions go; an earlier output is replaced")
     args.add_argument("--format", choices=["parquet", "csv"], default="parquet")
     args.add_argument("--row", metavar="JSON", help='one raw row instead of files, without Spark: {"Island": "Biscoe"}')
-    default = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{os.path.abspath('.work/mlflow.db')}")
-    args.add_argument("--tracking-uri", default=default, metavar="URI", help="MLflow store (default: %(default)s)")
+    store = "MLflow store (default: MLFLOW_TRACKING_URI, else .work/mlflow.db)"
+    args.add_argument("--tracking-uri", metavar="URI", help=store)
     return args
 
 
 if __name__ == "__main__":
     options = parser().parse_args()
-    from pipeline import predict  # after the command line has been read
+    from pipeline import predict  # after the command line has been read: --help needs no Spark
 
     if options.row is not None:
         run_job(predict.predict_row, options.model, options.row, options.tracking_uri)
@@ -29,4 +28,4 @@ if __name__ == "__main__":
         files = options.model, options.input, options.output, options.format, options.tracking_uri
         run_job(predict.predict_files, *files)
     else:
-        parser().error("--input and --output are needed, unless there is a --row")
+        parser().error("give --input and --output, or --row")

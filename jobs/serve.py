@@ -1,7 +1,6 @@
 """Serve a model over HTTP: ``python jobs/serve.py --model models:/penguins@champion --port 5000``."""
 
 import argparse
-import os
 
 from pipeline.runtime.console import run_job
 
@@ -12,8 +11,8 @@ def parser() -> argparse.ArgumentParser:
     args.add_argument("--model", required=True, metavar="URI", help="models:/NAME@champion, or a training's model_uri")
     args.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     args.add_argument("--port", type=int, default=5000, help="(default: %(default)s)")
-    default = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{os.path.abspath('.work/mlflow.db')}")
-    args.add_argument("--tracking-uri", default=default, metavar="URI", help="MLflow store (default: %(default)s)")
+    store = "MLflow store (default: MLFLOW_TRACKING_URI, else .work/mlflow.db)"
+    args.add_argument("--tracking-uri", metavar="URI", help=store)
     return args
 
 

@@ -13,6 +13,7 @@ from pipeline.data.score import model_inputs, read_inputs, ship_model, shipped_m
 from pipeline.runtime import storage
 from pipeline.runtime.console import Stopwatch, log
 from pipeline.runtime.errors import UserError
+from pipeline.tracking import store
 from pipeline.tracking.registry import fetch_model
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _FEATURE = "_feature_"
 
 
-def predict_row(model: str, text: str, tracking_uri: str) -> dict[str, Any]:
+def predict_row(model: str, text: str, tracking_uri: str | None = None) -> dict[str, Any]:
     """Return prediction, probabilities and reason of one raw row, a JSON object; starts no Spark.
 
     Raises:
@@ -39,7 +40,7 @@ def predict_row(model: str, text: str, tracking_uri: str) -> dict[str, Any]:
 
     from pipeline.model.scorer import Scorer
 
-    scorer = Scorer(fetch_model(model, tracking_uri)[0])
+    scorer = Scorer(fetch_model(model, tracking_uri or store.default_uri())[0])
     missing = [column.name for column in scorer.spec.raw if column.needed and column.name not in row]
     if missing:
         raise UserError(f"--row: lacks {', '.join(missing)}, which the model needs (null says that it is not known)")
@@ -47,7 +48,9 @@ def predict_row(model: str, text: str, tracking_uri: str) -> dict[str, Any]:
     return {name: None if value != value else value for name, value in answer.items()}  # NaN is not equal to itself
 
 
-def predict_files(model: str, inputs: Sequence[str], output: str, kind: str, tracking_uri: str) -> dict[str, Any]:
+def predict_files(
+    model: str, inputs: Sequence[str], output: str, kind: str, tracking_uri: str | None = None
+) -> dict[str, Any]:
     """Score CSV files into ``output`` as ``kind`` (parquet or csv); return the summary for the last line of stdout.
 
     The output holds the raw columns, prediction, probabilities, reason and model_version. Records that do not fit the
@@ -63,7 +66,7 @@ def predict_files(model: str, inputs: Sequence[str], output: str, kind: str, tra
 
     watch = Stopwatch()
     _check_output(output, inputs)
-    folder, version = fetch_model(model, tracking_uri)
+    folder, version = fetch_model(model, tracking_uri or store.default_uri())
     paths = [path if storage.scheme(path) else str(Path(path).resolve()) for path in inputs]
     config = load_config(folder / "pipeline.yaml", [f"source.path={json.dumps(paths)}"])
     spark = session.get_session(f"predict {model}", Path(".work").resolve())

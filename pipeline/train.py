@@ -20,7 +20,7 @@ from pipeline.evaluation import decision, report
 from pipeline.launch import executors, memory, ranks, resume
 from pipeline.launch.start import open_job
 from pipeline.runtime.console import Stopwatch, log
-from pipeline.runtime.errors import DeliveryError
+from pipeline.runtime.errors import DeliveryError, hide_password, one_line
 from pipeline.tracking import metric_writer, package, runs, store
 from pipeline.training.task import Task, TrainingResult
 
@@ -130,8 +130,8 @@ def _keep_here(task: Task, result: TrainingResult, error: Exception) -> Delivery
     (folder / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
     what = "does not answer" if store.is_down(error) else "has not taken all that came of it"
     return DeliveryError(
-        f"training has ended well, but the MLflow store {store.shown(task.tracking_uri)} {what} "
-        f"({store.one_line(error)}): the model and the metrics of {len(lines)} epoch(s) are kept in {folder}; "
+        f"training has ended well, but the MLflow store {hide_password(task.tracking_uri)} {what} "
+        f"({one_line(error)}): the model and the metrics of {len(lines)} epoch(s) are kept in {folder}; "
         "run again when the store is back"
     )
 

@@ -366,6 +366,12 @@ class Config(Settings):
         return storage.Folder.at(f"{self.run.data_dir or self.work_dir}/checkpoints")
 
     @property
+    def lock_dir(self) -> Path:
+        """Where locks lie: beside the checkpoints if these are on a disk, else in the work directory."""
+        checkpoints = self.checkpoint_dir
+        return (Path(checkpoints.path).parent if checkpoints.is_local else self.work_dir) / ".locks"
+
+    @property
     def source_paths(self) -> list[str]:
         """`source.path`, absolute: URIs and absolute paths as they are, others below the config's folder."""
         return [p if storage.scheme(p) or p.startswith("/") else str(self.folder / p) for p in self.source.path]

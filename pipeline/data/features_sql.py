@@ -15,6 +15,7 @@ from sqlglot.errors import SqlglotError
 
 from pipeline.config import Config
 from pipeline.model.features_duckdb import RawColumn
+from pipeline.runtime.errors import one_line
 
 _REFUSED: list[tuple[tuple[type, ...], str]] = [
     ((E.Join, E.Lateral), "a join"),
@@ -60,7 +61,7 @@ def translate(config: Config) -> Translation:
     try:
         statements = [s for s in sqlglot.parse(config.features_sql, read="spark") if s is not None]
     except SqlglotError as error:
-        raise refuse(f"is not valid Spark SQL: {_one_line(error)}") from None
+        raise refuse(f"is not valid Spark SQL: {_first_paragraph(error)}") from None
     if len(statements) != 1 or not isinstance(statements[0], E.Select):
         found = " and ".join(_shown(s) for s in statements) or "nothing"
         raise refuse(f"must be one SELECT … FROM raw, not {found}")
@@ -78,14 +79,14 @@ def translate(config: Config) -> Translation:
             database.execute(sqlglot.transpile(schema, read="spark", write="duckdb")[0])
             raw_types = {name: kind for name, kind, *_ in database.execute("DESCRIBE raw").fetchall()}
         except (SqlglotError, duckdb.Error) as error:
-            raise config.mistake("source.schema", _one_line(error)) from None
+            raise config.mistake("source.schema", _first_paragraph(error)) from None
         try:
             translated = select.sql("duckdb", comments=False, unsupported_level=sqlglot.ErrorLevel.RAISE)
             database.execute(translated)
         except duckdb.BinderException as error:
-            raise refuse(_one_line(error).removeprefix("Binder Error: ")) from None
+            raise refuse(_first_paragraph(error).removeprefix("Binder Error: ")) from None
         except (SqlglotError, duckdb.Error) as error:
-            raise refuse(f"cannot run outside Spark, as a model must: {_one_line(error)}") from None
+            raise refuse(f"cannot run outside Spark, as a model must: {_first_paragraph(error)}") from None
     return Translation(raw_types, _needed(select, config.feature_columns, list(raw_types)), translated)
 
 
@@ -122,5 +123,5 @@ def _shown(node: E.Expr) -> str:
     return f"'{text if len(text) <= 60 else text[:59] + '…'}'"
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split("\n\n")[0].split())
+def _first_paragraph(error: Exception) -> str:
+    return one_line(str(error).split("\n\n")[0], limit=500)

@@ -57,7 +57,7 @@ def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared
     fingerprint = manifest.dataset_fingerprint(source.fingerprint, config_fingerprint)
     source_csv.source_schema(spark, config)
     features_sql.translate(config)  # raises unless features.sql makes one row of each row of raw
-    with lock.one_at_a_time(config, fingerprint, "preparing the same data"):
+    with lock.wait_for_lock(config.lock_dir / fingerprint, "preparing the same data"):
         return _found_or_made(spark, config, num_proc, source, config_fingerprint, config.data_dir / fingerprint)
 
 

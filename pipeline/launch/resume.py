@@ -49,7 +49,7 @@ def claim(config: Config, data: Manifest, num_proc: int, fresh: bool) -> Iterato
     """
     name = _fingerprint(config, data, num_proc)
     folder = config.checkpoint_dir / name
-    with lock(config, name) as holder:
+    with lock(config.lock_dir / name) as holder:
         if holder:
             problem = f"the same training is running already ({holder}); wait for it, or give this one a folder of its"
             raise config.mistake("run.work_dir", f"{problem} own")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -34,14 +35,22 @@ class RowAccountingError(Exception):
     """The ranks did not see the rows that the manifest promises; the message holds both numbers."""
 
 
-def one_line(error: BaseException) -> str:
-    """Return what an error says in one line of at most 200 characters."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+def one_line(error: BaseException | str, limit: int = 200) -> str:
+    """Return an error's message, or its type if it has none, in one line of at most ``limit`` characters.
+
+    Passwords in URIs are hidden.
+    """
+    return hide_password(" ".join(str(error).split()) or type(error).__name__)[:limit]
 
 
 def reason(error: Exception) -> str:
-    """Return what an error of reading a file says, without its number and path."""
+    """Return the message of an OSError without its number and path, and any other error's as it is."""
     return getattr(error, "strerror", None) or str(error)
+
+
+def hide_password(text: str) -> str:
+    """Return the text with the password of each URI in it replaced by `***`."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", text)
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Two jobs at once: which of them may work on what, and who has it."""
+"""Locks between jobs: one job at a time prepares a data set or works on a training."""
 
 from __future__ import annotations
 
@@ -11,49 +11,52 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.config import Config
 from pipeline.runtime.console import log
+
+_POLL_S = 0.5
+_LOG_EVERY_S = 10
 
 
 @contextmanager
-def lock(config: Config, name: str) -> Iterator[str | None]:
-    """Hold a lock while the block runs, if it is free: yield None, else who has it.
+def lock(file: Path) -> Iterator[str | None]:
+    """Hold the lock on ``file`` while the block runs; yield None, or the holder's description if another job has it.
 
-    The system frees it when its process ends, however it ends. It lies beside the checkpoints where these are on a
-    disk, and otherwise in the work directory: it keeps jobs of one machine apart, and of several if the disk that they
-    share knows locks (NFS does since version 4).
+    The operating system frees the lock when its process ends, however it ends. Jobs of several machines exclude each
+    other only if the disk that they share supports locks, as NFS does since version 4.
+
+    Raises:
+        OSError: the lock's folder or file cannot be made.
     """
-    base = Path(config.checkpoint_dir.path).parent if config.checkpoint_dir.is_local else config.work_dir
-    (base / ".locks").mkdir(parents=True, exist_ok=True)
-    with open(os.open(base / ".locks" / name, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "r+") as handle:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield file.read() or "it has just begun"
+            yield handle.read() or "it has just begun"
             return
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
-            log.warning("%s knows no locks: nothing keeps a second job from doing the same there", base)
+            log.warning("%s does not support locks: a second job there can do the same work at once", file.parent)
             yield None
             return
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%H:%M:%S')}")
-        file.flush()
+        handle.truncate()
+        handle.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%H:%M:%S')}")
+        handle.flush()
         yield None
 
 
 @contextmanager
-def one_at_a_time(config: Config, name: str, what: str) -> Iterator[None]:
-    """Let the block run in one job at a time; the others wait until it has ended there, and say so."""
-    begin, last_word = time.monotonic(), -10.0
+def wait_for_lock(file: Path, work: str) -> Iterator[None]:
+    """Hold the lock on ``file`` while the block runs; wait until no other job has it, and log ``work`` meanwhile."""
+    begin, last_log = time.monotonic(), -float(_LOG_EVERY_S)
     while True:
-        with lock(config, name) as holder:
+        with lock(file) as holder:
             if holder is None:
                 yield
                 return
         waited = time.monotonic() - begin
-        if waited - last_word >= 10:
-            last_word = waited
-            log.info("waiting for another job that is %s (%s; %.0f s)", what, holder, waited)
-        time.sleep(0.5)
+        if waited - last_log >= _LOG_EVERY_S:
+            last_log = waited
+            log.info("waiting for another job that is %s (%s; %.0f s)", work, holder, waited)
+        time.sleep(_POLL_S)

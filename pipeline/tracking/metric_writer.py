@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.runtime.errors import one_line
 from pipeline.tracking import store
-from pipeline.tracking.store import is_down, one_line
+from pipeline.tracking.store import is_down
 from pipeline.training.checkpoint import Progress
 
 if TYPE_CHECKING:

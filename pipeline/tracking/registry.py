@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from pipeline.runtime.console import log
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, hide_password, one_line
 from pipeline.tracking import (
     runs,
     store,  # before mlflow: it sets what mlflow reads when it is imported
@@ -83,8 +83,8 @@ def fetch_model(model: str, tracking_uri: str) -> tuple[Path, str]:
     except (MlflowException, OSError) as error:
         if store.is_down(error) and tracking_uri.startswith("http"):
             raise
-        where = store.shown(tracking_uri)
-        raise UserError(f"model {model}: cannot be had from {where}: {store.one_line(error)}") from None
+        where = hide_password(tracking_uri)
+        raise UserError(f"model {model}: cannot be had from {where}: {one_line(error)}") from None
     packaged = folder / "artifacts" / "model"
     if not (packaged / "model.json").exists():
         raise UserError(f"model {model}: is not a model of this pipeline: it holds no artifacts/model/model.json")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config import Config
 from pipeline.runtime import storage
 from pipeline.runtime.console import log
-from pipeline.tracking.store import connect, is_down, one_line, told_if_down
+from pipeline.runtime.errors import one_line
+from pipeline.tracking.store import connect, is_down, told_if_down
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipeline.config import Config
-from pipeline.runtime import databricks, errors, storage
-from pipeline.runtime.errors import DeliveryError
+from pipeline.config.settings import Run
+from pipeline.runtime import databricks, storage
+from pipeline.runtime.errors import DeliveryError, hide_password, one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,7 +51,7 @@ def connect(uri: str) -> MlflowClient:
 
 
 def tracking_uri(config: Config) -> str:
-    """Return `tracking.uri`, MLFLOW_TRACKING_URI, or the SQLite file in the work directory that stands in for both.
+    """Return `tracking.uri`, MLFLOW_TRACKING_URI, else the SQLite file in the work directory.
 
     Raises:
         UserError: the URI holds a password.
@@ -60,7 +61,12 @@ def tracking_uri(config: Config) -> str:
         raise config.mistake(
             "tracking.uri", f"{problem}leave tracking.uri out and set MLFLOW_TRACKING_URI for a database"
         )
-    return config.tracking.uri or _ENVIRONMENT_URI or f"sqlite:///{config.work_dir / 'mlflow.db'}"
+    return config.tracking.uri or default_uri(config.work_dir)
+
+
+def default_uri(work_dir: Path | None = None) -> str:
+    """Return MLFLOW_TRACKING_URI, else the SQLite file in the work directory (without one, that of a plain run)."""
+    return _ENVIRONMENT_URI or f"sqlite:///{(work_dir or Path(Run().work_dir).absolute()) / 'mlflow.db'}"
 
 
 def open_store(config: Config, uri: str) -> Callable[[], None]:
@@ -81,7 +87,7 @@ def open_store(config: Config, uri: str) -> Callable[[], None]:
                 connect(uri).search_registered_models(max_results=1)
         except (MlflowException, OSError) as error:
             raise config.mistake(
-                "tracking.uri", f"cannot use the MLflow store {shown(uri)}: {one_line(error)}"
+                "tracking.uri", f"cannot use the MLflow store {hide_password(uri)}: {one_line(error)}"
             ) from None
 
     pool = ThreadPoolExecutor(1)
@@ -98,7 +104,7 @@ def told_if_down(uri: str) -> Iterator[None]:
     except Exception as error:
         if not is_down(error):
             raise
-        problem = f"the MLflow store {shown(uri)} does not answer ({one_line(error)})"
+        problem = f"the MLflow store {hide_password(uri)} does not answer ({one_line(error)})"
         raise DeliveryError(f"{problem}; the prepared data are kept, run again when it is back") from None
 
 
@@ -115,13 +121,3 @@ def is_down(error: BaseException) -> bool:
     elif isinstance(error, RequestException):
         return True
     return status is not None and (status >= 500 or status in (408, 425, 429))
-
-
-def shown(uri: str) -> str:
-    """Return a URI for people to read: without the password that it may hold."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
-
-
-def one_line(error: BaseException) -> str:
-    """Return what an error says in one line of at most 200 characters, without passwords."""
-    return shown(errors.one_line(error))

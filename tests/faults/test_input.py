@@ -218,7 +218,8 @@ def test_a_manifest_that_is_poisoned_or_of_the_future_is_not_followed(spark, use
 def test_of_two_jobs_that_prepare_the_same_data_one_waits_and_finds_it(spark, use_case, caplog) -> None:
     config = use_case(ROWS)
     made = []
-    with lock.lock(config, "probe") as holder, lock.lock(config, "probe") as second:
+    probe = config.lock_dir / "probe"
+    with lock.lock(probe) as holder, lock.lock(probe) as second:
         assert holder is None
         assert "process" in (second or "")
     threads = [

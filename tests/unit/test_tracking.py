@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import requests
 from mlflow.exceptions import MlflowException, RestException
 
+from conftest import ROOT
 from pipeline.config import load_config
+from pipeline.runtime import errors
 from pipeline.runtime.errors import DeliveryError, UserError
 from pipeline.tracking import store
 
@@ -36,10 +42,19 @@ def test_a_store_that_is_away_is_told_from_one_that_refuses(error: Exception, is
     assert store.is_down(error) is is_down
 
 
+@pytest.mark.parametrize("job", ["predict", "serve"])
+def test_help_shows_no_password_of_the_store(job: str) -> None:
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": "postgresql://me:secret@db/mlflow"}
+    command = [sys.executable, ROOT / "jobs" / f"{job}.py", "--help"]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=True).stdout
+    assert "--tracking-uri" in printed
+    assert "secret" not in printed
+
+
 def test_no_password_is_shown() -> None:
-    assert store.shown("postgresql://me:secret@db/mlflow") == "postgresql://me:***@db/mlflow"
-    assert store.shown("sqlite:////a/b.db") == "sqlite:////a/b.db"
-    assert "secret" not in store.one_line(ValueError("cannot reach http://me:secret@host:5000/api\nfor ever"))
+    assert errors.hide_password("postgresql://me:secret@db/mlflow") == "postgresql://me:***@db/mlflow"
+    assert errors.hide_password("sqlite:////a/b.db") == "sqlite:////a/b.db"
+    assert "secret" not in errors.one_line(ValueError("cannot reach http://me:secret@host:5000/api\nfor ever"))
 
 
 @pytest.mark.parametrize("uri", ["http://me:secret@host", "postgresql://me:secret@db/mlflow"])
