@@ -26,7 +26,7 @@ def test_the_wheel_holds_the_whole_package(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = archive.read(next(n for n in names if n.endswith("METADATA"))).decode()
-    files = {str(p.relative_to(ROOT)) for p in (ROOT / "pipeline").rglob("*") if p.suffix in (".py", ".j2")}
+    files = {str(p.relative_to(ROOT)) for p in (ROOT / "pipeline").rglob("*") if p.suffix in (".py", ".j2", ".typed")}
     assert files == {n for n in names if n.startswith("pipeline/")}
     for package in ("pyspark", "torch", "horovod[spark]", "petastorm", "mlflow"):
         assert re.search(rf"^Requires-Dist: {re.escape(package)}[<>=]", metadata, re.MULTILINE), package
