@@ -14,14 +14,15 @@ from submitting import Penguins, submit
 # Both jobs in one Spark application: to start one takes longer than to train for a few epochs.
 TWO_JOBS = """
 import json, subprocess, sys
-from pipeline import console, job
+from pipeline.runtime import console
+from pipeline.train import train
 console.show_logs()
-config, overrides, between = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
-found = job.train(config, overrides)
-for command in between:
+config, overrides, commands = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
+first = train(config, overrides)
+for command in commands:
     subprocess.run(command, check=True)
 overrides += ["run.network_interfaces=[eth0]", "training.epochs=1", "tracking.gate.thresholds.accuracy=0"]
-print(json.dumps([found, job.train(config, overrides)]))
+print(json.dumps([first, train(config, overrides)]))
 """
 
 

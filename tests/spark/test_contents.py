@@ -64,7 +64,7 @@ def test_a_large_data_set_is_counted_by_the_executors(spark, use_case: UseCase, 
 @given(st.lists(st.integers(1, 1_000), min_size=1, max_size=60), st.integers(1, 9))
 def test_row_groups_are_dealt_out_evenly(lengths: list[int], num_proc: int) -> None:
     groups = [RowGroup(path=f"p{i}", index=0, rows=rows) for i, rows in enumerate(lengths)]
-    dealt = dealing._dealt(groups, num_proc)
+    dealt = dealing.dealt(groups, num_proc)
     assert sorted(dealt, key=str) == sorted(groups, key=str)
     shares = [sum(group.rows for group in dealt[rank::num_proc]) for rank in range(num_proc)]
     assert max(shares) - min(shares) <= max(lengths)
@@ -72,7 +72,7 @@ def test_row_groups_are_dealt_out_evenly(lengths: list[int], num_proc: int) -> N
 
 @pytest.mark.parametrize(("lengths", "shares"), [([70] * 11 + [58, 58, 15], [435, 466]), ([9, 8, 7, 6], [15, 15])])
 def test_what_is_left_over_goes_to_the_rank_with_fewest_rows(lengths: list[int], shares: list[int]) -> None:
-    dealt = dealing._dealt([RowGroup(path=f"p{i}", index=0, rows=rows) for i, rows in enumerate(lengths)], 2)
+    dealt = dealing.dealt([RowGroup(path=f"p{i}", index=0, rows=rows) for i, rows in enumerate(lengths)], 2)
     assert sorted(sum(group.rows for group in dealt[rank::2]) for rank in range(2)) == shares
 
 

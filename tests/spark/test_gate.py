@@ -86,7 +86,7 @@ class Project:
         self.run_id = runs.start_run(config, self.uri)
         model_uri = package.log_model(config, data, weight_bytes(net), self.uri, self.run_id)
         trained = dataclasses.replace(measured(net, self.prepared), **fields)
-        return gate.judge(self.spark, config, data, self.uri, self.run_id, model_uri, trained.metrics)
+        return gate.judge_candidate(self.spark, config, data, self.uri, self.run_id, model_uri, trained.metrics)
 
     def says_high_from(self, threshold: float, **fields: Any) -> decision.Decision:
         """Judge the model that answers 'high' from this value of a on; 100 is right."""
