@@ -1,4 +1,4 @@
-"""The wheel holds what a cluster needs; jobs are short; worker rooms import no Spark."""
+"""The wheel holds what a cluster needs, and nothing else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_wheel_holds_the_whole_package(tmp_path: Path) -> None:
         names = archive.namelist()
         metadata = archive.read(next(n for n in names if n.endswith("METADATA"))).decode()
     files = {str(p.relative_to(ROOT)) for p in (ROOT / "pipeline").rglob("*") if p.suffix in (".py", ".j2", ".typed")}
-    assert files == {n for n in names if n.startswith("pipeline/")}
+    assert files == {n for n in names if ".dist-info/" not in n}
     for package in ("pyspark", "torch", "horovod[spark]", "petastorm", "mlflow"):
         assert re.search(rf"^Requires-Dist: {re.escape(package)}[<>=]", metadata, re.MULTILINE), package
     assert "Requires-Python: <3.12,>=3.11" in metadata
@@ -36,23 +36,3 @@ def test_the_wheel_holds_the_whole_package(tmp_path: Path) -> None:
 def test_the_lock_names_versions_and_no_addresses() -> None:
     lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[a-z0-9-]+==[0-9a-z.]+", line) for line in lines)
-
-
-def test_worker_rooms_import_no_spark_and_no_mlflow() -> None:
-    code = "import sys, pipeline.training.entry, pipeline.training.worker; "
-    code += "sys.exit(str([m for m in ('pyspark', 'mlflow') if m in sys.modules] or ''))"
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=100, check=False
-    )
-    assert ran.stderr.strip() == ""
-
-
-def test_the_driver_imports_no_torch() -> None:
-    code = "import sys, pipeline.train; sys.exit('torch' in sys.modules)"
-    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=100, check=False)
-    assert ran.returncode == 0
-
-
-def test_jobs_only_parse_call_and_print() -> None:
-    for job in (ROOT / "jobs").glob("*.py"):
-        assert len(job.read_text().splitlines()) <= 40, job
