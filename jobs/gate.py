@@ -8,7 +8,8 @@ from pipeline.runtime.console import run_job
 def parser() -> argparse.ArgumentParser:
     """Return the parser of this job's command line."""
     args = argparse.ArgumentParser(prog="gate.py", description="The alias champion goes to the better model.")
-    args.add_argument("--config", required=True, metavar="FILE", help="the use case's pipeline.yaml")
+    several = "the use case's pipeline.yaml, and overlays of it"
+    args.add_argument("--config", required=True, nargs="+", action="extend", metavar="FILE", help=several)
     args.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, as the training did"
     )

@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
-from pipeline.config import Config, load_config
+from pipeline.config import Config, ConfigFiles, load_config
 from pipeline.data import features_sql, prepare, score, shards, source_csv
 from pipeline.data.manifest import LabelData, Manifest
 from pipeline.data.split import SPLIT
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pipeline.model.scorer import ModelSpec
 
 
-def judge(config_file: str, overrides: Sequence[str] = (), run_id: str | None = None) -> dict[str, Any]:
+def judge(config_files: ConfigFiles, overrides: Sequence[str] = (), run_id: str | None = None) -> dict[str, Any]:
     """Let the gate decide about a training that is in the store; return the summary for the last line of stdout.
 
     Without ``run_id`` it is the newest finished one of the experiment, under `tracking.run_name` if that is set.
@@ -49,7 +49,7 @@ def judge(config_file: str, overrides: Sequence[str] = (), run_id: str | None = 
         UserError: there is no such training, or it was one of another configuration or source.
     """
     watch = Stopwatch()
-    config = load_config(config_file, overrides)
+    config = load_config(config_files, overrides)
     if not config.tracking.registered_model:
         raise config.mistake("tracking.registered_model", "is needed: the name whose champion the gate decides about")
     uri, spark = open_job(config, "gate")

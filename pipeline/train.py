@@ -14,7 +14,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from pipeline import gate
-from pipeline.config import load_config
+from pipeline.config import ConfigFiles, load_config
 from pipeline.data import parity, shards
 from pipeline.evaluation import decision, report
 from pipeline.launch import executors, memory, ranks, resume
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True, fresh: bool = False) -> dict[str, Any]:
+def train(
+    config_files: ConfigFiles, overrides: Sequence[str] = (), gated: bool = True, fresh: bool = False
+) -> dict[str, Any]:
     """Prepare the data, train on all ranks, keep everything in MLflow; return the summary for the last line of stdout.
 
     A training that was interrupted goes on from its newest checkpoint, unless it is to begin ``fresh``. With ``gated``,
@@ -41,7 +43,7 @@ def train(config_file: str, overrides: Sequence[str] = (), gated: bool = True, f
         DeliveryError: training has ended, but the store has not taken what came of it.
     """
     watch = Stopwatch()
-    config = load_config(config_file, overrides)
+    config = load_config(config_files, overrides)
     uri, spark = open_job(config, "train")
     watch.lap("start")
     shards.open_data_dir(config)

@@ -8,7 +8,7 @@ from typing import get_origin
 
 from pydantic import BaseModel
 
-from pipeline.config.load import section_of
+from pipeline.config.base import section_of
 from pipeline.config.settings import Config
 
 

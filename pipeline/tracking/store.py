@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipeline.config import Config
-from pipeline.config.settings import Run
+from pipeline.config.sections import Run
 from pipeline.runtime import databricks, storage
 from pipeline.runtime.errors import DeliveryError, hide_password, one_line
 

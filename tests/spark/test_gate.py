@@ -372,6 +372,6 @@ def test_a_metric_that_cannot_be_measured_blocks(project: Project) -> None:
 
 
 def gate_settings(metric: str) -> Any:
-    from pipeline.config.settings import Gate
+    from pipeline.config.sections import Gate
 
     return Gate(metric=metric)

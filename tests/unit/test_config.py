@@ -85,12 +85,12 @@ def test_an_old_name_of_a_setting_is_refused_with_the_new_one(old: str, new: str
     file.write_text(yaml.safe_dump(tree))
     with pytest.raises(UserError, match=re.escape(f"{file}: {old} is now {new}: ")):
         load_config(file)
-    with pytest.raises(UserError, match=re.escape(f"--set {old}=5: {old} is now {new}: write --set {new}=5")):
+    with pytest.raises(UserError, match=re.escape(f"--set {old}=5: {old} is now {new}: ")):
         load_config(PENGUINS, [f"{old}=5"])
 
 
 def test_a_part_of_a_setting_that_moved_is_refused_too() -> None:
-    with pytest.raises(UserError, match=r"write --set recovery\.elastic\.min=1$"):
+    with pytest.raises(UserError, match=r"^--set run\.elastic\.min=1: run\.elastic is now recovery\.elastic"):
         load_config(PENGUINS, ["run.elastic.min=1"])
 
 
@@ -170,6 +170,48 @@ def test_whatever_the_file_holds_it_is_told_in_one_sentence(content: bytes) -> N
         with pytest.raises(UserError) as raised:
             load_config(file)
     assert "\n" not in str(raised.value)
+
+
+def test_a_later_file_overlays_the_ones_before_it(tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("tracking: {uri: databricks, gate: {min_improvement: 0.01}}\nlabel: {classes: [a, b]}\n")
+    config = load_config([PENGUINS, overlay, "{tracking: {uri: here}}"], ["training.epochs=3"])
+    # mappings merge, lists and plain values replace, --set comes last
+    assert (config.tracking.uri, config.tracking.registered_model) == ("here", "penguins")
+    assert (config.tracking.gate.min_improvement, config.tracking.gate.thresholds) == (0.01, {"accuracy": 0.9})
+    assert config.label.classes == ["a", "b"]
+    assert config.training.epochs == 3
+    # the first file names the use case
+    assert config.folder == PENGUINS.parent
+    assert str(config.mistake("run.work_dir", "is full")).startswith(f"{PENGUINS} + {overlay} + {{tracking: ")
+
+
+def test_a_mistake_names_the_file_that_holds_it(tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    for text, mistake in {
+        "training: {epoch: 5}": f"{overlay}: unknown key 'training.epoch'; did you mean 'epochs'?",
+        "training: {epochs: 0}": f"{overlay}: training.epochs: input should be greater than or equal to 1",
+        "run: {max_restarts: 0}": f"{overlay}: run.max_restarts is now recovery.max_restarts: ",
+        "- 1": f"{overlay}: must hold a mapping with the keys ",
+    }.items():
+        overlay.write_text(text)
+        with pytest.raises(UserError, match=f"^{re.escape(mistake)}"):
+            load_config([PENGUINS, overlay])
+    overlay.write_text("training: {epochs: 5}")
+    with pytest.raises(UserError, match=f"^{re.escape(str(PENGUINS))}: model.dropout"):
+        load_config([PENGUINS, overlay], ["model.dropout=2"])
+    with pytest.raises(UserError, match=r"^--config: must begin with a file"):
+        load_config(["{label: {column: y}}", PENGUINS])
+
+
+def test_a_setting_that_an_anchor_shares_is_overridden_alone(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(
+        "source: {path: x.csv, schema: a INT, options: {sep: ;}}\nlabel: {column: y}\n"
+        "features: {numeric: [&a {column: a}], categorical: [*a]}\n"
+    )
+    config = load_config(file, ["features.categorical.0.column=b"])
+    assert config.feature_columns == ["a", "b"]
 
 
 def test_missing_features_sql_is_told(tmp_path: Path) -> None:

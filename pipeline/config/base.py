@@ -1,0 +1,42 @@
+"""What every section of the settings is made of, and how to look into one by its type annotations."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+
+class Settings(BaseModel):
+    """What all sections share: unknown keys are errors, values are fixed once read."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, coerce_numbers_to_str=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and any(kind in (int, float) for kind in members(annotation)):
+            raise ValueError(f"must be a number, not {str(value).lower()}")
+        return value
+
+
+def members(annotation: Any) -> Iterator[Any]:
+    """Yield the plain types that an annotation is made of: of `list[A] | None`, A and NoneType."""
+    if get_origin(annotation) in (list, Union, types.UnionType):
+        for arg in get_args(annotation):
+            yield from members(arg)
+    elif get_origin(annotation) is Annotated:
+        yield from members(get_args(annotation)[0])
+    else:
+        yield annotation
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the section among an annotation's members, if there is one."""
+    classes = (kind for kind in members(annotation) if isinstance(kind, type))
+    return next((kind for kind in classes if issubclass(kind, BaseModel)), None)

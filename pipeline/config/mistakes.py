@@ -1,0 +1,79 @@
+"""What pydantic found wrong with the settings, as one sentence for the user."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from pipeline.config.base import section_of
+from pipeline.config.settings import Config
+from pipeline.runtime.errors import nearest
+
+Key = Sequence[int | str]
+"""Where a setting is: the keys and list positions that lead to it."""
+
+_SHORT = reprlib.Repr()  # YAML's anchors can make a list of billions out of a few lines
+_SHORT.maxlevel = 2
+
+
+def explain(error: ValidationError) -> tuple[str, Key]:
+    """Return the first mistake of a validation in one sentence, with the number of the others, and its key."""
+    mistakes = error.errors()
+    first = next((m for m in mistakes if m["type"] == "extra_forbidden"), mistakes[0])
+    loc = first["loc"]
+    if loc[:2] == ("run", "num_proc"):  # a union: pydantic reports every member that did not fit
+        mistakes = [m for m in mistakes if m["loc"][:2] != loc[:2]] + [first]
+    others = len({m["loc"] for m in mistakes}) - 1
+    rest = f" (and {others} more mistake{'s' if others > 1 else ''})" if others > 0 else ""
+    return " ".join((_sentence(first) + rest).split()), loc  # a key may hold a line break
+
+
+def _sentence(mistake: Any) -> str:
+    """Say one mistake, as pydantic lists it."""
+    loc, key = mistake["loc"], ".".join(str(part) for part in mistake["loc"])
+    value = _SHORT.repr(mistake["input"])
+    if loc[:2] == ("run", "num_proc"):
+        return f"run.num_proc: must be a whole number of at least 1, or auto, not {value}"
+    match mistake["type"]:
+        case "extra_forbidden":
+            return f"unknown key '{key}'{nearest(str(loc[-1]), keys(_section_at(loc[:-1])))}"
+        case "missing":
+            return f"{key}: is missing"
+        case "literal_error":
+            choices = [c.strip(" '") for c in mistake["ctx"]["expected"].replace(" or ", ",").split(",")]
+            return f"{key}: {value} is not one of {', '.join(choices)}{nearest(value[1:-1], choices)}"
+        case "value_error":
+            return f"{key + ': ' if key else ''}{mistake['ctx']['error']}"
+    message = mistake["msg"]
+    return f"{key}: {message[0].lower()}{message[1:]}" + ("" if ", not " in message else f", not {value}")
+
+
+def keys(section: type[BaseModel] | None) -> list[str]:
+    """Return the names of a section's settings, as a user writes them."""
+    return [field.alias or name for name, field in section.model_fields.items()] if section else []
+
+
+def depth(tree: Any, key: Key) -> int:
+    """Return how many parts of ``key`` there are in what was read from YAML."""
+    if not key:
+        return 0
+    first, *rest = key
+    try:
+        inner = tree[first]
+    except (KeyError, IndexError, TypeError):
+        return 0
+    return 1 + depth(inner, rest)
+
+
+def _section_at(key: Key) -> type[BaseModel] | None:
+    """Return the section that a key belongs to."""
+    section: type[BaseModel] | None = Config
+    for part in key:
+        if isinstance(part, int) or section is None:
+            continue
+        field = next((f for name, f in section.model_fields.items() if part in (name, f.alias)), None)
+        section = section_of(field.annotation) if field else None
+    return section

@@ -1,0 +1,248 @@
+"""The sections of a use case's settings, each with what it checks by itself.
+
+The docstring line under each field is the field's documentation; ``python -m pipeline.config`` prints them as a table.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from pipeline.config.base import Settings
+from pipeline.runtime import storage
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _as_column(value: Any) -> Any:
+    return {"column": value} if isinstance(value, str) else value
+
+
+class Source(Settings):
+    """Where the rows come from and what they look like."""
+
+    path: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
+    """CSV file, folder or glob (`.gz` too), or a list of them; relative paths start at the config's folder."""
+    schema_: str = Field(alias="schema", min_length=1)
+    """The columns of the CSV in order, as Spark DDL: `Island STRING, BodyMass DOUBLE`."""
+    options: dict[str, str | bool | int | float] = Field(default={})
+    """Options of Spark's CSV reader (`sep`, `encoding`, `multiLine`, …); `header: true` unless given."""
+    bad_records: Literal["quarantine", "fail"] = "quarantine"
+    """What to do with records that do not fit the schema: set them aside and go on, or stop (exit 2)."""
+
+    @model_validator(mode="after")
+    def _some_options_are_ours(self) -> Source:
+        taken = {"mode": "bad_records", "columnnameofcorruptrecord": "bad_records", "inferschema": "schema"}
+        for option in self.options:
+            if option.lower() in taken:
+                raise ValueError(f"options.{option} cannot be set: source.{taken[option.lower()]} decides that")
+        return self
+
+    @property
+    def reader_options(self) -> dict[str, str | bool | int | float]:
+        """Options for Spark's CSV reader, in lower case (Spark does not care), defaults included.
+
+        RFC 4180 doubles a quote inside quotes, where Spark's own default is a backslash; and Spark compares a file's
+        header with the schema only when it is not told to enforce the schema by position.
+        """
+        given = {option.lower(): value for option, value in self.options.items()}
+        return {"header": True, "escape": '"', "enforceschema": False, **given}
+
+
+class NumericFeature(Settings):
+    """A column of features.sql that the network takes as a number; the bare column name is short for it."""
+
+    column: str
+    """Name of the column in the result of features.sql."""
+    scaling: Literal["none", "standard", "minmax"] = "standard"
+    """`standard`: (x - mean) / std; `minmax`: to 0…1; both fitted on the training rows and stored in the model."""
+
+
+class CategoricalFeature(Settings):
+    """A column of features.sql that the network takes as a category; the bare column name is short for it."""
+
+    column: str
+    """Name of the column in the result of features.sql."""
+    encoding: Literal["index", "onehot", "embedding"] = "onehot"
+    """How the network sees it: its position in the sorted vocabulary, one input per value, or a learned vector."""
+    dim: int | None = Field(default=None, ge=1)
+    """Length of the learned vector (embedding only); default min(600, round(1.6 · values^0.56))."""
+    values: list[str] | None = Field(default=None, min_length=1)
+    """The vocabulary, if known; without it one more pass over the data finds the training rows' values."""
+    unknown: Literal["refuse", "encode"] = "refuse"
+    """What a model does with a value that training never saw: no prediction but a reason, or encode it as such."""
+
+    @model_validator(mode="after")
+    def _dim_needs_embedding(self) -> CategoricalFeature:
+        if self.dim is not None and self.encoding != "embedding":
+            raise ValueError(f"dim is for encoding: embedding, but encoding is {self.encoding}")
+        return self
+
+
+class Features(Settings):
+    """What the network sees of a row."""
+
+    sql: str = "features.sql"
+    """File with one Spark SQL `SELECT … FROM raw`; relative to the config's folder."""
+    numeric: list[Annotated[NumericFeature, BeforeValidator(_as_column)]] = Field(default=[])
+    """Numeric inputs, in order."""
+    categorical: list[Annotated[CategoricalFeature, BeforeValidator(_as_column)]] = Field(default=[])
+    """Categorical inputs, in order, after the numeric ones."""
+
+
+class Label(Settings):
+    """What the network learns to predict."""
+
+    column: str
+    """Name of the column in the result of features.sql."""
+    task: Literal["classification", "regression"] = "classification"
+    """Classes, or a number."""
+    classes: list[str] | None = Field(default=None, min_length=2)
+    """Class names: of an integer label the names of 0, 1, 2, …, of a string label its values; default: what the data
+    hold."""
+
+    @model_validator(mode="after")
+    def _classes_need_classification(self) -> Label:
+        if self.classes is not None and self.task == "regression":
+            raise ValueError("classes is for task: classification, but task is regression")
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes names a class twice")
+        return self
+
+
+class Split(Settings):
+    """Which rows are kept from training to measure it."""
+
+    validation_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the rows held out; identical rows always fall on the same side."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Another seed, another split."""
+    oversample: int = Field(default=1, ge=1)
+    """Each training row is there this many times; validation rows never are."""
+
+
+class Model(Settings):
+    """The network: fully connected layers with ReLU between them."""
+
+    hidden_sizes: list[Annotated[int, Field(ge=1)]] = Field(default=[64, 64])
+    """Width of each hidden layer; an empty list makes a linear model."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of hidden activations dropped in training."""
+
+
+class EarlyStopping(Settings):
+    """When to stop before the last epoch."""
+
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after this many epochs without a lower validation loss; null: never."""
+    min_delta: float = Field(default=0.0, ge=0)
+    """How much lower the validation loss must be to count as lower."""
+
+
+class Training(Settings):
+    """How the network learns."""
+
+    epochs: int = Field(default=20, ge=1)
+    """Passes over the training rows."""
+    batch_size: int = Field(default=32, ge=1)
+    """Rows per step and rank; the global batch is this times the number of ranks."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """torch.optim's Adam, AdamW, or SGD with momentum 0.9."""
+    learning_rate: float = Field(default=0.001, gt=0)
+    """For one rank; see lr_scaling."""
+    lr_scaling: Literal["none", "linear", "sqrt"] = "linear"
+    """Multiply the learning rate by 1, by the number of ranks (Goyal et al. 2017), or by its square root."""
+    warmup_epochs: float = Field(default=0, ge=0)
+    """Epochs over which the learning rate rises linearly, step by step, from its 1-rank value (on one rank, from 0)."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """The optimizer's weight_decay."""
+    early_stopping: EarlyStopping = EarlyStopping()
+    """When to stop before the last epoch."""
+    checkpoint_every: int = Field(default=1, ge=1)
+    """Epochs between checkpoints, from which an interrupted training goes on."""
+    checkpoint_keep: int = Field(default=2, ge=1)
+    """How many of the newest checkpoints are kept."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seeds the first weights, the order of the rows and dropout."""
+
+
+class Elastic(Settings):
+    """Between how many ranks a training goes on while executors come and go."""
+
+    min: int = Field(ge=1)
+    """With fewer ranks than this training waits for others."""
+    max: int = Field(ge=1)
+    """More ranks than this there never are; the prepared data are cut for so many."""
+
+    @model_validator(mode="after")
+    def _min_is_not_more_than_max(self) -> Elastic:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is more than max {self.max}")
+        return self
+
+
+class Run(Settings):
+    """Where and how wide the job runs."""
+
+    num_proc: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", union_mode="left_to_right")
+    """Ranks; `auto`: one per executor, on `local[N]` N."""
+    work_dir: str = ".work"
+    """Everything the job writes locally is under this folder; relative to where the job is started."""
+    data_dir: str | None = None
+    """Where prepared data go: a path, or `s3a://`, `abfss://`, `hdfs://`, `dbfs:/`; default: `data` in work_dir."""
+    ranks_per_executor: int = Field(default=1, ge=1)
+    """On a cluster: ranks that may share an executor; they share its cores."""
+    network_interfaces: list[str] | None = None
+    """Network interfaces that the ranks may use, by name (`[eth0]`); default: Horovod finds those that work."""
+    start_timeout_s: int = Field(default=600, ge=1)
+    """Seconds to wait for the executors, and then for Spark to give every rank its slot."""
+    cache: Literal["auto", "memory", "stream"] = "auto"
+    """Ranks keep their rows in `memory`, or read them in every epoch: `stream`. `auto`: what fits in half of its share
+    of the executor's memory is kept."""
+
+    @field_validator("work_dir", "data_dir")
+    @classmethod
+    def _is_a_folder_that_can_be_used(cls, path: str | None, info: ValidationInfo) -> str | None:
+        return path if path is None else storage.check(path, local=info.field_name == "work_dir")
+
+
+class Recovery(Settings):
+    """What happens when a rank is lost while a training runs."""
+
+    stall_timeout_s: int = Field(default=600, ge=5)
+    """Seconds after which a rank that keeps the others waiting is taken for lost."""
+    max_restarts: int = Field(default=3, ge=0)
+    """How often all ranks start again, from the newest checkpoint, when one of them is lost."""
+    elastic: Elastic | None = None
+    """With `{min: 1, max: 4}` ranks come and go while a training runs; with null all start again when one is lost."""
+
+
+class Gate(Settings):
+    """When a newly trained model becomes the champion of its name."""
+
+    metric: str | None = None
+    """What decides, on the validation rows: accuracy, precision, recall, f1, roc_auc, log_loss or calibration_error
+    (default accuracy); for a number rmse, mae or r2 (default rmse)."""
+    min_improvement: float = Field(default=0.0, ge=0)
+    """By how much a candidate must be better than the champion on the metric; equal is never better."""
+    thresholds: dict[str, float] = Field(default={})
+    """What a candidate must reach in any case, by metric: at least, or of log_loss, calibration_error, rmse, mae at
+    most."""
+
+
+class Tracking(Settings):
+    """Where MLflow keeps what happened."""
+
+    uri: str | None = None
+    """MLflow tracking URI; default: the environment's MLFLOW_TRACKING_URI, or else an SQLite file in work_dir."""
+    experiment: str | None = None
+    """Experiment name; default: the name of the config's folder."""
+    run_name: str | None = None
+    """Run name; default: MLflow makes one up."""
+    registered_model: str | None = Field(default=None, pattern="^[^/:@]+$")
+    """Register each trained model under this name, and let the gate decide which is the alias `champion`."""
+    gate: Gate = Gate()
+    """When a newly trained model becomes the champion of its name."""
