@@ -97,7 +97,7 @@ def _hand_over(
     config, data, uri, run_id, result = task.config, task.data, task.tracking_uri, task.run_id, outcome.result
     if result.pending:
         known = metric_writer.logged_epochs(store.connect(uri), run_id)
-        metric_writer.log_records(uri, run_id, [record for record in result.pending if record[1] not in known])
+        metric_writer.log_records(uri, run_id, [record for record in result.pending if record.epoch not in known])
     result.pending.clear()
     tags = {"weights_sha256": result.weights_sha256}
     places = {"executors": ", ".join(place.executor for place in result.places)}
@@ -128,7 +128,8 @@ def _keep_here(task: Task, result: TrainingResult, error: Exception) -> Delivery
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.safetensors").write_bytes(result.weights)  # first: what fails may be the packaging
     package.save_model(task.config, task.data, result.weights, folder / "model")
-    lines = [json.dumps({"time_ms": when, **metrics}) + "\n" for when, _, metrics in result.pending]
+    epochs = [{"time_ms": record.ended_ms, **metric_writer.finite(record.values)} for record in result.pending]
+    lines = [json.dumps(epoch) + "\n" for epoch in epochs]
     (folder / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
     what = "does not answer" if store.is_down(error) else "has not taken all that came of it"
     return DeliveryError(
@@ -147,9 +148,9 @@ def _import_ahead() -> None:
 def _kept_metrics(result: TrainingResult) -> dict[str, float | None]:
     """Return the validation metrics of the kept weights, and their epoch."""
     best = result.best
-    metrics = {"loss": best["validation_loss"], **result.evaluation.metrics}
+    metrics = {"loss": best.validation.loss, **result.evaluation.metrics}
     # r2 of a constant label, say, is not a number, and JSON has none but numbers
-    return {**{n: v if math.isfinite(v) else None for n, v in metrics.items()}, "epoch": best["epoch"]}
+    return {**{n: v if math.isfinite(v) else None for n, v in metrics.items()}, "epoch": best.epoch}
 
 
 def _course(outcome: ranks.Outcome) -> dict[str, Any]:

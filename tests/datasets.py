@@ -1,4 +1,4 @@
-"""Prepared data sets of an exact size, written with pyarrow as the preparation would leave them."""
+"""Prepared data sets of an exact size, written with pyarrow as the preparation would leave them; epochs' records."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pipeline.data.manifest import (
     SplitData,
     SplitName,
 )
+from pipeline.evaluation.metrics import EpochRecord, SplitMetrics
 
 
 def write_dataset(folder: Path, train: int, validation: int, num_proc: int) -> Manifest:
@@ -57,6 +58,14 @@ def write_dataset(folder: Path, train: int, validation: int, num_proc: int) -> M
         splits=splits,
         sha256=checksums(folder, splits),
     )
+
+
+SOME_METRICS = SplitMetrics(rows=10, loss=0.5, metrics={"accuracy": 0.75})
+
+
+def an_epoch(epoch: int, train: SplitMetrics = SOME_METRICS, validation: SplitMetrics = SOME_METRICS) -> EpochRecord:
+    """Return the record of an epoch."""
+    return EpochRecord(epoch, train, validation, learning_rate=0.1, rows_per_s=100.0, ranks=2, ended_ms=1000 * epoch)
 
 
 def checksums(folder: Path, splits: dict[SplitName, SplitData]) -> dict[str, str]:

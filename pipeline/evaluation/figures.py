@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.evaluation.metrics import CalibrationBin, Counts
+from pipeline.evaluation.metrics import CalibrationBin, Counts, EpochRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_curves(history: Sequence[dict[str, float]], metric: str, best_epoch: int) -> Figure:
+def draw_curves(history: Sequence[EpochRecord], metric: str, best_epoch: int) -> Figure:
     """Draw loss and ``metric`` of both splits over the epochs, and mark the epoch whose weights are kept."""
     figure, (left, right) = _canvas(11, 4.2, columns=2)
-    epochs = [int(record["epoch"]) for record in history]
+    epochs = [record.epoch for record in history]
     for axes, name in ((left, "loss"), (right, metric)):
         for split, colour in (("train", "tab:blue"), ("validation", "tab:orange")):
-            axes.plot(epochs, [record[f"{split}_{name}"] for record in history], color=colour, label=split)
+            axes.plot(epochs, [record.values[f"{split}_{name}"] for record in history], color=colour, label=split)
         axes.axvline(best_epoch, color="grey", linestyle=":", label=f"kept weights (epoch {best_epoch})")
         axes.set(xlabel="epoch", ylabel=name, title=name)
         axes.grid(alpha=0.3)

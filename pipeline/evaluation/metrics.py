@@ -69,6 +69,51 @@ class Evaluation:
     """Those with more errors than the average, the worst ones first, at most 20."""
 
 
+@dataclass(frozen=True)
+class SplitMetrics:
+    """One epoch's numbers of one split, over all ranks."""
+
+    rows: int
+    loss: float
+    """Mean over the rows."""
+    metrics: dict[str, float]
+    """accuracy; or rmse, mae (both in the label's unit) and r2."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch's numbers; the same on all ranks."""
+
+    epoch: int
+    """Counts from 1."""
+    train: SplitMetrics
+    """Of the weights as they were at each step."""
+    validation: SplitMetrics
+    """Of the weights at the epoch's end."""
+    learning_rate: float
+    """At the epoch's last step."""
+    rows_per_s: float
+    """Training rows of all ranks per second, validation included."""
+    ranks: int
+    ended_ms: int
+    """When the epoch ended, in milliseconds since 1970."""
+
+    @property
+    def values(self) -> dict[str, float]:
+        """All numbers except the time, by their names in MLflow, such as `train_loss` or `validation_accuracy`."""
+        values: dict[str, float] = {"epoch": self.epoch}
+        for name, split in (("train", self.train), ("validation", self.validation)):
+            values |= {f"{name}_rows": split.rows, f"{name}_loss": split.loss}
+            values |= {f"{name}_{metric}": value for metric, value in split.metrics.items()}
+        return values | {"learning_rate": self.learning_rate, "rows_per_s": self.rows_per_s, "ranks": self.ranks}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> EpochRecord:
+        """Return the record that `dataclasses.asdict` has turned into ``fields``. Raises TypeError, KeyError."""
+        splits = {name: SplitMetrics(**fields[name]) for name in ("train", "validation")}
+        return cls(**{**fields, **splits})
+
+
 class Tally:
     """What predictions add up to, as one vector; those of several ranks or tasks are added element by element."""
 

@@ -34,7 +34,7 @@ def log_evaluation(uri: str, run_id: str, config: Config, data: Manifest, result
 
 def draw(config: Config, data: Manifest, result: TrainingResult) -> dict[str, Figure]:
     """Return the figures of a run by name."""
-    found, best_epoch = result.evaluation, int(result.best["epoch"])
+    found, best_epoch = result.evaluation, result.best.epoch
     if data.label.classes:
         return {
             "loss_curves": figures.draw_curves(result.history, "accuracy", best_epoch),

@@ -1,4 +1,4 @@
-"""Rank 0's way to the MLflow store while training runs: no step ever waits for it, and no epoch is told twice."""
+"""Delivers each epoch's metrics to the MLflow store while training runs: no step waits, no epoch is logged twice."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.evaluation.metrics import EpochRecord
 from pipeline.runtime.errors import one_line
 from pipeline.tracking import store
 from pipeline.tracking.store import is_down
-from pipeline.training.checkpoint import Progress
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,23 +23,19 @@ _RECORDS_PER_BATCH = 50  # MLflow takes 1,000 metrics at once
 _GATHERING_S = 1  # short epochs share a transaction
 _PATIENCE_S = 20  # with a store that does not answer, when training has ended
 
-Pending = tuple[int, int, dict[str, float]]
-"""One epoch's metrics on their way to the store: time in ms, epoch, values."""
-
 
 class MetricWriter:
-    """Delivers the metrics of every epoch, in a thread of its own.
+    """Delivers the metrics of every epoch in a thread of its own.
 
-    While the store does not answer, epochs pile up (each is in the run's history anyway, so this takes no more memory)
-    and are delivered in their order when it does again. What the store refuses stays pending: the driver tells. A
-    training that goes on delivers what its history has and the store has not; what is there already is left alone.
+    While the store does not answer, epochs wait, and are delivered in their order when it answers again. They take no
+    more memory: each is in the training's history anyway. An epoch that the store refuses stays pending; the driver
+    reports it. A resumed training passes its ``history``: the writer delivers the epochs that the store does not have.
     """
 
-    def __init__(self, uri: str, run_id: str, progress: Progress | None = None) -> None:
+    def __init__(self, uri: str, run_id: str, history: Sequence[EpochRecord] = ()) -> None:
         self._uri = uri
         self._run_id = run_id
-        history = zip(progress.times_ms, progress.history, strict=True) if progress else ()
-        self._records: deque[Pending] = deque(_pending(record, int(record["epoch"]), when) for when, record in history)
+        self._records = deque(history)
         self._logged: set[int] | None = None  # the store may have more than this attempt knows
         self._wake = threading.Event()
         self._give_up_at = math.inf
@@ -48,13 +44,13 @@ class MetricWriter:
         self._thread.start()
 
     @property
-    def pending(self) -> list[Pending]:
+    def pending(self) -> list[EpochRecord]:
         """Return the epochs that the store has not confirmed."""
-        return [record for record in self._records if record[1] not in (self._logged or ())]
+        return [record for record in self._records if record.epoch not in (self._logged or ())]
 
-    def write(self, record: dict[str, float], epoch: int, time_ms: int | None = None) -> None:
-        """Hand over one epoch's metrics; returns at once. NaN and infinite ones are left out."""
-        self._records.append(_pending(record, epoch, time_ms or int(time.time() * 1000)))
+    def write(self, record: EpochRecord) -> None:
+        """Hand over one epoch's metrics; returns at once."""
+        self._records.append(record)
         self._wake.set()
 
     def __enter__(self) -> MetricWriter:
@@ -79,18 +75,18 @@ class MetricWriter:
                 try:
                     if self._logged is None:
                         self._logged = logged_epochs(client, self._run_id)
-                    log_records(self._uri, self._run_id, [r for r in batch if r[1] not in self._logged], client)
+                    log_records(self._uri, self._run_id, [r for r in batch if r.epoch not in self._logged], client)
                 except Exception as error:
                     if not is_down(error):
-                        _say(f"the MLflow store refuses the metrics; training goes on ({one_line(error)})")
+                        _print_line(f"the MLflow store refuses the metrics; training goes on ({one_line(error)})")
                         return
                     if not is_away:
-                        _say(f"the MLflow store does not answer; training goes on ({one_line(error)})")
+                        _print_line(f"the MLflow store does not answer; training goes on ({one_line(error)})")
                     is_away, wait_s = True, min(10.0, wait_s * 2)
                     time.sleep(max(0.1, min(wait_s, self._give_up_at - time.monotonic())))
                     continue
                 if is_away:
-                    _say("the MLflow store answers again")
+                    _print_line("the MLflow store answers again")
                 is_away, wait_s = False, 0.5
                 for _ in batch:
                     self._records.popleft()
@@ -104,19 +100,20 @@ def logged_epochs(client: MlflowClient, run_id: str) -> set[int]:
     return {metric.step for metric in client.get_metric_history(run_id, "train_loss")}
 
 
-def _pending(record: dict[str, float], epoch: int, time_ms: int) -> Pending:
-    return time_ms, epoch, {name: value for name, value in record.items() if math.isfinite(value)}
+def finite(values: dict[str, float]) -> dict[str, float]:
+    """Return ``values`` without NaN and infinite ones, which no store takes."""
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
-def log_records(uri: str, run_id: str, records: Sequence[Pending], client: MlflowClient | None = None) -> None:
-    """Log the metrics of some epochs, with the time at which each ended."""
+def log_records(uri: str, run_id: str, records: Sequence[EpochRecord], client: MlflowClient | None = None) -> None:
+    """Log the metrics of some epochs, with the time at which each ended. Raises what MLflow's client raises."""
     from mlflow.entities import Metric
 
     for start in range(0, len(records), _RECORDS_PER_BATCH):
         batch = records[start : start + _RECORDS_PER_BATCH]
-        metrics = [Metric(name, value, when, epoch) for when, epoch, values in batch for name, value in values.items()]
+        metrics = [Metric(n, value, r.ended_ms, r.epoch) for r in batch for n, value in finite(r.values).items()]
         (client or store.connect(uri)).log_batch(run_id, metrics)
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)

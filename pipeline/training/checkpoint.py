@@ -17,6 +17,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipeline.evaluation.metrics import EpochRecord
 from pipeline.runtime.console import log
 from pipeline.runtime.errors import StorageError, one_line
 from pipeline.runtime.storage import Folder
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _NAME = re.compile(r"epoch-(\d{6,})-step-(\d{9,})-([0-9a-f]{32})\.safetensors")
-_FORMAT = "2"
+_FORMAT = "3"
 
 
 @dataclass
@@ -40,12 +41,10 @@ class Progress:
     """Steps that are done of the next one; only a training that was told to stop keeps a part of an epoch."""
     parts: list[dict[str, Any]] = field(default_factory=list)
     """Of the epoch in which it stopped, by rank: rows, loss and detail so far."""
-    history: list[dict[str, float]] = field(default_factory=list)
-    """The record of every epoch."""
-    times_ms: list[int] = field(default_factory=list)
-    """When each of them ended."""
-    best: dict[str, float] = field(default_factory=lambda: {"validation_loss": math.inf})
-    """The record of the epoch whose weights are kept: the one with the lowest validation loss."""
+    history: list[EpochRecord] = field(default_factory=list)
+    """The epochs that are done, in order."""
+    best: EpochRecord | None = None
+    """The epoch whose weights are kept: the one with the lowest validation loss."""
     lowest: float = math.inf
     """The validation loss that early stopping compares with, which is lower only if it is so by `min_delta`."""
     lowest_epoch: int = 0
@@ -82,7 +81,7 @@ def pack(
         tensors |= {f"optimizer.{parameter}.{name}": tensor for name, tensor in state.items() if tensor is not None}
     tensors |= {f"random.{rank}": tensor for rank, tensor in enumerate(random or [])}
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    return bytes(save(whole, {"format": _FORMAT, "progress": json.dumps(vars(progress))}))
+    return bytes(save(whole, {"format": _FORMAT, "progress": json.dumps(vars(progress), default=vars)}))
 
 
 def unpack(content: bytes) -> Checkpoint:
@@ -217,6 +216,9 @@ def _progress(content: bytes) -> Progress:
         said = json.loads(content[8 : 8 + length])["__metadata__"]
         if said["format"] != _FORMAT:
             raise ValueError(f"it has format {said['format']}, which this version does not know")
-        return Progress(**json.loads(said["progress"]))
+        fields = json.loads(said["progress"])
+        fields["history"] = [EpochRecord.from_dict(record) for record in fields["history"]]
+        fields["best"] = fields["best"] and EpochRecord.from_dict(fields["best"])
+        return Progress(**fields)
     except (KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"it is no checkpoint of this pipeline ({one_line(error)})") from None

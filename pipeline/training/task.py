@@ -11,7 +11,7 @@ from typing import Literal
 
 from pipeline.config import Config
 from pipeline.data.manifest import Manifest
-from pipeline.evaluation.metrics import Evaluation
+from pipeline.evaluation.metrics import EpochRecord, Evaluation
 from pipeline.runtime.storage import Folder
 from pipeline.training.place import Place
 
@@ -50,16 +50,16 @@ class TrainingResult:
     """The same for people."""
     network: str
     """JSON: all that is needed to build the network again."""
-    best: dict[str, float]
-    """The kept epoch's record: epoch, learning_rate, rows_per_s, and rows, loss and metrics of each split."""
+    best: EpochRecord
+    """The epoch whose weights are kept."""
     evaluation: Evaluation
     """Of the kept weights, on the validation rows."""
-    history: list[dict[str, float]]
-    """The record of every epoch."""
+    history: list[EpochRecord]
+    """Every epoch, in order."""
     places: list[Place]
     """Where each rank ran."""
-    pending: list[tuple[int, int, dict[str, float]]]
-    """The epochs that the tracking store has not got: time in ms, epoch, metrics."""
+    pending: list[EpochRecord]
+    """The epochs that the tracking store has not confirmed."""
     train_s: float
     """Seconds from the first epoch to the last."""
     peak_mib: list[int]

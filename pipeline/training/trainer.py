@@ -19,7 +19,15 @@ from torch import Tensor
 from pipeline.config import Training
 from pipeline.data.manifest import Manifest, SplitName
 from pipeline.data.specs import net_spec
-from pipeline.evaluation.metrics import Counts, Evaluation, Tally, classification_metrics, regression_metrics
+from pipeline.evaluation.metrics import (
+    Counts,
+    EpochRecord,
+    Evaluation,
+    SplitMetrics,
+    Tally,
+    classification_metrics,
+    regression_metrics,
+)
 from pipeline.model.network import NetSpec, TabularNet, describe_weights, weight_bytes
 from pipeline.runtime.errors import Stopped, UserError
 from pipeline.runtime.storage import Folder
@@ -50,14 +58,14 @@ def train(
     with ExitStack() as writers:
         metrics = files = None
         if this.rank == 0:
-            metrics = writers.enter_context(MetricWriter(task.tracking_uri, task.run_id, progress))
+            metrics = writers.enter_context(MetricWriter(task.tracking_uri, task.run_id, progress.history))
             files = writers.enter_context(checkpoint.Writer(task.checkpoints, settings.checkpoint_keep))
         while not _is_over(progress, settings):
             record = _one_epoch(this, stop_asked)
             _take(this, record)
             this.say(_epoch_line(record, settings.epochs))
             if metrics:
-                metrics.write(record, progress.epoch, progress.times_ms[-1])
+                metrics.write(record)
             is_over = _is_over(progress, settings)
             is_due = files is not None and (progress.epoch % settings.checkpoint_every == 0 or is_over)
             if is_due or committed:
@@ -74,8 +82,9 @@ def train(
 
         # Before rank 0 waits for its writers: the others must not wait for it.
         assert this.best_weights is not None
+        assert progress.best is not None
         this.net.load_state_dict(this.best_weights)
-        best_epoch = int(progress.best["epoch"])
+        best_epoch = progress.best.epoch
         evaluation = evaluate_fully(this.net, this.shards["validation"], task, best_epoch)
         peak_mib = hvd.allgather_object(_peak_mib())
     if this.rank != 0:
@@ -163,7 +172,7 @@ def _set_up(task: Task, content: bytes | None) -> _Rank:
     )  # fmt: skip
 
 
-def _one_epoch(this: _Rank, stop_asked: Callable[[], bool]) -> dict[str, float]:
+def _one_epoch(this: _Rank, stop_asked: Callable[[], bool]) -> EpochRecord:
     """Train and validate for one epoch, or for what is left of it; return its record, the same on all ranks."""
     task, data, epoch, begin = this.task, this.task.data, this.progress.epoch + 1, time.perf_counter()
     _seed_epoch(task.config.training.seed, epoch, this.rank)
@@ -178,13 +187,18 @@ def _one_epoch(this: _Rank, stop_asked: Callable[[], bool]) -> dict[str, float]:
         _keep_part(this, trained, steps)
         raise Stopped(f"stopped by SIGTERM in epoch {epoch} after step {steps:,} of {len(this.batch_rows):,}")
     validated = evaluate(this.net, this.shards["validation"], data)
-    record = epoch_record(data, task.folder, epoch, trained, validated, this.net.spec)
-    check_finite(task, epoch, record)
+    train, validation = epoch_metrics(data, task.folder, epoch, trained, validated, this.net.spec)
+    check_finite(task, epoch, train.loss + validation.loss)
     share = 1 - done / len(this.batch_rows)  # of the epoch that was done now, not before a stop
-    record["learning_rate"] = this.optimizer.param_groups[0]["lr"]
-    record["rows_per_s"] = share * record["train_rows"] / (time.perf_counter() - begin)
-    record["ranks"] = len(this.places)
-    return record
+    return EpochRecord(
+        epoch=epoch,
+        train=train,
+        validation=validation,
+        learning_rate=this.optimizer.param_groups[0]["lr"],
+        rows_per_s=share * train.rows / (time.perf_counter() - begin),
+        ranks=len(this.places),
+        ended_ms=int(time.time() * 1000),
+    )
 
 
 def _keep_part(this: _Rank, trained: Sums, steps: int) -> None:
@@ -199,16 +213,15 @@ def _keep_part(this: _Rank, trained: Sums, steps: int) -> None:
     hvd.barrier()  # no rank ends before it is written
 
 
-def _take(this: _Rank, record: dict[str, float]) -> None:
+def _take(this: _Rank, record: EpochRecord) -> None:
     """Enter an epoch in the progress; every rank decides the same, for the sums in the record are shared."""
-    progress, loss, epoch = this.progress, record["validation_loss"], this.progress.epoch + 1
-    if loss < progress.best["validation_loss"]:
+    progress, loss, epoch = this.progress, record.validation.loss, record.epoch
+    if loss < (progress.best.validation.loss if progress.best else math.inf):
         progress.best, this.best_weights = record, copy.deepcopy(this.net.state_dict())
     if loss < progress.lowest - this.task.config.training.early_stopping.min_delta:
         progress.lowest, progress.lowest_epoch = loss, epoch
     progress.epoch, progress.step, progress.parts = epoch, 0, []
     progress.history.append(record)
-    progress.times_ms.append(int(time.time() * 1000))
 
 
 def _is_over(progress: Progress, settings: Training) -> bool:
@@ -268,13 +281,14 @@ def _device(places: list[Place], rank: int) -> torch.device:
     return torch.device(f"cuda:{before}")
 
 
-def _epoch_line(record: dict[str, float], epochs: int) -> str:
-    metric = "accuracy" if "validation_accuracy" in record else "rmse"
+def _epoch_line(record: EpochRecord, epochs: int) -> str:
+    metric = "accuracy" if "accuracy" in record.validation.metrics else "rmse"
+    train, validation = record.train, record.validation
     return (
-        f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}  "
-        f"loss {record['train_loss']:.4f}  validation loss {record['validation_loss']:.4f}  "
-        f"{metric} {record[f'train_{metric}']:.4f}  validation {metric} {record[f'validation_{metric}']:.4f}  "
-        f"{record['rows_per_s']:,.0f} rows/s"
+        f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  "
+        f"loss {train.loss:.4f}  validation loss {validation.loss:.4f}  "
+        f"{metric} {train.metrics[metric]:.4f}  validation {metric} {validation.metrics[metric]:.4f}  "
+        f"{record.rows_per_s:,.0f} rows/s"
     )
 
 
@@ -368,9 +382,9 @@ def _not_finite(task: Task, where: str, features: Tensor) -> UserError:
     return task.config.mistake("training.learning_rate", f"{told}{hint}")
 
 
-def check_finite(task: Task, epoch: int, record: dict[str, float]) -> None:
-    """Raise UserError unless the epoch's losses are finite numbers; all ranks have the same record."""
-    if not math.isfinite(record["train_loss"] + record["validation_loss"]):
+def check_finite(task: Task, epoch: int, loss: float) -> None:
+    """Raise UserError unless the epoch's ``loss`` is a finite number; all ranks have the same."""
+    if not math.isfinite(loss):
         told = f"epoch {epoch}: the validation loss is no finite number"
         raise task.config.mistake("training.learning_rate", f"{told}; lower it, or set a scaling for the features")
 
@@ -441,14 +455,14 @@ class Running:
         return Sums(loss=self._loss.item(), rows=self._rows, detail=self._detail.cpu().numpy())
 
 
-def epoch_record(
+def epoch_metrics(
     data: Manifest, folder: Folder, epoch: int, trained: Sums, validated: Sums, spec: NetSpec
-) -> dict[str, float]:
+) -> list[SplitMetrics]:
     """Add the ranks' sums up, prove that no row is missing, and return the metrics of both splits."""
     sums: dict[SplitName, Sums] = {"train": trained, "validation": validated}
     mine = np.concatenate([np.append(s.detail, [s.loss, s.rows]) for s in sums.values()])
     everyone = hvd.allreduce(torch.from_numpy(mine), op=hvd.Sum, name="epoch").numpy()
-    record: dict[str, float] = {"epoch": epoch}
+    found = []
     for split, part in zip(sums, np.split(everyone, 2), strict=True):
         loss, rows, detail = float(part[-2]), round(part[-1]), part[:-2]
         check_rows(data, folder, split, epoch, rows)
@@ -457,6 +471,5 @@ def epoch_record(
             if spec.outputs > 1
             else regression_metrics([rows, *detail])
         )
-        record |= {f"{split}_rows": rows, f"{split}_loss": loss / rows}
-        record |= {f"{split}_{name}": value for name, value in metrics.items()}
-    return record
+        found.append(SplitMetrics(rows, loss / rows, metrics))
+    return found

@@ -79,7 +79,7 @@ def train(
 
 def epoch_seconds(result: TrainingResult) -> list[float]:
     """Return what each epoch took, validation and accounting included; keeping its weights is not (milliseconds)."""
-    return [record["train_rows"] / record["rows_per_s"] for record in result.history]
+    return [record.train.rows / record.rows_per_s for record in result.history]
 
 
 def floor_epochs(config: Config, prepared: Prepared, epochs: int) -> list[float]:

@@ -15,7 +15,9 @@ import pytest
 from mlflow import MlflowClient
 
 from conftest import PENGUINS, ROOT
+from datasets import an_epoch
 from pipeline.config import load_config
+from pipeline.evaluation.metrics import SplitMetrics
 from pipeline.runtime.errors import UserError
 from pipeline.tracking import metric_writer, store
 from submitting import background
@@ -55,25 +57,25 @@ def test_epochs_wait_for_a_server_that_comes_back(server: Server, client: Mlflow
                 server.kill()
             if epoch == 41:
                 await_that(lambda: "the MLflow store does not answer; training goes on" in capsys.readouterr().err)
-                assert [epoch for _, epoch, _ in writer.pending] == list(range(21, 41))
+                assert [record.epoch for record in writer.pending] == list(range(21, 41))
                 server.start()
             begin = time.monotonic()
-            writer.write({"loss": 1 / epoch, "nothing": math.nan}, epoch)
+            writer.write(an_epoch(epoch, SplitMetrics(10, 1 / epoch, {"r2": math.nan})))
             slowest = max(slowest, time.monotonic() - begin)
         await_that(lambda: not writer.pending)
     assert slowest < 1  # it only appends to a list
-    history = client.get_metric_history(run_id, "loss")
+    history = client.get_metric_history(run_id, "train_loss")
     assert [(m.step, m.value) for m in history] == [(epoch, 1 / epoch) for epoch in range(1, 61)]
     assert "answers again" in capsys.readouterr().err
 
     # what the store refuses is no matter of waiting, and none to stop for
     with metric_writer.MetricWriter(server.uri, "0" * 32) as refused:
-        refused.write({"loss": 1.0}, 1)
+        refused.write(an_epoch(1))
     assert len(refused.pending) == 1
     assert "the MLflow store refuses the metrics; training goes on" in capsys.readouterr().err
     # to send again what has arrived already is harmless
-    metric_writer.log_records(server.uri, run_id, [(m.timestamp, m.step, {"loss": m.value}) for m in history])
-    assert len(client.get_metric_history(run_id, "loss")) == 60
+    metric_writer.log_records(server.uri, run_id, [an_epoch(m.step, SplitMetrics(10, m.value, {})) for m in history])
+    assert len(client.get_metric_history(run_id, "train_loss")) == 60
 
 
 def await_that(condition: Callable[[], bool]) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from conftest import PENGUINS, ROOT
+from datasets import an_epoch
 from faultinjection import Killer, newest_epoch, processes, rank_processes, send
 from pipeline import train
 from pipeline.config import Training
@@ -40,7 +41,7 @@ def three(tmp_path: Path) -> Folder:
     for epoch in (1, 2, 3):
         net(torch.ones(5, 2)).sum().backward()
         optimizer.step()
-        progress = Progress(epoch=epoch, history=[{"epoch": e} for e in range(1, epoch + 1)])
+        progress = Progress(epoch=epoch, history=[an_epoch(e) for e in range(1, epoch + 1)])
         checkpoint.write(folder, progress, checkpoint.pack(progress, net, net.state_dict(), optimizer))
     return folder
 

@@ -110,13 +110,13 @@ def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark, make_task
     assert told == told_there
     assert results[-1].weights == results[-2].weights
     for rows, task, result in zip([*TRAIN_ROWS, 20, 20, 103, 103], tasks, results, strict=True):
-        assert [record["train_rows"] for record in result.history] == [rows] * EPOCHS
-        assert [record["validation_rows"] for record in result.history] == [11] * EPOCHS
+        assert [record.train.rows for record in result.history] == [rows] * EPOCHS
+        assert [record.validation.rows for record in result.history] == [11] * EPOCHS
         # every third row has the category z: the packaged model will refuse it if training has not seen it
         unseen = 0 if "z" in task.data.vocabularies["k"] else 3
         assert (result.evaluation.rows, result.evaluation.refused) == (11, unseen)
         stored = MlflowClient(task.tracking_uri).get_metric_history(task.run_id, "train_loss")
-        assert [(m.step, m.value) for m in stored] == [(r["epoch"], r["train_loss"]) for r in result.history]
+        assert [(m.step, m.value) for m in stored] == [(r.epoch, r.train.loss) for r in result.history]
 
 
 def test_a_failing_rank_ends_all_with_its_own_traceback(spark, make_task) -> None:

@@ -6,13 +6,16 @@ import io
 
 import numpy as np
 
+from datasets import an_epoch
 from pipeline.evaluation import figures
-from pipeline.evaluation.metrics import HISTOGRAM_BINS, CalibrationBin
+from pipeline.evaluation.metrics import HISTOGRAM_BINS, CalibrationBin, SplitMetrics
 
 
 def test_figures_show_what_they_are_given() -> None:
     history = [
-        {"epoch": e, "train_loss": 1 / e, "validation_loss": 2 / e, "train_accuracy": 0.5, "validation_accuracy": 0.6}
+        an_epoch(
+            e, train=SplitMetrics(9, 1 / e, {"accuracy": 0.5}), validation=SplitMetrics(9, 2 / e, {"accuracy": 0.6})
+        )
         for e in (1, 2, 3)
     ]
     drawn = [
