@@ -96,12 +96,13 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session.stop()
 
 
+UseCase = Callable[..., Config]
 SQL = "SELECT CAST(a AS DOUBLE) AS a, k, y FROM raw"
 SCHEMA = "a DOUBLE, k STRING, y INT"
 
 
 @pytest.fixture
-def use_case(tmp_path: Path) -> Callable[..., Config]:
+def use_case(tmp_path: Path) -> UseCase:
     """Return a function that writes a use case (CSV, SQL, YAML) below tmp_path and loads its configuration."""
 
     def make(

@@ -118,7 +118,7 @@ class Penguins:
 
 
 @pytest.fixture(scope="session")
-def penguins(tmp_path_factory) -> Penguins:
+def penguins(tmp_path_factory: pytest.TempPathFactory) -> Penguins:
     work_dir = tmp_path_factory.mktemp("penguins")
     steps: list[int] = []
     done = threading.Event()
@@ -140,7 +140,7 @@ def penguins(tmp_path_factory) -> Penguins:
 
 
 @pytest.fixture(scope="session")
-def model_folder(penguins) -> Path:
+def model_folder(penguins: Penguins) -> Path:
     """Return the folder of the model that the job logged."""
     import mlflow
 

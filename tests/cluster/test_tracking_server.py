@@ -35,7 +35,9 @@ def training(server: Server, log: Path, *overrides: str):
         yield job
 
 
-def test_a_wrong_password_is_told_before_any_work(server: Server, tmp_path: Path, monkeypatch) -> None:
+def test_a_wrong_password_is_told_before_any_work(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
     config = load_config(PENGUINS, [f"tracking.uri={server.uri}"])
@@ -47,7 +49,9 @@ def test_a_wrong_password_is_told_before_any_work(server: Server, tmp_path: Path
     assert SECRET not in str(raised.value)
 
 
-def test_epochs_wait_for_a_server_that_comes_back(server: Server, client: MlflowClient, capsys) -> None:
+def test_epochs_wait_for_a_server_that_comes_back(
+    server: Server, client: MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_id = client.create_run(client.create_experiment("away")).info.run_id
     slowest = 0.0
     with metric_writer.MetricWriter(server.uri, run_id) as writer:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pyspark.sql import SparkSession
 
 from conftest import PENGUINS, ROOT
 from datasets import an_epoch
@@ -74,7 +75,9 @@ def test_what_is_restored_is_what_was_saved(optimizer_name) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut off", "a bit", "pickled"])
-def test_a_newest_checkpoint_that_is_damaged_is_skipped(three: Folder, tmp_path: Path, caplog, damage: str) -> None:
+def test_a_newest_checkpoint_that_is_damaged_is_skipped(
+    three: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
     last = sorted(tmp_path.glob("epoch-*"))[-1]
     content, mark = last.read_bytes(), tmp_path / "ran"
     if damage == "cut off":
@@ -106,7 +109,9 @@ def test_the_newest_are_kept_and_a_full_disk_is_told(small_disk: Path) -> None:
     assert [name[:12] for name in folder.names()] == ["epoch-000004", "epoch-000005"]
 
 
-def test_a_disk_that_fills_up_ends_the_job_with_one_sentence(spark, small_disk: Path, tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_ends_the_job_with_one_sentence(
+    spark: SparkSession, small_disk: Path, tmp_path: Path
+) -> None:
     overrides = [f"run.work_dir={tmp_path}", f"run.data_dir={small_disk}", "training.epochs=3"]
     with pytest.raises(
         StorageError, match=r"cannot write a checkpoint in .*small/checkpoints.*No space left on device"
@@ -114,7 +119,7 @@ def test_a_disk_that_fills_up_ends_the_job_with_one_sentence(spark, small_disk: 
         train.train(str(PENGUINS), [*overrides, "model.hidden_sizes=[400,400]"])
 
 
-def test_the_same_job_started_twice_is_refused_and_fresh_begins_anew(spark, tmp_path: Path) -> None:
+def test_the_same_job_started_twice_is_refused_and_fresh_begins_anew(spark: SparkSession, tmp_path: Path) -> None:
     overrides = [f"run.work_dir={tmp_path}", "training.epochs=40", "recovery.max_restarts=0"]
     command = ["spark-submit", str(ROOT / "jobs" / "train.py"), "--config", str(PENGUINS)]
     command += [word for override in overrides for word in ("--set", override)]

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyspark.sql import SparkSession
 
-from conftest import csv_rows
+from conftest import UseCase, csv_rows
 from pipeline.data import shards
 from pipeline.data.manifest import Manifest
 from pipeline.runtime import lock
@@ -38,7 +39,9 @@ PACKED = gzip.compress(csv_rows(5000).encode())
     ],
     ids=["empty", "header only", "one row", "one class", "all null", "column twice"],
 )
-def test_sources_that_nothing_can_be_learned_from_are_told(spark, use_case, csv: str, said: str) -> None:
+def test_sources_that_nothing_can_be_learned_from_are_told(
+    spark: SparkSession, use_case: UseCase, csv: str, said: str
+) -> None:
     with pytest.raises(UserError, match=said):
         shards.prepare_data(spark, use_case(csv), 2)
 
@@ -59,12 +62,14 @@ def test_sources_that_nothing_can_be_learned_from_are_told(spark, use_case, csv:
     ],
     ids=["1e308", "nan", "subnormal", "bom", "crlf", "1 MB", "latin-1", "nul", "newline", "fields"],
 )
-def test_odd_records_are_right_or_set_aside(spark, use_case, csv, read: int, quarantined: int, dropped: int) -> None:
+def test_odd_records_are_right_or_set_aside(
+    spark: SparkSession, use_case: UseCase, csv, read: int, quarantined: int, dropped: int
+) -> None:
     rows = shards.prepare_data(spark, use_case(csv), 2).manifest.rows
     assert (rows.read, rows.quarantined, rows.dropped) == (read, quarantined, dropped)
 
 
-def test_what_options_make_readable_is_read(spark, use_case) -> None:
+def test_what_options_make_readable_is_read(spark: SparkSession, use_case: UseCase) -> None:
     latin = use_case(
         ROWS.encode() + "3,é,1\n".encode("latin-1"),
         source={"options": {"encoding": "latin1"}},
@@ -75,7 +80,9 @@ def test_what_options_make_readable_is_read(spark, use_case) -> None:
     assert shards.prepare_data(spark, lines, 2).manifest.rows.quarantined == 0
 
 
-def test_a_class_that_only_validation_has_and_a_constant_column_train_all_the_same(spark, use_case) -> None:
+def test_a_class_that_only_validation_has_and_a_constant_column_train_all_the_same(
+    spark: SparkSession, use_case: UseCase
+) -> None:
     rows = "".join(f"{i},x,{int(i == 3)}\n" for i in range(20))
     manifest = shards.prepare_data(spark, use_case(HEADER + rows, split={"seed": 1}), 2).manifest
     assert manifest.label.classes == ["0", "1"]
@@ -89,14 +96,14 @@ def test_a_class_that_only_validation_has_and_a_constant_column_train_all_the_sa
     [PACKED[: len(PACKED) // 2], b"a,k,y\n1,x,1\n", PACKED[:3000] + b"xxxx" + PACKED[3004:]],
     ids=["cut in half", "not packed", "altered"],
 )
-def test_a_damaged_gz_is_named(spark, use_case, packed: bytes) -> None:
+def test_a_damaged_gz_is_named(spark: SparkSession, use_case: UseCase, packed: bytes) -> None:
     config = use_case(source={"path": "data.csv.gz"})
     (config.folder / "data.csv.gz").write_bytes(packed)
     with pytest.raises(UserError, match=r"source.path: file:/.*data.csv.gz is cut off or damaged"):
         shards.prepare_data(spark, config, 2)
 
 
-def test_names_in_which_sql_hides_are_only_names(spark, use_case) -> None:
+def test_names_in_which_sql_hides_are_only_names(spark: SparkSession, use_case: UseCase) -> None:
     schema = "`a; drop` DOUBLE, k STRING, y INT"
     config = use_case(
         ROWS.replace("a,k,y", "a; drop,k,y"), sql="SELECT `a; drop` AS a, k, y FROM raw", source={"schema": schema}
@@ -107,7 +114,7 @@ def test_names_in_which_sql_hides_are_only_names(spark, use_case) -> None:
         shards.prepare_data(spark, as_feature, 2)
 
 
-def test_too_many_columns_are_told_before_spark_plans_for_hours(spark, use_case) -> None:
+def test_too_many_columns_are_told_before_spark_plans_for_hours(spark: SparkSession, use_case: UseCase) -> None:
     names = [f"c{i}" for i in range(10_000)]
     schema = ", ".join(f"{name} DOUBLE" for name in names)
     config = use_case(",".join(names), source={"schema": schema + ", y INT"})
@@ -115,7 +122,7 @@ def test_too_many_columns_are_told_before_spark_plans_for_hours(spark, use_case)
         shards.prepare_data(spark, config, 2)
 
 
-def test_a_source_that_grows_while_it_is_read_is_told(spark, use_case) -> None:
+def test_a_source_that_grows_while_it_is_read_is_told(spark: SparkSession, use_case: UseCase) -> None:
     config = use_case(csv_rows(20_000))
     done = threading.Event()
 
@@ -141,7 +148,9 @@ def _datasets(config):
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=12), max_size=6))
-def test_whatever_stands_in_a_csv_every_record_is_accounted_for(spark, use_case, lines: list[str]) -> None:
+def test_whatever_stands_in_a_csv_every_record_is_accounted_for(
+    spark: SparkSession, use_case: UseCase, lines: list[str]
+) -> None:
     config = use_case(ROWS + "".join(f"{line}\n" for line in lines))
     rows = shards.prepare_data(spark, config, 2).manifest.rows
     assert rows.read == rows.quarantined + rows.dropped + rows.train + rows.validation
@@ -156,7 +165,7 @@ class _Bomb:
         return Path.touch, (self.mark,)
 
 
-def test_no_pickle_is_loaded_wherever_it_is_planted(spark, use_case, tmp_path: Path) -> None:
+def test_no_pickle_is_loaded_wherever_it_is_planted(spark: SparkSession, use_case: UseCase, tmp_path: Path) -> None:
     config = use_case(ROWS)
     prepared = shards.prepare_data(spark, config, 2)
     mark = tmp_path / "ran"
@@ -184,7 +193,7 @@ def test_no_pickle_is_loaded_wherever_it_is_planted(spark, use_case, tmp_path: P
 
 
 @pytest.mark.parametrize("what", ["deleted", "cut off", "altered"])
-def test_a_shard_that_is_not_as_it_was_written_is_named(spark, use_case, what: str) -> None:
+def test_a_shard_that_is_not_as_it_was_written_is_named(spark: SparkSession, use_case: UseCase, what: str) -> None:
     prepared = shards.prepare_data(spark, use_case(ROWS), 2)
     path = prepared.manifest.splits["train"].row_groups[0].path
     file = Path(prepared.folder.path) / path
@@ -199,7 +208,9 @@ def test_a_shard_that_is_not_as_it_was_written_is_named(spark, use_case, what: s
     assert f"delete {prepared.folder} and run again" in str(raised.value)
 
 
-def test_a_manifest_that_is_poisoned_or_of_the_future_is_not_followed(spark, use_case, tmp_path: Path) -> None:
+def test_a_manifest_that_is_poisoned_or_of_the_future_is_not_followed(
+    spark: SparkSession, use_case: UseCase, tmp_path: Path
+) -> None:
     config = use_case(ROWS)
     prepared = shards.prepare_data(spark, config, 2)
     file = Path(prepared.folder.path) / "manifest.json"
@@ -215,7 +226,9 @@ def test_a_manifest_that_is_poisoned_or_of_the_future_is_not_followed(spark, use
         shards.prepare_data(spark, config, 2)
 
 
-def test_of_two_jobs_that_prepare_the_same_data_one_waits_and_finds_it(spark, use_case, caplog) -> None:
+def test_of_two_jobs_that_prepare_the_same_data_one_waits_and_finds_it(
+    spark: SparkSession, use_case: UseCase, caplog: pytest.LogCaptureFixture
+) -> None:
     config = use_case(ROWS)
     made = []
     probe = config.lock_dir / "probe"
@@ -234,7 +247,9 @@ def test_of_two_jobs_that_prepare_the_same_data_one_waits_and_finds_it(spark, us
     assert made[0].manifest == made[1].manifest
 
 
-def test_no_room_for_the_prepared_data_is_one_sentence_and_nothing_is_left(spark, use_case, small_disk: Path) -> None:
+def test_no_room_for_the_prepared_data_is_one_sentence_and_nothing_is_left(
+    spark: SparkSession, use_case: UseCase, small_disk: Path
+) -> None:
     config = use_case(csv_rows(200_000), run={"data_dir": str(small_disk)})
     with pytest.raises(StorageError, match=r"there is no room for the prepared data in .*; nothing half-written"):
         shards.prepare_data(spark, config, 2)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from pyspark.sql import SparkSession
 
 from conftest import PENGUINS, ROOT
 from faultinjection import (
@@ -33,7 +34,7 @@ SEEDS = range(5)
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_killed_rank_costs_no_more_than_the_work_since_the_last_checkpoint(
-    spark, uninterrupted: dict[str, Any], tmp_path: Path, seed: int
+    spark: SparkSession, uninterrupted: dict[str, Any], tmp_path: Path, seed: int
 ) -> None:
     fault = LEDGER.setdefault("a rank is killed (SIGKILL)", Fault())
     killer = Killer(tmp_path, epoch_of(seed), lambda: send(rank_processes(seed % 2), signal.SIGKILL), seed)
@@ -46,7 +47,7 @@ def test_a_killed_rank_costs_no_more_than_the_work_since_the_last_checkpoint(
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_hangs_is_found_out_and_its_work_done_again(
-    spark, uninterrupted: dict[str, Any], tmp_path: Path, rank: int
+    spark: SparkSession, uninterrupted: dict[str, Any], tmp_path: Path, rank: int
 ) -> None:
     fault = LEDGER.setdefault("a rank hangs (SIGSTOP)", Fault())
     killer = Killer(tmp_path, epoch_of(rank + 10), lambda: send(rank_processes(rank), signal.SIGSTOP), rank)
@@ -59,7 +60,7 @@ def test_a_rank_that_hangs_is_found_out_and_its_work_done_again(
 
 
 def test_ranks_that_are_told_to_end_keep_what_they_have_done_in_mid_epoch(
-    spark, uninterrupted: dict[str, Any], tmp_path: Path, caplog
+    spark: SparkSession, uninterrupted: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fault = LEDGER.setdefault("a rank is told to end (SIGTERM)", Fault())
     killer = Killer(tmp_path, epoch_of(20), lambda: send(rank_processes(1), signal.SIGTERM), 20)
@@ -77,7 +78,7 @@ def test_ranks_that_are_told_to_end_keep_what_they_have_done_in_mid_epoch(
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_same_command_goes_on_after_the_driver_was_killed(
-    spark, uninterrupted: dict[str, Any], tmp_path: Path, seed: int
+    spark: SparkSession, uninterrupted: dict[str, Any], tmp_path: Path, seed: int
 ) -> None:
     fault = LEDGER.setdefault("the driver is killed (SIGKILL)", Fault())
     overrides = [f"run.work_dir={tmp_path}", *SETTINGS]

@@ -11,21 +11,24 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from pyspark.sql import SparkSession
 
 from conftest import PENGUINS, ROOT
 from pipeline import predict
 from pipeline.model.scorer import Scorer
 from pipeline.runtime.errors import UserError
-from submitting import LAB_PENGUIN
+from submitting import LAB_PENGUIN, Penguins
 
 
 @pytest.fixture(scope="module")
-def model(penguins) -> tuple[str, str]:
+def model(penguins: Penguins) -> tuple[str, str]:
     """Return the model's URI and its store's."""
     return penguins.ran.summary["model_uri"], f"sqlite:///{penguins.work_dir / 'mlflow.db'}"
 
 
-def test_files_are_scored_as_the_model_scores_rows(spark, model, model_folder: Path, tmp_path: Path) -> None:
+def test_files_are_scored_as_the_model_scores_rows(
+    spark: SparkSession, model, model_folder: Path, tmp_path: Path
+) -> None:
     uri, store = model
     lines = (PENGUINS.parent / "penguins.csv").read_text().splitlines()
     unlabelled = [line.rpartition(",")[0] for line in lines]  # new penguins have no species yet
@@ -56,7 +59,7 @@ def test_files_are_scored_as_the_model_scores_rows(spark, model, model_folder: P
     assert spark.read.option("header", True).csv(str(out)).count() == 344
 
 
-def test_mistakes_are_told(spark, model, tmp_path: Path) -> None:
+def test_mistakes_are_told(spark: SparkSession, model, tmp_path: Path) -> None:
     uri, store = model
     csv = str(PENGUINS.parent / "penguins.csv")
     lacking = tmp_path / "lacking.csv"

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
+from pyspark.sql import SparkSession
 
 from datasets import checksums, write_dataset
 from pipeline.config import load_config
@@ -76,7 +77,7 @@ def change_last_row(task: Task, rank: int, column: str, value: float) -> Task:
     return dataclasses.replace(task, data=data)
 
 
-def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark, make_task) -> None:
+def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark: SparkSession, make_task) -> None:
     tasks = [*(make_task(rows) for rows in TRAIN_ROWS), make_task(20, numeric=False), make_task(20, known="xy")]
     streamed = dataclasses.replace(make_task(103), cache="stream")
     tasks += [streamed, streamed]
@@ -119,7 +120,7 @@ def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark, make_task
         assert [(m.step, m.value) for m in stored] == [(r.epoch, r.train.loss) for r in result.history]
 
 
-def test_a_failing_rank_ends_all_with_its_own_traceback(spark, make_task) -> None:
+def test_a_failing_rank_ends_all_with_its_own_traceback(spark: SparkSession, make_task) -> None:
     # a class that the network does not have, in the last row of rank 1's shard: the loss raises in mid-epoch
     task = change_last_row(make_task(101), rank=1, column="y", value=7)
     with pytest.raises(RankError) as raised:
@@ -130,7 +131,7 @@ def test_a_failing_rank_ends_all_with_its_own_traceback(spark, make_task) -> Non
     assert message.count("Traceback") == 1
 
 
-def test_a_diverging_training_is_told_and_keeps_no_weights(spark, make_task) -> None:
+def test_a_diverging_training_is_told_and_keeps_no_weights(spark: SparkSession, make_task) -> None:
     task = make_task(101)
     training = task.config.training.model_copy(update={"optimizer": "sgd", "learning_rate": 1e30})
     task = dataclasses.replace(task, config=task.config.model_copy(update={"training": training}))
@@ -139,7 +140,7 @@ def test_a_diverging_training_is_told_and_keeps_no_weights(spark, make_task) -> 
 
 
 def test_what_ranks_print_is_heard_at_once_and_one_that_dies_ends_the_others(
-    spark, make_task, monkeypatch, tmp_path
+    spark: SparkSession, make_task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # a real death: the process is gone between two instructions, as when the kernel runs out of memory
     task, heard, not_heard = make_task(101), tmp_path / "heard", tmp_path / "not_heard"

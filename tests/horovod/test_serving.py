@@ -8,20 +8,22 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from pyspark.sql import SparkSession
 
 from conftest import OLD_MLFLOW, PENGUINS
 from pipeline import predict
-from submitting import LAB_PENGUIN, background, free_port
+from submitting import LAB_PENGUIN, Penguins, background, free_port
 
 Post = Callable[[Any], tuple[int, Any]]
 
 
 @pytest.fixture(scope="module")
-def store(penguins) -> str:
+def store(penguins: Penguins) -> str:
     return f"sqlite:///{penguins.work_dir / 'mlflow.db'}"
 
 
@@ -51,7 +53,9 @@ def post(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]
         yield send
 
 
-def test_both_formats_of_rows_get_what_batch_scoring_says(spark, store: str, post: Post, tmp_path) -> None:
+def test_both_formats_of_rows_get_what_batch_scoring_says(
+    spark: SparkSession, store: str, post: Post, tmp_path: Path
+) -> None:
     raw = pd.read_csv(PENGUINS.parent / "penguins.csv").drop(columns="Species")
     rows = json.loads(raw.to_json(orient="split"))
     assert post({"dataframe_records": [LAB_PENGUIN]})[1]["predictions"][0]["prediction"] == "Gentoo"

@@ -19,9 +19,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
+from pyspark.sql import SparkSession
 from safetensors.torch import load_file
 
-from conftest import OLD_MLFLOW, PENGUINS, csv_rows
+from conftest import OLD_MLFLOW, PENGUINS, UseCase, csv_rows
 from datasets import checksums
 from pipeline import gate, train
 from pipeline.config import load_config
@@ -29,12 +30,12 @@ from pipeline.data.manifest import Manifest
 from pipeline.model.scorer import Scorer
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.storage import Folder
-from submitting import LAB_PENGUIN, submit
+from submitting import LAB_PENGUIN, Penguins, submit
 
 SCHEMA = load_config(PENGUINS).source.schema_
 
 
-def test_the_summary_is_the_last_line_and_the_only_one_on_stdout(penguins) -> None:
+def test_the_summary_is_the_last_line_and_the_only_one_on_stdout(penguins: Penguins) -> None:
     ran = penguins.ran
     assert ran.code == 0, ran.stderr
     assert len(ran.stdout.splitlines()) == 1
@@ -56,7 +57,7 @@ def test_the_summary_is_the_last_line_and_the_only_one_on_stdout(penguins) -> No
 
 
 @pytest.mark.skipif(OLD_MLFLOW, reason="the store of MLflow 2 tells how it makes its tables")
-def test_the_console_shows_a_line_an_epoch_and_no_noise(penguins) -> None:
+def test_the_console_shows_a_line_an_epoch_and_no_noise(penguins: Penguins) -> None:
     ran = penguins.ran
     epochs = re.findall(
         r"^\d\d:\d\d:\d\d epoch +(\d+)/100  loss [\d.]+  validation loss [\d.]+  accuracy [\d.]+  "
@@ -70,7 +71,7 @@ def test_the_console_shows_a_line_an_epoch_and_no_noise(penguins) -> None:
     assert len(ran.stderr.splitlines()) < 130
 
 
-def test_the_store_holds_one_finished_run_with_everything(penguins) -> None:
+def test_the_store_holds_one_finished_run_with_everything(penguins: Penguins) -> None:
     ran, work_dir = penguins.ran, penguins.work_dir
     client = MlflowClient(f"sqlite:///{work_dir / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("penguins")
@@ -96,11 +97,11 @@ def test_the_store_holds_one_finished_run_with_everything(penguins) -> None:
     assert dataset.dataset.digest == next((work_dir / "data").iterdir()).name
 
 
-def test_metrics_are_visible_before_the_job_ends(penguins) -> None:
+def test_metrics_are_visible_before_the_job_ends(penguins: Penguins) -> None:
     assert any(0 < step < 100 for step in penguins.steps_while_running)
 
 
-def test_the_artifacts_are_there_and_readable(penguins) -> None:
+def test_the_artifacts_are_there_and_readable(penguins: Penguins) -> None:
     ran, work_dir = penguins.ran, penguins.work_dir
     client = MlflowClient(f"sqlite:///{work_dir / 'mlflow.db'}")
 
@@ -120,7 +121,7 @@ def test_the_artifacts_are_there_and_readable(penguins) -> None:
     assert all(f"{name} {tuple(w.shape)}" in text for name, w in weights.items() if name.startswith("layers"))
 
 
-def test_the_report_tells_it_all_and_needs_nothing_from_elsewhere(penguins) -> None:
+def test_the_report_tells_it_all_and_needs_nothing_from_elsewhere(penguins: Penguins) -> None:
     client = MlflowClient(f"sqlite:///{penguins.work_dir / 'mlflow.db'}")
     summary = penguins.ran.summary
 
@@ -165,7 +166,7 @@ def test_the_model_holds_no_pickle_and_what_a_person_can_read(model_folder: Path
     assert not re.search("spark|horovod|petastorm", requirements)
 
 
-def test_the_model_says_of_validation_rows_what_training_measured(penguins, model_folder: Path) -> None:
+def test_the_model_says_of_validation_rows_what_training_measured(penguins: Penguins, model_folder: Path) -> None:
     import torch
 
     folder = next((penguins.work_dir / "data").iterdir())
@@ -222,7 +223,9 @@ print(mlflow.pyfunc.load_model({str(model_folder)!r}).predict(pandas.DataFrame([
     assert ran.stdout.split() == ["Gentoo"], ran.stderr
 
 
-def test_a_second_run_gives_the_same_bytes_reuses_the_data_and_says_so(spark, penguins, caplog) -> None:
+def test_a_second_run_gives_the_same_bytes_reuses_the_data_and_says_so(
+    spark: SparkSession, penguins: Penguins, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "pipeline")
     # in this process, whose Spark has run other things before
     again = train.train(str(PENGUINS), [f"run.work_dir={penguins.work_dir}"], gated=False)
@@ -263,13 +266,13 @@ def test_a_second_run_gives_the_same_bytes_reuses_the_data_and_says_so(spark, pe
     ],
 )
 def test_what_the_gate_job_cannot_judge_is_told(
-    spark, penguins, overrides: list[str], run_id: str | None, said: str
+    spark: SparkSession, penguins: Penguins, overrides: list[str], run_id: str | None, said: str
 ) -> None:
     with pytest.raises(UserError, match=re.escape(said)):
         gate.judge(str(PENGUINS), [f"run.work_dir={penguins.work_dir}", *overrides], run_id)
 
 
-def test_one_rank_reaches_the_accuracy_too_and_stops_early(spark, tmp_path) -> None:
+def test_one_rank_reaches_the_accuracy_too_and_stops_early(spark: SparkSession, tmp_path: Path) -> None:
     overrides = [f"run.work_dir={tmp_path}", "run.num_proc=1", "training.early_stopping.patience=25"]
     overrides += [f"run.data_dir=file://{tmp_path}/elsewhere"]
     summary = train.train(str(PENGUINS), overrides)
@@ -280,7 +283,7 @@ def test_one_rank_reaches_the_accuracy_too_and_stops_early(spark, tmp_path) -> N
     assert summary["epochs"] == min(100, summary["metrics"]["epoch"] + 25)
 
 
-def test_regression_learns_a_number_in_its_own_unit(spark, use_case) -> None:
+def test_regression_learns_a_number_in_its_own_unit(spark: SparkSession, use_case: UseCase) -> None:
     config = use_case(
         csv_rows(500),
         sql="SELECT a, k, 1000 + 3 * a + CASE k WHEN 'x' THEN 100 ELSE 0 END AS y FROM raw",
@@ -299,7 +302,7 @@ def test_regression_learns_a_number_in_its_own_unit(spark, use_case) -> None:
     assert summary["gate"] is None
 
 
-def test_a_rank_that_fails_in_the_loop_ends_the_job_and_the_run(penguins, tmp_path) -> None:
+def test_a_rank_that_fails_in_the_loop_ends_the_job_and_the_run(penguins: Penguins, tmp_path: Path) -> None:
     work_dir = tmp_path / "work"
     shutil.copytree(penguins.work_dir / "data", work_dir / "data")
     (folder,) = (work_dir / "data").iterdir()
@@ -334,7 +337,7 @@ def test_a_rank_that_fails_in_the_loop_ends_the_job_and_the_run(penguins, tmp_pa
         ([f"source.schema={SCHEMA}, More INT"], "has a header of 6 columns, but the schema declares 7"),
     ],
 )
-def test_a_user_s_mistake_is_one_sentence_and_exit_code_2(tmp_path, overrides: list[str], said: str) -> None:
+def test_a_user_s_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path, overrides: list[str], said: str) -> None:
     ran = submit(PENGUINS, f"run.work_dir={tmp_path}", *overrides)
     assert ran.code == 2
     assert ran.stdout == ""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pyspark.sql import SparkSession
+
 from benchmark import peers, work
 
 
-def test_peers_do_the_same_work(spark, tmp_path: Path) -> None:
+def test_peers_do_the_same_work(spark: SparkSession, tmp_path: Path) -> None:
     rows = 9_000
     config = work.write_use_case(tmp_path, work.write_csv(spark, tmp_path, rows), batch_size=500)
     config.data_dir.make()

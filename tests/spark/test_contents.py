@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyspark.sql import SparkSession
 
-from conftest import csv_rows
-from pipeline.config import Config
+from conftest import UseCase, csv_rows
 from pipeline.data import dealing, parquet_summary, shards
 from pipeline.data.manifest import RowGroup
 from pipeline.data.parquet_summary import Question
 from pipeline.runtime.errors import StorageError
 from pipeline.runtime.storage import Folder
 
-UseCase = Callable[..., Config]
 
-
-def test_driver_and_executors_find_the_same(spark, tmp_path) -> None:
+def test_driver_and_executors_find_the_same(spark: SparkSession, tmp_path: Path) -> None:
     place = tmp_path / "a data set" / "of=one side"  # a path that Spark spells in its own way
     place.mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -48,7 +45,9 @@ def test_driver_and_executors_find_the_same(spark, tmp_path) -> None:
     ]
 
 
-def test_a_large_data_set_is_counted_by_the_executors(spark, use_case: UseCase, monkeypatch) -> None:
+def test_a_large_data_set_is_counted_by_the_executors(
+    spark: SparkSession, use_case: UseCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = csv_rows(120).replace("1.5,", ",")  # a row without its `a` is dropped
     here = shards.prepare_data(spark, use_case(source, split={"oversample": 2}), 2).manifest
     monkeypatch.setattr(parquet_summary, "_MOST_HERE", 0)
@@ -94,7 +93,7 @@ def test_a_file_has_the_same_path_below_the_folder_on_every_store(folder: str, u
     assert parquet_summary.path_below(Folder(folder), uri) == "parts/split=train/part-0.parquet"
 
 
-def test_a_file_too_many_is_noticed(spark, use_case: UseCase, monkeypatch) -> None:
+def test_a_file_too_many_is_noticed(spark: SparkSession, use_case: UseCase, monkeypatch: pytest.MonkeyPatch) -> None:
     write = shards._write
 
     def with_a_leftover(*args) -> None:  # as of a task that failed, on a store without renames
@@ -107,7 +106,7 @@ def test_a_file_too_many_is_noticed(spark, use_case: UseCase, monkeypatch) -> No
         shards.prepare_data(spark, use_case(csv_rows(60)), 2)
 
 
-def test_few_values_have_a_dictionary_and_many_do_not(spark, use_case: UseCase) -> None:
+def test_few_values_have_a_dictionary_and_many_do_not(spark: SparkSession, use_case: UseCase) -> None:
     lines = [f"{i / 7},{'xyz'[i % 3]},{i % 2}" for i in range(6_000)]
     sql = "SELECT CAST(a AS FLOAT) AS a, CAST(CAST(a AS INT) % 9 AS FLOAT) AS few, k, y FROM raw"
     config = use_case(

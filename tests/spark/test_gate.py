@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from mlflow import MlflowClient
+from pyspark.sql import SparkSession
 
+from conftest import UseCase
 from pipeline import gate, predict
 from pipeline.config import Config
 from pipeline.data import shards
@@ -59,7 +61,7 @@ def measured(net: TabularNet, prepared: Prepared) -> Evaluation:
 class Project:
     """One use case whose models are made by hand instead of trained."""
 
-    def __init__(self, spark, use_case: Callable[..., Config], **sections: Any) -> None:
+    def __init__(self, spark: SparkSession, use_case: UseCase, **sections: Any) -> None:
         self.spark, self._use_case = spark, use_case
         self._sections: dict[str, Any] = {
             "csv": csv(),
@@ -99,7 +101,7 @@ class Project:
 
 
 @pytest.fixture
-def project(spark, use_case: Callable[..., Config]) -> Project:
+def project(spark: SparkSession, use_case: UseCase) -> Project:
     return Project(spark, use_case)
 
 
@@ -168,7 +170,7 @@ def test_of_some_metrics_less_is_better(project: Project) -> None:
 
 
 @pytest.mark.usefixtures("whoever_scores")
-def test_a_number_is_judged_by_its_rmse(spark, use_case) -> None:
+def test_a_number_is_judged_by_its_rmse(spark: SparkSession, use_case: UseCase) -> None:
     label = {"column": "y", "task": "regression"}
     project = Project(spark, use_case, sql="SELECT CAST(a AS FLOAT) AS a, 3 * a AS y FROM raw", label=label)
     stats = project.prepared.manifest.label.stats
@@ -276,7 +278,7 @@ def test_a_package_that_is_not_what_was_trained_blocks(project: Project) -> None
     assert "as packaged, but was 0.99 when it was trained" in decision.reason
 
 
-def test_a_number_that_is_not_as_trained_blocks_whatever_the_metric(spark, use_case) -> None:
+def test_a_number_that_is_not_as_trained_blocks_whatever_the_metric(spark: SparkSession, use_case: UseCase) -> None:
     label = {"column": "y", "task": "regression"}
     sql = "SELECT CAST(a AS FLOAT) AS a, 1000000 * a AS y FROM raw"  # a label whose deviation is large
     project = Project(spark, use_case, sql=sql, label=label)
@@ -289,7 +291,9 @@ def test_a_number_that_is_not_as_trained_blocks_whatever_the_metric(spark, use_c
         assert "when it was trained" in project.judge(weights, biases, metrics=trained).reason
 
 
-def test_a_candidate_is_as_good_as_trained_though_it_refuses_categories_that_it_never_saw(spark, use_case) -> None:
+def test_a_candidate_is_as_good_as_trained_though_it_refuses_categories_that_it_never_saw(
+    spark: SparkSession, use_case: UseCase
+) -> None:
     rows = csv().replace(",z,", ",x,").splitlines()
     rare = [f"{a},only{i},{y}" for i, (a, _, y) in enumerate(row.split(",") for row in rows[1:21])]
     project = Project(
@@ -309,7 +313,7 @@ def test_a_candidate_is_as_good_as_trained_though_it_refuses_categories_that_it_
     assert (decision.decision, decision.candidate) == ("promoted", pytest.approx(1 - refused / validation))
 
 
-def test_an_integer_label_with_names_is_judged_by_its_codes(spark, use_case) -> None:
+def test_an_integer_label_with_names_is_judged_by_its_codes(spark: SparkSession, use_case: UseCase) -> None:
     project = Project(
         spark,
         use_case,

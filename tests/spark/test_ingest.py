@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pyspark.sql import SparkSession
 
-from conftest import PENGUINS, csv_rows
-from pipeline.config import Config, load_config
+from conftest import PENGUINS, UseCase, csv_rows
+from pipeline.config import load_config
 from pipeline.data.shards import prepare_data
 from pipeline.data.source_csv import list_source
 from pipeline.runtime.errors import UserError
-
-UseCase = Callable[..., Config]
 
 
 def quarantined(folder: Path) -> list[dict[str, str]]:
@@ -33,7 +31,7 @@ BAD = {
 }
 
 
-def test_bad_records_go_to_quarantine_with_file_record_and_reason(spark, use_case: UseCase) -> None:
+def test_bad_records_go_to_quarantine_with_file_record_and_reason(spark: SparkSession, use_case: UseCase) -> None:
     config = use_case(csv_rows(60) + "\n".join([*BAD, ""]))
     prepared = prepare_data(spark, config, 2)
     rows = prepared.manifest.rows
@@ -44,12 +42,12 @@ def test_bad_records_go_to_quarantine_with_file_record_and_reason(spark, use_cas
     assert {bad["file"] for bad in found} == {f"file:{config.folder / 'data.csv'}"}
 
 
-def test_a_bad_value_in_a_column_that_no_feature_uses_is_bad_too(spark, use_case: UseCase) -> None:
+def test_a_bad_value_in_a_column_that_no_feature_uses_is_bad_too(spark: SparkSession, use_case: UseCase) -> None:
     config = use_case(csv_rows(40).replace("5.5,z", "oops,z"), features={"numeric": [], "categorical": ["k"]})
     assert prepare_data(spark, config, 1).manifest.rows.quarantined > 0
 
 
-def test_bad_records_fail_names_the_first_and_leaves_no_data_set(spark, use_case: UseCase) -> None:
+def test_bad_records_fail_names_the_first_and_leaves_no_data_set(spark: SparkSession, use_case: UseCase) -> None:
     config = use_case(
         csv_rows(60) + "abc,x,0\n",
         source={"path": "data.csv", "schema": "a DOUBLE, k STRING, y INT", "bad_records": "fail"},
@@ -60,7 +58,7 @@ def test_bad_records_fail_names_the_first_and_leaves_no_data_set(spark, use_case
             prepare_data(spark, config, 2)
 
 
-def test_rows_with_a_null_in_a_used_column_are_dropped_and_counted(spark, use_case: UseCase) -> None:
+def test_rows_with_a_null_in_a_used_column_are_dropped_and_counted(spark: SparkSession, use_case: UseCase) -> None:
     missing = ["NaN,x,0", ",x,0", "1e300,x,0", "1,,0", "1,x,"]  # not a number, null, too large for float32
     manifest = prepare_data(spark, use_case(csv_rows(60) + "\n".join(missing)), 2).manifest
     assert (manifest.rows.read, manifest.rows.quarantined, manifest.rows.dropped) == (65, 0, 5)
@@ -76,12 +74,12 @@ def test_rows_with_a_null_in_a_used_column_are_dropped_and_counted(spark, use_ca
     ],
     ids=["crlf", "bom", "quotes"],
 )
-def test_common_flavours_of_csv_are_read(spark, use_case: UseCase, csv: bytes) -> None:
+def test_common_flavours_of_csv_are_read(spark: SparkSession, use_case: UseCase, csv: bytes) -> None:
     rows = prepare_data(spark, use_case(csv), 2).manifest.rows
     assert (rows.read, rows.quarantined, rows.dropped) == (60, 0, 0)
 
 
-def test_folders_globs_lists_and_gz(spark, use_case: UseCase, tmp_path: Path) -> None:
+def test_folders_globs_lists_and_gz(spark: SparkSession, use_case: UseCase, tmp_path: Path) -> None:
     many = tmp_path / "case" / "many"
     many.mkdir(parents=True)
     (many / "1.csv").write_text(csv_rows(30))
@@ -106,7 +104,9 @@ def test_folders_globs_lists_and_gz(spark, use_case: UseCase, tmp_path: Path) ->
         ("a,k,y,z", "has a header of 4 columns, but the schema declares 3"),
     ],
 )
-def test_a_header_that_is_not_the_schema_s_is_told(spark, use_case: UseCase, header: str, said: str) -> None:
+def test_a_header_that_is_not_the_schema_s_is_told(
+    spark: SparkSession, use_case: UseCase, header: str, said: str
+) -> None:
     with pytest.raises(UserError) as raised:
         prepare_data(spark, use_case(csv_rows(60, header)), 2)
     assert said in str(raised.value)
@@ -121,7 +121,7 @@ def test_a_header_that_is_not_the_schema_s_is_told(spark, use_case: UseCase, hea
         ("a DOUBLE, A STRING, y INT", "source.schema: names column 'a' twice"),
     ],
 )
-def test_a_bad_schema_is_told(spark, use_case: UseCase, schema: str, said: str) -> None:
+def test_a_bad_schema_is_told(spark: SparkSession, use_case: UseCase, schema: str, said: str) -> None:
     with pytest.raises(UserError) as raised:
         prepare_data(spark, use_case(csv_rows(10), source={"path": "data.csv", "schema": schema}), 1)
     assert said in str(raised.value)
@@ -135,7 +135,7 @@ def test_a_bad_schema_is_told(spark, use_case: UseCase, schema: str, said: str) 
         ({"sep": ""}, "source.options: "),
     ],
 )
-def test_a_bad_reader_option_is_told(spark, use_case: UseCase, options: dict, said: str) -> None:
+def test_a_bad_reader_option_is_told(spark: SparkSession, use_case: UseCase, options: dict, said: str) -> None:
     source = {"path": "data.csv", "schema": "a DOUBLE, k STRING, y INT", "options": options}
     with pytest.raises(UserError) as raised:
         prepare_data(spark, use_case(csv_rows(10), source=source), 1)
@@ -152,18 +152,20 @@ def test_a_bad_reader_option_is_told(spark, use_case: UseCase, options: dict, sa
     ],
     ids=["empty", "header only", "header only, regression"],
 )
-def test_a_source_without_rows_is_told(spark, use_case: UseCase, csv: str, label: dict, said: str) -> None:
+def test_a_source_without_rows_is_told(
+    spark: SparkSession, use_case: UseCase, csv: str, label: dict, said: str
+) -> None:
     features = {"numeric": ["a"], "categorical": [] if label else ["k"]}
     with pytest.raises(UserError, match=said):
         prepare_data(spark, use_case(csv, features=features, label={"column": "y", **label}), 1)
 
 
-def test_a_source_that_is_not_there_is_told(spark, use_case: UseCase) -> None:
+def test_a_source_that_is_not_there_is_told(spark: SparkSession, use_case: UseCase) -> None:
     with pytest.raises(UserError, match=r"source\.path: Path does not exist: file:.*data\.csv"):
         prepare_data(spark, use_case(None), 1)
 
 
-def test_the_fingerprint_follows_the_files(spark, use_case: UseCase) -> None:
+def test_the_fingerprint_follows_the_files(spark: SparkSession, use_case: UseCase) -> None:
     config = use_case(csv_rows(10))
     first = list_source(spark, config)
     assert list_source(spark, config) == first
@@ -171,7 +173,7 @@ def test_the_fingerprint_follows_the_files(spark, use_case: UseCase) -> None:
     assert list_source(spark, config).fingerprint != first.fingerprint
 
 
-def test_the_penguins_are_all_there(spark, tmp_path: Path) -> None:
+def test_the_penguins_are_all_there(spark: SparkSession, tmp_path: Path) -> None:
     config = load_config(PENGUINS, [f"run.work_dir={tmp_path}"])
     rows = prepare_data(spark, config, 2).manifest.rows
     assert (rows.read, rows.quarantined, rows.dropped) == (344, 0, 2)

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import pytest
+from pyspark.sql import SparkSession
 
-from pipeline.config import Config
+from conftest import UseCase
 from pipeline.launch import executors
 from pipeline.runtime.errors import UserError
 from pipeline.tracking.store import open_store
 
 
-def test_ranks_and_cores_of_local_spark(spark, use_case: Callable[..., Config]) -> None:
+def test_ranks_and_cores_of_local_spark(spark: SparkSession, use_case: UseCase) -> None:
     assert executors.await_ranks(spark, use_case()) == 2
     assert executors.await_ranks(spark, use_case(run={"num_proc": 1})) == 1
     assert executors.cores(spark) == {"driver": 2}
 
 
-def test_more_ranks_than_slots_are_refused(spark, use_case: Callable[..., Config]) -> None:
+def test_more_ranks_than_slots_are_refused(spark: SparkSession, use_case: UseCase) -> None:
     said = "run.num_proc: 3 ranks cannot run at once on the 2 slot(s) of local[2]; start Spark with --master 'local[3]'"
     with pytest.raises(UserError, match=re.escape(said)):
         executors.await_ranks(spark, use_case(run={"num_proc": 3}))
 
 
-def test_a_store_that_cannot_be_used_is_told(use_case: Callable[..., Config]) -> None:
+def test_a_store_that_cannot_be_used_is_told(use_case: UseCase) -> None:
     with pytest.raises(UserError, match=r"tracking\.uri: cannot use the MLflow store foo://bar: ") as raised:
         open_store(use_case(), "foo://bar")()
     assert "\n" not in str(raised.value)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from conftest import PENGUINS, csv_rows, read_split
-from pipeline.config import Config, load_config
+from conftest import PENGUINS, UseCase, csv_rows, read_split
+from pipeline.config import load_config
 from pipeline.data import prepare, source_csv
 from pipeline.data.shards import prepare_data
 from pipeline.runtime.errors import UserError
 
-UseCase = Callable[..., Config]
-
 
 @pytest.fixture(scope="module")
-def penguins_three_times(spark):
+def penguins_three_times(spark: SparkSession):
     """Every penguin three times, and the plain records to partition at will."""
     config = load_config(PENGUINS)
     records = source_csv.read_records(spark, config)
@@ -30,7 +29,9 @@ def penguins_three_times(spark):
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(partitions=st.integers(1, 9), seed=st.integers(0, 2**31 - 1), fraction=st.floats(0.05, 0.95))
-def test_the_split_never_separates_identical_rows(spark, penguins_three_times, partitions, seed, fraction) -> None:
+def test_the_split_never_separates_identical_rows(
+    spark: SparkSession, penguins_three_times, partitions, seed, fraction
+) -> None:
     config, frame = penguins_three_times
     split = config.split.model_copy(update={"seed": seed, "validation_fraction": fraction})
     config = config.model_copy(update={"split": split})
@@ -44,7 +45,7 @@ def test_the_split_never_separates_identical_rows(spark, penguins_three_times, p
     assert share == pytest.approx(fraction, abs=0.12)  # about 4 deviations of a binomial over 342 rows
 
 
-def test_the_split_depends_on_the_seed_and_not_on_the_partitioning(spark, penguins_three_times) -> None:
+def test_the_split_depends_on_the_seed_and_not_on_the_partitioning(spark: SparkSession, penguins_three_times) -> None:
     config, frame = penguins_three_times
 
     def validation_rows(partitions: int, seed: int) -> list[tuple]:
@@ -56,7 +57,7 @@ def test_the_split_depends_on_the_seed_and_not_on_the_partitioning(spark, pengui
     assert validation_rows(1, seed=0) == validation_rows(7, seed=0) != validation_rows(1, seed=1)
 
 
-def test_features_sql_does_what_the_lab_s_cell_does(spark, tmp_path) -> None:
+def test_features_sql_does_what_the_lab_s_cell_does(spark: SparkSession, tmp_path: Path) -> None:
     config = load_config(PENGUINS, [f"run.work_dir={tmp_path}", "split.oversample=1"])
     prepared = prepare_data(spark, config, 2)
     assert prepared.manifest.vocabularies == {"Island": ["Biscoe", "Dream", "Torgersen"]}
@@ -70,7 +71,7 @@ def test_features_sql_does_what_the_lab_s_cell_does(spark, tmp_path) -> None:
     assert (found["Island"], found["Species"]) == (2, 0)
 
 
-def test_statistics_are_those_of_the_training_rows(spark, use_case: UseCase) -> None:
+def test_statistics_are_those_of_the_training_rows(spark: SparkSession, use_case: UseCase) -> None:
     prepared = prepare_data(spark, use_case(csv_rows(300), split={"oversample": 3}), 2)
     train = read_split(spark, prepared, "train").select("a").toPandas()["a"]
     assert len(train) == prepared.manifest.rows.train * 3 == prepared.manifest.splits["train"].rows
@@ -83,7 +84,9 @@ def test_statistics_are_those_of_the_training_rows(spark, use_case: UseCase) -> 
     ]
 
 
-def test_vocabularies_hold_training_values_and_unknown_ones_get_the_next_code(spark, use_case: UseCase) -> None:
+def test_vocabularies_hold_training_values_and_unknown_ones_get_the_next_code(
+    spark: SparkSession, use_case: UseCase
+) -> None:
     listed = {"numeric": ["a"], "categorical": [{"column": "k", "values": ["y", "x"]}]}
     prepared = prepare_data(spark, use_case(csv_rows(90), features=listed), 1)
     assert prepared.manifest.vocabularies == {"k": ["x", "y"]}
@@ -92,7 +95,7 @@ def test_vocabularies_hold_training_values_and_unknown_ones_get_the_next_code(sp
     assert rows["k"].tolist() == expected
 
 
-def test_labels_may_be_strings_booleans_or_any_integers(spark, use_case: UseCase) -> None:
+def test_labels_may_be_strings_booleans_or_any_integers(spark: SparkSession, use_case: UseCase) -> None:
     for expression, classes in (
         ("CASE WHEN y = 0 THEN 'no' ELSE 'yes' END", ["no", "yes"]),
         ("y = 1", ["0", "1"]),
@@ -102,7 +105,7 @@ def test_labels_may_be_strings_booleans_or_any_integers(spark, use_case: UseCase
         assert prepare_data(spark, config, 1).manifest.label.classes == classes
 
 
-def test_regression_labels_have_statistics_instead_of_classes(spark, use_case: UseCase) -> None:
+def test_regression_labels_have_statistics_instead_of_classes(spark: SparkSession, use_case: UseCase) -> None:
     config = use_case(csv_rows(60), sql="SELECT a * 2 AS y, a, k FROM raw", label={"column": "y", "task": "regression"})
     manifest = prepare_data(spark, config, 2).manifest
     assert manifest.label.classes == []
@@ -124,7 +127,7 @@ def test_regression_labels_have_statistics_instead_of_classes(spark, use_case: U
         ("SELECT a, k, CAST(NULL AS INT) AS y FROM raw", "has no value in any usable row"),
     ],
 )
-def test_a_mistake_in_the_sql_is_told(spark, use_case: UseCase, sql: str, said: str) -> None:
+def test_a_mistake_in_the_sql_is_told(spark: SparkSession, use_case: UseCase, sql: str, said: str) -> None:
     with pytest.raises(UserError) as raised:
         prepare_data(spark, use_case(csv_rows(1_200), sql=sql), 1)
     assert said in str(raised.value)
@@ -138,7 +141,9 @@ def test_a_mistake_in_the_sql_is_told(spark, use_case: UseCase, sql: str, said: 
         (["p", "q"], "label.classes: lists 2 classes, but 20 of 60 rows have another 'y' than p, q"),
     ],
 )
-def test_a_class_count_that_does_not_match_the_data_is_told(spark, use_case: UseCase, classes, said: str) -> None:
+def test_a_class_count_that_does_not_match_the_data_is_told(
+    spark: SparkSession, use_case: UseCase, classes, said: str
+) -> None:
     modulo = 2 if len(classes) == 3 else 3
     config = use_case(
         csv_rows(60),
@@ -150,7 +155,7 @@ def test_a_class_count_that_does_not_match_the_data_is_told(spark, use_case: Use
     assert said in str(raised.value)
 
 
-def test_a_split_that_leaves_a_side_empty_is_told(spark, use_case: UseCase) -> None:
+def test_a_split_that_leaves_a_side_empty_is_told(spark: SparkSession, use_case: UseCase) -> None:
     config = use_case(
         "a,k,y\n1,x,0\n1,x,0\n", features={"numeric": ["a"], "categorical": []}, label={"classes": ["n", "y"]}
     )

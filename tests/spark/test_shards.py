@@ -5,22 +5,19 @@ from __future__ import annotations
 import gzip
 import hashlib
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import SparkSession
 
-from conftest import csv_rows
-from pipeline.config import Config
+from conftest import UseCase, csv_rows
 from pipeline.data import dealing, shards
 from pipeline.data.manifest import FILE_NAME, SPLITS
 
-UseCase = Callable[..., Config]
-
 
 @pytest.mark.parametrize("num_proc", [1, 2, 3, 7])
-def test_every_rank_gets_a_row_group_and_an_equal_share(spark, use_case: UseCase, num_proc: int) -> None:
+def test_every_rank_gets_a_row_group_and_an_equal_share(spark: SparkSession, use_case: UseCase, num_proc: int) -> None:
     prepared = shards.prepare_data(spark, use_case(csv_rows(400)), num_proc)
     for split in SPLITS:
         data = prepared.manifest.splits[split]
@@ -35,7 +32,9 @@ def test_every_rank_gets_a_row_group_and_an_equal_share(spark, use_case: UseCase
             assert prepared.manifest.sha256[group.path] == hashlib.sha256(content).hexdigest()
 
 
-def test_row_groups_are_bounded_however_the_source_is_cut(spark, use_case: UseCase, monkeypatch) -> None:
+def test_row_groups_are_bounded_however_the_source_is_cut(
+    spark: SparkSession, use_case: UseCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # .gz cannot be split: one task reads it all. Small row groups here, so that 20,000 rows are "large".
     monkeypatch.setattr(dealing, "_ROW_GROUP_BYTES", 0)
     config = use_case(None, source={"path": "data.csv.gz", "schema": "a DOUBLE, k STRING, y INT"})
@@ -46,7 +45,9 @@ def test_row_groups_are_bounded_however_the_source_is_cut(spark, use_case: UseCa
     assert max(shares) <= 1.06 * min(shares)
 
 
-def test_an_unchanged_source_and_configuration_reuse_the_data_and_say_so(spark, use_case: UseCase, caplog) -> None:
+def test_an_unchanged_source_and_configuration_reuse_the_data_and_say_so(
+    spark: SparkSession, use_case: UseCase, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "pipeline")
     first = shards.prepare_data(spark, use_case(csv_rows(60)), 2)
     assert not first.reused
@@ -67,7 +68,7 @@ def test_an_unchanged_source_and_configuration_reuse_the_data_and_say_so(spark, 
     assert not shards.prepare_data(spark, use_case(None), 1).reused
 
 
-def test_the_same_rows_give_the_same_shards(spark, use_case: UseCase) -> None:
+def test_the_same_rows_give_the_same_shards(spark: SparkSession, use_case: UseCase) -> None:
     def content() -> list:
         prepared = shards.prepare_data(spark, use_case(csv_rows(200)), 2)
         return [
@@ -79,7 +80,7 @@ def test_the_same_rows_give_the_same_shards(spark, use_case: UseCase) -> None:
     assert content() == content()
 
 
-def test_an_interrupted_preparation_is_done_again(spark, use_case: UseCase) -> None:
+def test_an_interrupted_preparation_is_done_again(spark: SparkSession, use_case: UseCase) -> None:
     config = use_case(csv_rows(60))
     first = shards.prepare_data(spark, config, 2)
     Path(first.folder.path, FILE_NAME).unlink()

@@ -77,7 +77,9 @@ class Evil:
 
 
 @pytest.mark.parametrize("kind", ["pickle", "unsigned", "another key", "another rank", "no JSON"])
-def test_others_are_not_believed(server: tuple[ElasticDriver, int], tmp_path: Path, kind: str, caplog) -> None:
+def test_others_are_not_believed(
+    server: tuple[ElasticDriver, int], tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     driver, port = server
     mine = tmp_path / "ran"
     content = {

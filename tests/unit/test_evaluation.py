@@ -43,7 +43,7 @@ def summed(label: LabelData, answers: np.ndarray, labels: np.ndarray, codes: np.
 
 
 @pytest.fixture(params=[2, 3, 20])
-def classes(request) -> int:
+def classes(request: pytest.FixtureRequest) -> int:
     return request.param
 
 

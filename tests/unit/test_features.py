@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import duckdb
 import pytest
 
-from conftest import PENGUINS
-from pipeline.config import Config, load_config
+from conftest import PENGUINS, UseCase
+from pipeline.config import load_config
 from pipeline.data.features_sql import translate
 from pipeline.runtime.errors import UserError
 
@@ -38,7 +36,7 @@ def test_what_a_model_needs_of_the_raw_row() -> None:
         ("SELECT y * 2 AS twice, twice + 1 AS a, k, y FROM raw", {"k", "y"}),
     ],
 )
-def test_columns_are_followed_to_the_raw_row(use_case: Callable[..., Config], sql: str, needed: set[str]) -> None:
+def test_columns_are_followed_to_the_raw_row(use_case: UseCase, sql: str, needed: set[str]) -> None:
     assert translate(use_case(sql=sql)).needed == needed
 
 
@@ -71,7 +69,7 @@ def test_columns_are_followed_to_the_raw_row(use_case: Callable[..., Config], sq
         ("SELECT xxhash64(a) AS a FROM raw", "cannot run outside Spark, as a model must"),
     ],
 )
-def test_what_is_not_row_wise_or_translatable_is_refused(use_case: Callable[..., Config], sql: str, said: str) -> None:
+def test_what_is_not_row_wise_or_translatable_is_refused(use_case: UseCase, sql: str, said: str) -> None:
     config = use_case(sql=sql)
     with pytest.raises(UserError) as raised:
         translate(config)
@@ -81,6 +79,6 @@ def test_what_is_not_row_wise_or_translatable_is_refused(use_case: Callable[...,
     assert "\n" not in message
 
 
-def test_a_bad_schema_is_told_as_such(use_case: Callable[..., Config]) -> None:
+def test_a_bad_schema_is_told_as_such(use_case: UseCase) -> None:
     with pytest.raises(UserError, match=r"source\.schema: .*DOUBL"):
         translate(use_case(source={"path": "data.csv", "schema": "a DOUBL, k STRING, y INT"}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import requests
@@ -58,7 +59,7 @@ def test_no_password_is_shown() -> None:
 
 
 @pytest.mark.parametrize("uri", ["http://me:secret@host", "postgresql://me:secret@db/mlflow"])
-def test_a_password_in_the_settings_is_refused(tmp_path, uri: str) -> None:
+def test_a_password_in_the_settings_is_refused(tmp_path: Path, uri: str) -> None:
     from conftest import PENGUINS
 
     with pytest.raises(UserError, match=r"tracking\.uri: must hold no password") as raised:
