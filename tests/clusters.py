@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +102,7 @@ def running_cluster(base: Path, master: Host, workers: Sequence[Host]) -> Iterat
     port = free_port()
     start = [str(spark_home / "bin" / "spark-class")]
 
-    def daemon(host: Host, log: Path, *words: str):
+    def daemon(host: Host, log: Path, *words: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
         environment = {**clean, "SPARK_LOCAL_IP": host.address}
         return background([*host.enter, *start, *words, "--webui-port", str(free_port())], log, log.parent, environment)
 

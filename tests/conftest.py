@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
+import pandas as pd
 import pytest
 import yaml
 
@@ -53,7 +54,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give one process all that starts a cluster, the other all the rest: each starts its Spark and its jobs once."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFolder(LoadScopeScheduling):
+    class ByFolder(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             return "cluster" if nodeid.startswith("tests/cluster/") else "local"
 
@@ -143,6 +144,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def read_split(spark: SparkSession, prepared: Prepared, split: SplitName) -> DataFrame:
     """Return the rows of one side of the split as they lie in Parquet."""
     return spark.read.parquet(*{(prepared.folder / g.path).spark for g in prepared.manifest.splits[split].row_groups})
+
+
+def to_pandas(frame: DataFrame) -> pd.DataFrame:
+    """Return all rows; pyspark's own return type has none of the methods of pandas."""
+    return pd.DataFrame(frame.toPandas())
 
 
 def csv_rows(rows: int, header: str = "a,k,y") -> str:

@@ -20,6 +20,7 @@ from pipeline.data.manifest import (
     SplitName,
 )
 from pipeline.evaluation.metrics import EpochRecord, SplitMetrics
+from pipeline.runtime.storage import Folder
 
 
 def write_dataset(folder: Path, train: int, validation: int, num_proc: int) -> Manifest:
@@ -66,6 +67,13 @@ SOME_METRICS = SplitMetrics(rows=10, loss=0.5, metrics={"accuracy": 0.75})
 def an_epoch(epoch: int, train: SplitMetrics = SOME_METRICS, validation: SplitMetrics = SOME_METRICS) -> EpochRecord:
     """Return the record of an epoch."""
     return EpochRecord(epoch, train, validation, learning_rate=0.1, rows_per_s=100.0, ranks=2, ended_ms=1000 * epoch)
+
+
+def read_manifest(folder: Path | Folder) -> Manifest:
+    """Return the manifest of a prepared data set."""
+    data = Manifest.read(folder if isinstance(folder, Folder) else Folder(str(folder)))
+    assert data is not None
+    return data
 
 
 def checksums(folder: Path, splits: dict[SplitName, SplitData]) -> dict[str, str]:

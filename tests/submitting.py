@@ -35,7 +35,8 @@ class Ran:
 
     @property
     def summary(self) -> dict[str, Any]:
-        return json.loads(self.stdout.splitlines()[-1])
+        summary: dict[str, Any] = json.loads(self.stdout.splitlines()[-1])
+        return summary
 
 
 def submit(

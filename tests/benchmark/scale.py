@@ -22,9 +22,10 @@ from pipeline.data import shards
 from pipeline.data.shards import Prepared
 from pipeline.runtime import session
 from pipeline.runtime.console import log
+from pipeline.training.task import Cache
 
 ROWS = (500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000)
-CACHES = ("memory", "stream")
+CACHES: tuple[Cache, ...] = ("memory", "stream")
 HIDDEN = (128, 256, 512)
 """Neurons in each of the two hidden layers: how a step grows with the net."""
 _EPOCHS = 2
@@ -132,7 +133,7 @@ def _measure(spark: SparkSession, folder: Path, rows: int) -> dict[str, float]:
     return {name: round(value, 3) for name, value in found.items()}
 
 
-def _trained(spark: SparkSession, config: Config, prepared: Prepared, ranks: int, cache: str) -> dict[str, float]:
+def _trained(spark: SparkSession, config: Config, prepared: Prepared, ranks: int, cache: Cache) -> dict[str, float]:
     begin = time.perf_counter()
     result = peers.train(spark, config, prepared, ranks, cache)
     whole = time.perf_counter() - begin

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from trackingserver import SECRET, USER, Server, await_line
 
 
 @contextmanager
-def training(server: Server, log: Path, *overrides: str):
+def training(server: Server, log: Path, *overrides: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run the main job for the block, logging to ``server``."""
     command = ["spark-submit", str(ROOT / "jobs" / "train.py"), "--config", str(PENGUINS)]
     for override in (f"tracking.uri={server.uri}", *overrides):

@@ -53,8 +53,8 @@ def newest(folder: Folder) -> int:
 
 
 @pytest.mark.parametrize("optimizer_name", ["adam", "adamw", "sgd"])
-def test_what_is_restored_is_what_was_saved(optimizer_name) -> None:
-    def step(net, exchange, optimizer) -> None:
+def test_what_is_restored_is_what_was_saved(optimizer_name: str) -> None:
+    def step(net: TabularNet, exchange: Exchange, optimizer: torch.optim.Optimizer) -> None:
         exchange.clear()
         net(torch.ones(5, 2)).square().sum().backward()
         optimizer.step()

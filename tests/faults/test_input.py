@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
 from conftest import UseCase, csv_rows
+from pipeline.config import Config
 from pipeline.data import shards
 from pipeline.data.manifest import Manifest
 from pipeline.runtime import lock
 from pipeline.runtime.errors import RowAccountingError, StorageError, UserError
+from pipeline.runtime.storage import Folder
 from pipeline.training.loader import read_shard
 
 HEADER = "a,k,y\n"
@@ -63,7 +65,7 @@ def test_sources_that_nothing_can_be_learned_from_are_told(
     ids=["1e308", "nan", "subnormal", "bom", "crlf", "1 MB", "latin-1", "nul", "newline", "fields"],
 )
 def test_odd_records_are_right_or_set_aside(
-    spark: SparkSession, use_case: UseCase, csv, read: int, quarantined: int, dropped: int
+    spark: SparkSession, use_case: UseCase, csv: str | bytes, read: int, quarantined: int, dropped: int
 ) -> None:
     rows = shards.prepare_data(spark, use_case(csv), 2).manifest.rows
     assert (rows.read, rows.quarantined, rows.dropped) == (read, quarantined, dropped)
@@ -142,7 +144,7 @@ def test_a_source_that_grows_while_it_is_read_is_told(spark: SparkSession, use_c
     assert Manifest.read(next(f for f in _datasets(config))) is None
 
 
-def _datasets(config):
+def _datasets(config: Config) -> list[Folder]:
     return [config.data_dir / name for name in config.data_dir.names() if not name.startswith(".")]
 
 
@@ -161,7 +163,7 @@ class _Bomb:
     def __init__(self, mark: Path) -> None:
         self.mark = mark
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[object, ...]:
         return Path.touch, (self.mark,)
 
 

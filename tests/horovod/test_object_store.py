@@ -13,6 +13,7 @@ from moto.server import ThreadedMotoServer
 from safetensors.torch import save
 
 from conftest import PENGUINS
+from datasets import read_manifest
 from pipeline.config import load_config
 from pipeline.data import parquet_summary, shards
 from pipeline.data.manifest import FILE_NAME, Manifest
@@ -54,8 +55,7 @@ def prepared(penguins: Penguins, lake: str) -> Folder:
         below = folder / str(file.parent.relative_to(local))
         below.write(file.name, file.read_bytes())
     assert Manifest.read(folder) is None
-    data = Manifest.read(Folder(str(local)))
-    assert data is not None
+    data = read_manifest(local)
     data.write(folder)
     return folder
 
@@ -80,9 +80,8 @@ def test_two_ranks_train_from_s3_as_from_a_disk(
 
 def test_a_shard_from_s3_is_the_shard_from_the_disk(penguins: Penguins, prepared: Folder) -> None:
     (local,) = (penguins.work_dir / "data").iterdir()
-    data = Manifest.read(prepared)
-    assert data == Manifest.read(Folder(str(local)))
-    assert data is not None
+    data = read_manifest(prepared)
+    assert data == read_manifest(local)
     for rank in range(2):
         there, here = (read_shard(folder, data, "validation", rank, 2) for folder in (prepared, Folder(str(local))))
         assert torch.equal(there.features, here.features)
@@ -90,8 +89,7 @@ def test_a_shard_from_s3_is_the_shard_from_the_disk(penguins: Penguins, prepared
 
 
 def test_files_are_counted_on_s3_too(prepared: Folder) -> None:
-    data = Manifest.read(prepared)
-    assert data is not None
+    data = read_manifest(prepared)
     question = Question(data.label.column, len(data.label.classes))
     for split in data.splits.values():
         seen = parquet_summary._seen_here(prepared, [group.path for group in split.row_groups], question)
@@ -120,8 +118,7 @@ def test_checkpoints_lie_on_s3_too(lake: str) -> None:
 
 
 def test_what_is_missing_on_s3_is_told(prepared: Folder, lake: str, tmp_path: Path) -> None:
-    data = Manifest.read(prepared)
-    assert data is not None
+    data = read_manifest(prepared)
     copy = Folder.at(f"{lake}/incomplete")
     with pytest.raises(RowAccountingError, match=f"the train data in {copy} cannot be read"):
         read_shard(copy, data, "train", 0, 2)

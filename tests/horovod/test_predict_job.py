@@ -13,21 +13,23 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
-from conftest import PENGUINS, ROOT
+from conftest import PENGUINS, ROOT, to_pandas
 from pipeline import predict
 from pipeline.model.scorer import Scorer
 from pipeline.runtime.errors import UserError
 from submitting import LAB_PENGUIN, Penguins
 
+Model = tuple[str, str]
+
 
 @pytest.fixture(scope="module")
-def model(penguins: Penguins) -> tuple[str, str]:
+def model(penguins: Penguins) -> Model:
     """Return the model's URI and its store's."""
     return penguins.ran.summary["model_uri"], f"sqlite:///{penguins.work_dir / 'mlflow.db'}"
 
 
 def test_files_are_scored_as_the_model_scores_rows(
-    spark: SparkSession, model, model_folder: Path, tmp_path: Path
+    spark: SparkSession, model: Model, model_folder: Path, tmp_path: Path
 ) -> None:
     uri, store = model
     lines = (PENGUINS.parent / "penguins.csv").read_text().splitlines()
@@ -39,7 +41,7 @@ def test_files_are_scored_as_the_model_scores_rows(
     assert summary["rows"] == {"read": 346, "quarantined": 1, "predicted": 342, "refused": 3}
     assert summary["model_version"]
 
-    scored = spark.read.parquet(str(out)).toPandas()
+    scored = to_pandas(spark.read.parquet(str(out)))
     raw = list(pd.read_csv(PENGUINS.parent / "penguins.csv").columns[:-1])
     probabilities = ["probability_Adelie", "probability_Gentoo", "probability_Chinstrap"]
     assert list(scored.columns) == [*raw, "prediction", *probabilities, "reason", "model_version"]
@@ -59,7 +61,7 @@ def test_files_are_scored_as_the_model_scores_rows(
     assert spark.read.option("header", True).csv(str(out)).count() == 344
 
 
-def test_mistakes_are_told(spark: SparkSession, model, tmp_path: Path) -> None:
+def test_mistakes_are_told(spark: SparkSession, model: Model, tmp_path: Path) -> None:
     uri, store = model
     csv = str(PENGUINS.parent / "penguins.csv")
     lacking = tmp_path / "lacking.csv"
@@ -81,11 +83,19 @@ def test_mistakes_are_told(spark: SparkSession, model, tmp_path: Path) -> None:
     assert (other / "thesis.doc").exists()
 
 
-def test_one_row_without_spark(model, tmp_path: Path) -> None:
+def test_one_row_without_spark(model: Model, tmp_path: Path) -> None:
     uri, store = model
     environment = {name: value for name, value in os.environ.items() if name != "JAVA_HOME"}
-    command = [sys.executable, "-W", "ignore", ROOT / "jobs" / "predict.py", "--model", uri, "--tracking-uri", store]
-
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        str(ROOT / "jobs" / "predict.py"),
+        "--model",
+        uri,
+        "--tracking-uri",
+        store,
+    ]
     command += ["--row", json.dumps(LAB_PENGUIN)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, check=False)
     assert ran.returncode == 0, ran.stderr
@@ -101,6 +111,6 @@ def test_one_row_without_spark(model, tmp_path: Path) -> None:
         ("[1]", "must be a JSON object"),
     ],
 )
-def test_a_row_that_is_none_is_told(model, row: str, said: str) -> None:
+def test_a_row_that_is_none_is_told(model: Model, row: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         predict.predict_row(model[0], row, model[1])

@@ -8,7 +8,9 @@ import math
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import horovod.spark
 import pyarrow as pa
@@ -29,8 +31,12 @@ TRAIN_ROWS = [1, 7, 19, 20, 21, 101]
 EPOCHS = 3
 
 
+MakeTask = Callable[..., Task]
+
+
 @pytest.fixture
-def make_task(tmp_path: Path):
+def make_task(tmp_path: Path) -> MakeTask:
+    """Return a function that writes a data set of some rows and returns the task of training on it."""
     (tmp_path / "features.sql").write_text("SELECT a, k, y FROM raw")
     (tmp_path / "pipeline.yaml").write_text(
         f"""
@@ -77,21 +83,21 @@ def change_last_row(task: Task, rank: int, column: str, value: float) -> Task:
     return dataclasses.replace(task, data=data)
 
 
-def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark: SparkSession, make_task) -> None:
+def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark: SparkSession, make_task: MakeTask) -> None:
     tasks = [*(make_task(rows) for rows in TRAIN_ROWS), make_task(20, numeric=False), make_task(20, known="xy")]
     streamed = dataclasses.replace(make_task(103), cache="stream")
     tasks += [streamed, streamed]
     # the last row of rank 1's shard: in its last step of the first epoch, or in one before
     spoilt = change_last_row(make_task(102), rank=1, column="a", value=math.nan)
 
-    def ranks(tasks, spoilt):
+    def ranks(tasks: list[Task], spoilt: Task) -> list[Any]:
         import horovod.torch as hvd
 
         from pipeline.runtime.errors import UserError
         from pipeline.training.trainer import train
 
         hvd.init()
-        results = [train(task) for task in tasks]
+        results: list[Any] = [train(task) for task in tasks]
         try:
             train(spoilt)
         except UserError as error:
@@ -120,7 +126,7 @@ def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark: SparkSess
         assert [(m.step, m.value) for m in stored] == [(r.epoch, r.train.loss) for r in result.history]
 
 
-def test_a_failing_rank_ends_all_with_its_own_traceback(spark: SparkSession, make_task) -> None:
+def test_a_failing_rank_ends_all_with_its_own_traceback(spark: SparkSession, make_task: MakeTask) -> None:
     # a class that the network does not have, in the last row of rank 1's shard: the loss raises in mid-epoch
     task = change_last_row(make_task(101), rank=1, column="y", value=7)
     with pytest.raises(RankError) as raised:
@@ -131,7 +137,7 @@ def test_a_failing_rank_ends_all_with_its_own_traceback(spark: SparkSession, mak
     assert message.count("Traceback") == 1
 
 
-def test_a_diverging_training_is_told_and_keeps_no_weights(spark: SparkSession, make_task) -> None:
+def test_a_diverging_training_is_told_and_keeps_no_weights(spark: SparkSession, make_task: MakeTask) -> None:
     task = make_task(101)
     training = task.config.training.model_copy(update={"optimizer": "sgd", "learning_rate": 1e30})
     task = dataclasses.replace(task, config=task.config.model_copy(update={"training": training}))
@@ -140,12 +146,12 @@ def test_a_diverging_training_is_told_and_keeps_no_weights(spark: SparkSession, 
 
 
 def test_what_ranks_print_is_heard_at_once_and_one_that_dies_ends_the_others(
-    spark: SparkSession, make_task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    spark: SparkSession, make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # a real death: the process is gone between two instructions, as when the kernel runs out of memory
     task, heard, not_heard = make_task(101), tmp_path / "heard", tmp_path / "not_heard"
 
-    def dies(task):
+    def dies(task: Task) -> None:
         import os
         import signal
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
-from conftest import OLD_MLFLOW, PENGUINS
+from conftest import OLD_MLFLOW, PENGUINS, to_pandas
 from pipeline import predict
 from submitting import LAB_PENGUIN, Penguins, background, free_port
 
@@ -65,7 +65,7 @@ def test_both_formats_of_rows_get_what_batch_scoring_says(
     csv = str(PENGUINS.parent / "penguins.csv")
     summary = predict.predict_files("models:/penguins@champion", [csv], str(tmp_path / "out"), "parquet", store)
     assert summary["model_version"] == "1"
-    batch = spark.read.parquet(str(tmp_path / "out")).toPandas().drop(columns=["Species", "model_version"])
+    batch = to_pandas(spark.read.parquet(str(tmp_path / "out"))).drop(columns=["Species", "model_version"])
     for answer in (split, records):
         online = pd.DataFrame(answer["predictions"])
         assert list(online.columns) == [name for name in batch.columns if name not in raw.columns]

@@ -23,10 +23,9 @@ from pyspark.sql import SparkSession
 from safetensors.torch import load_file
 
 from conftest import OLD_MLFLOW, PENGUINS, UseCase, csv_rows
-from datasets import checksums
+from datasets import checksums, read_manifest
 from pipeline import gate, train
 from pipeline.config import load_config
-from pipeline.data.manifest import Manifest
 from pipeline.model.scorer import Scorer
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.storage import Folder
@@ -74,8 +73,7 @@ def test_the_console_shows_a_line_an_epoch_and_no_noise(penguins: Penguins) -> N
 def test_the_store_holds_one_finished_run_with_everything(penguins: Penguins) -> None:
     ran, work_dir = penguins.ran, penguins.work_dir
     client = MlflowClient(f"sqlite:///{work_dir / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("penguins")
-    (run,) = client.search_runs([experiment.experiment_id])
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert run.info.run_id == ran.summary["run_id"]
     assert run.info.status == "FINISHED"
     for metric in (
@@ -93,6 +91,7 @@ def test_the_store_holds_one_finished_run_with_everything(penguins: Penguins) ->
     assert run.data.params["training.batch_size"] == "20"
     assert run.data.params["num_proc"] == "2"
     assert {"version.pyspark", "version.torch", "version.horovod", "version.petastorm"} <= set(run.data.tags)
+    assert run.inputs is not None
     (dataset,) = run.inputs.dataset_inputs
     assert dataset.dataset.digest == next((work_dir / "data").iterdir()).name
 
@@ -170,7 +169,7 @@ def test_the_model_says_of_validation_rows_what_training_measured(penguins: Peng
     import torch
 
     folder = next((penguins.work_dir / "data").iterdir())
-    data = Manifest.read(Folder(str(folder)))
+    data = read_manifest(folder)
     scorer = Scorer(model_folder / "artifacts" / "model")
     validation = pd.concat([pq.read_table(folder / g.path).to_pandas() for g in data.splits["validation"].row_groups])
     names = [*data.numeric, *data.vocabularies]
@@ -206,7 +205,7 @@ def test_the_model_loads_without_spark_and_knows_the_lab_s_penguin(model_folder:
     # the first of a name is the one that is imported; others lie within packages that carry their own
     here = {d.name: d.version.partition("+")[0] for d in reversed(found)}
     same.write_text("".join(f"{name}=={version}\n" for name, version in here.items()))
-    requirements = ["-r", model_folder / "requirements.txt", "-c", same]
+    requirements = ["-r", str(model_folder / "requirements.txt"), "-c", str(same)]
     backend = [] if os.environ.get("UV_FIND_LINKS") else ["--torch-backend", "cpu"]
     subprocess.run([*uv, "pip", "install", "-q", "--python", python, *backend, *requirements], check=True, timeout=250)
     # floats, for to MLflow 2 a whole number is none
@@ -306,13 +305,12 @@ def test_a_rank_that_fails_in_the_loop_ends_the_job_and_the_run(penguins: Pengui
     work_dir = tmp_path / "work"
     shutil.copytree(penguins.work_dir / "data", work_dir / "data")
     (folder,) = (work_dir / "data").iterdir()
-    group = Manifest.read(Folder(str(folder))).splits["train"].row_groups[1]  # type: ignore[union-attr]
+    group = read_manifest(folder).splits["train"].row_groups[1]
     # a class that the network does not have, in rank 1's shard: the loss raises in the middle of the first epoch
     table = pq.read_table(folder / group.path)
     species = [*table["Species"].to_pylist()[:-1], 7]
     pq.write_table(table.set_column(table.column_names.index("Species"), "Species", [species]), folder / group.path)
-    data = Manifest.read(Folder(str(folder)))
-    assert data is not None
+    data = read_manifest(folder)
     data.model_copy(update={"sha256": checksums(folder, data.splits)}).write(Folder(str(folder)))
 
     ran = submit(PENGUINS, f"run.work_dir={work_dir}")
@@ -326,7 +324,7 @@ def test_a_rank_that_fails_in_the_loop_ends_the_job_and_the_run(penguins: Pengui
     since = datetime.now() - datetime.combine(datetime.now().date(), datetime.strptime(began[1], "%H:%M:%S").time())
     assert since % timedelta(days=1) < timedelta(seconds=60)
     client = MlflowClient(f"sqlite:///{work_dir / 'mlflow.db'}")
-    (run,) = client.search_runs([client.get_experiment_by_name("penguins").experiment_id])
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert run.info.status == "FAILED"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -96,7 +97,7 @@ def test_a_file_has_the_same_path_below_the_folder_on_every_store(folder: str, u
 def test_a_file_too_many_is_noticed(spark: SparkSession, use_case: UseCase, monkeypatch: pytest.MonkeyPatch) -> None:
     write = shards._write
 
-    def with_a_leftover(*args) -> None:  # as of a task that failed, on a store without renames
+    def with_a_leftover(*args: Any) -> None:  # as of a task that failed, on a store without renames
         write(*args)
         (file, *_) = (Path(args[-1].path) / "parts" / "split=train").glob("*.parquet")
         file.with_name("part-99999.parquet").write_bytes(file.read_bytes())

@@ -135,7 +135,9 @@ def test_a_bad_schema_is_told(spark: SparkSession, use_case: UseCase, schema: st
         ({"sep": ""}, "source.options: "),
     ],
 )
-def test_a_bad_reader_option_is_told(spark: SparkSession, use_case: UseCase, options: dict, said: str) -> None:
+def test_a_bad_reader_option_is_told(
+    spark: SparkSession, use_case: UseCase, options: dict[str, str], said: str
+) -> None:
     source = {"path": "data.csv", "schema": "a DOUBLE, k STRING, y INT", "options": options}
     with pytest.raises(UserError) as raised:
         prepare_data(spark, use_case(csv_rows(10), source=source), 1)
@@ -153,7 +155,7 @@ def test_a_bad_reader_option_is_told(spark: SparkSession, use_case: UseCase, opt
     ids=["empty", "header only", "header only, regression"],
 )
 def test_a_source_without_rows_is_told(
-    spark: SparkSession, use_case: UseCase, csv: str, label: dict, said: str
+    spark: SparkSession, use_case: UseCase, csv: str, label: dict[str, str], said: str
 ) -> None:
     features = {"numeric": ["a"], "categorical": [] if label else ["k"]}
     with pytest.raises(UserError, match=said):

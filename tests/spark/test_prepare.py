@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from conftest import PENGUINS, UseCase, csv_rows, read_split
-from pipeline.config import load_config
+from conftest import PENGUINS, UseCase, csv_rows, read_split, to_pandas
+from pipeline.config import Config, load_config
 from pipeline.data import prepare, source_csv
 from pipeline.data.shards import prepare_data
+from pipeline.data.split import SPLIT
 from pipeline.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def penguins_three_times(spark: SparkSession):
-    """Every penguin three times, and the plain records to partition at will."""
+def penguins_three_times(spark: SparkSession) -> tuple[Config, DataFrame]:
+    """Return the configuration, and every penguin three times as a record to partition at will."""
     config = load_config(PENGUINS)
     records = source_csv.read_records(spark, config)
     frame = records.frame.unionByName(records.frame).unionByName(records.frame).cache()
@@ -30,25 +32,27 @@ def penguins_three_times(spark: SparkSession):
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(partitions=st.integers(1, 9), seed=st.integers(0, 2**31 - 1), fraction=st.floats(0.05, 0.95))
 def test_the_split_never_separates_identical_rows(
-    spark: SparkSession, penguins_three_times, partitions, seed, fraction
+    spark: SparkSession, penguins_three_times: tuple[Config, DataFrame], partitions: int, seed: int, fraction: float
 ) -> None:
     config, frame = penguins_three_times
     split = config.split.model_copy(update={"seed": seed, "validation_fraction": fraction})
     config = config.model_copy(update={"split": split})
     records = source_csv.Records(frame=frame.repartition(partitions), seen=None)  # type: ignore[arg-type]
     typed = prepare.typed_rows(spark, config, records).frame.where("split IS NOT NULL")
-    values = [name for name in typed.columns if name != prepare.SPLIT]
+    values = [name for name in typed.columns if name != SPLIT]
     by_row = typed.groupBy(*values).agg(F.countDistinct("split").alias("sides"), F.count("*").alias("copies"))
-    found = by_row.agg(F.max("sides"), F.min("copies"), F.sum("copies")).first()
-    assert tuple(found) == (1, 3, 3 * 342)
+    (counts,) = by_row.agg(F.max("sides"), F.min("copies"), F.sum("copies")).collect()
+    assert tuple(counts) == (1, 3, 3 * 342)
     share = typed.where("split = 'validation'").count() / (3 * 342)
     assert share == pytest.approx(fraction, abs=0.12)  # about 4 deviations of a binomial over 342 rows
 
 
-def test_the_split_depends_on_the_seed_and_not_on_the_partitioning(spark: SparkSession, penguins_three_times) -> None:
+def test_the_split_depends_on_the_seed_and_not_on_the_partitioning(
+    spark: SparkSession, penguins_three_times: tuple[Config, DataFrame]
+) -> None:
     config, frame = penguins_three_times
 
-    def validation_rows(partitions: int, seed: int) -> list[tuple]:
+    def validation_rows(partitions: int, seed: int) -> list[tuple[Any, ...]]:
         split = config.split.model_copy(update={"seed": seed})
         records = source_csv.Records(frame=frame.repartition(partitions), seen=None)  # type: ignore[arg-type]
         typed = prepare.typed_rows(spark, config.model_copy(update={"split": split}), records).frame
@@ -65,15 +69,15 @@ def test_features_sql_does_what_the_lab_s_cell_does(spark: SparkSession, tmp_pat
     rows = read_split(spark, prepared, "train").unionByName(read_split(spark, prepared, "validation"))
     assert dict(rows.dtypes) == prepared.manifest.columns
     # the first penguin of the file: Torgersen,39.1,18.7,181,3750,0
-    found = rows.where("abs(CulmenLength - 39.1) < 0.01 AND abs(CulmenDepth - 18.7) < 0.01").first()
-    values = [found[name] for name in ("CulmenLength", "CulmenDepth", "FlipperScaled", "MassScaled")]
+    (first,) = rows.where("abs(CulmenLength - 39.1) < 0.01 AND abs(CulmenDepth - 18.7) < 0.01").collect()
+    values = [first[name] for name in ("CulmenLength", "CulmenDepth", "FlipperScaled", "MassScaled")]
     assert values == pytest.approx([39.1, 18.7, 18.1, 37.5])
-    assert (found["Island"], found["Species"]) == (2, 0)
+    assert (first["Island"], first["Species"]) == (2, 0)
 
 
 def test_statistics_are_those_of_the_training_rows(spark: SparkSession, use_case: UseCase) -> None:
     prepared = prepare_data(spark, use_case(csv_rows(300), split={"oversample": 3}), 2)
-    train = read_split(spark, prepared, "train").select("a").toPandas()["a"]
+    train = to_pandas(read_split(spark, prepared, "train"))["a"]
     assert len(train) == prepared.manifest.rows.train * 3 == prepared.manifest.splits["train"].rows
     stats = prepared.manifest.numeric["a"]
     assert [stats.mean, stats.std, stats.min, stats.max] == pytest.approx(
@@ -90,7 +94,7 @@ def test_vocabularies_hold_training_values_and_unknown_ones_get_the_next_code(
     listed = {"numeric": ["a"], "categorical": [{"column": "k", "values": ["y", "x"]}]}
     prepared = prepare_data(spark, use_case(csv_rows(90), features=listed), 1)
     assert prepared.manifest.vocabularies == {"k": ["x", "y"]}
-    rows = read_split(spark, prepared, "train").toPandas()
+    rows = to_pandas(read_split(spark, prepared, "train"))
     expected = [{0: 0, 1: 1, 2: 2}[int(a - 0.5) % 3] for a in rows["a"]]  # the third value, z, is not listed
     assert rows["k"].tolist() == expected
 
@@ -142,7 +146,7 @@ def test_a_mistake_in_the_sql_is_told(spark: SparkSession, use_case: UseCase, sq
     ],
 )
 def test_a_class_count_that_does_not_match_the_data_is_told(
-    spark: SparkSession, use_case: UseCase, classes, said: str
+    spark: SparkSession, use_case: UseCase, classes: list[str], said: str
 ) -> None:
     modulo = 2 if len(classes) == 3 else 3
     config = use_case(

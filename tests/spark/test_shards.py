@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import logging
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -69,7 +70,7 @@ def test_an_unchanged_source_and_configuration_reuse_the_data_and_say_so(
 
 
 def test_the_same_rows_give_the_same_shards(spark: SparkSession, use_case: UseCase) -> None:
-    def content() -> list:
+    def content() -> list[dict[str, list[Any]]]:
         prepared = shards.prepare_data(spark, use_case(csv_rows(200)), 2)
         return [
             pq.ParquetFile((prepared.folder / group.path).path).read_row_group(group.index).to_pydict()

@@ -19,15 +19,17 @@ from conftest import ROOT
 from pipeline.config import load_config
 from pipeline.launch import ranks
 from pipeline.launch.executors import requested_executors
-from pipeline.runtime import console, databricks
+from pipeline.runtime import databricks
 from pipeline.runtime.console import log, run_job
+from pipeline.runtime.errors import UserError
 from pipeline.training.task import Task
 
 BUNDLE = ROOT / "conf" / "databricks" / "databricks.yml"
 
 
 def bundle() -> dict[str, Any]:
-    return yaml.safe_load(BUNDLE.read_text())
+    content: dict[str, Any] = yaml.safe_load(BUNDLE.read_text())
+    return content
 
 
 def tasks() -> list[tuple[str, dict[str, Any]]]:
@@ -50,7 +52,9 @@ def parser_of(job: Path) -> ArgumentParser:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.parser()
+    parser = module.parser()
+    assert isinstance(parser, ArgumentParser)
+    return parser
 
 
 @pytest.mark.parametrize("task", [task for _, task in tasks()], ids=lambda task: task["task_key"])
@@ -170,7 +174,7 @@ def test_a_job_that_went_well_does_not_exit_and_one_that_failed_does(capsys: pyt
     def job(fails: bool) -> dict[str, Any]:
         logging.getLogger("pipeline").info("at work")
         if fails:
-            raise console.UserError("no such file")
+            raise UserError("no such file")
         return {"status": "ok"}
 
     run_job(job, False)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
@@ -15,6 +18,7 @@ from pipeline.data.manifest import LabelData, NumericStats
 from pipeline.evaluation.metrics import CALIBRATION_BINS, Tally, regression_metrics
 
 ROWS, RANKS = 2_000, 3
+Array = npt.NDArray[Any]
 
 
 def label_of(classes: int) -> LabelData:
@@ -22,7 +26,7 @@ def label_of(classes: int) -> LabelData:
     return LabelData(column="y", task="classification", classes=names, stats=None)
 
 
-def predictions(classes: int, sharpness: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def predictions(classes: int, sharpness: float = 1.0) -> tuple[Array, Array]:
     random = np.random.default_rng(classes)
     labels = random.choice(classes, ROWS, p=np.arange(1, classes + 1) / sum(range(1, classes + 1)))
     logits = sharpness * (random.normal(size=(ROWS, classes)) + 1.5 * np.eye(classes)[labels])
@@ -30,7 +34,9 @@ def predictions(classes: int, sharpness: float = 1.0) -> tuple[np.ndarray, np.nd
     return odds / odds.sum(axis=1, keepdims=True), labels
 
 
-def summed(label: LabelData, answers: np.ndarray, labels: np.ndarray, codes: np.ndarray | None = None, sizes=()):
+def summed(
+    label: LabelData, answers: Array, labels: Array, codes: Array | None = None, sizes: Sequence[int] = ()
+) -> Tally:
     """Count each rank's rows by themselves, in batches, and add the vectors up as the ranks do."""
     total = Tally(label, sizes)
     for rank in range(RANKS):
@@ -44,7 +50,7 @@ def summed(label: LabelData, answers: np.ndarray, labels: np.ndarray, codes: np.
 
 @pytest.fixture(params=[2, 3, 20])
 def classes(request: pytest.FixtureRequest) -> int:
-    return request.param
+    return int(request.param)
 
 
 @pytest.mark.parametrize("classes", [200, 1000])

@@ -30,7 +30,7 @@ def test_figures_show_what_they_are_given() -> None:
         assert png.getvalue().startswith(b"\x89PNG")
         assert figures.as_svg(figure).startswith("<svg")
     loss, accuracy = drawn[0].axes
-    assert [list(line.get_ydata()) for line in loss.lines[:2]] == [[1, 1 / 2, 1 / 3], [2, 1, 2 / 3]]
+    assert [np.asarray(line.get_ydata()).tolist() for line in loss.lines[:2]] == [[1, 1 / 2, 1 / 3], [2, 1, 2 / 3]]
     assert accuracy.get_ylabel() == "accuracy"
     assert [text.get_text() for text in drawn[1].axes[0].texts] == ["3", "1", "0", "0"]
     assert drawn[2].axes[0].get_xlabel() == "actual mass"

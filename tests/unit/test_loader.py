@@ -17,6 +17,7 @@ from pipeline.data.manifest import FILE_NAME, Manifest
 from pipeline.runtime.errors import RowAccountingError
 from pipeline.runtime.storage import Folder
 from pipeline.training.loader import StreamedShard, check_rows, open_shard, read_shard, steps_and_rows
+from pipeline.training.task import Cache
 
 
 @given(st.lists(st.integers(0, 200), min_size=1, max_size=5).filter(any), st.integers(1, 50))
@@ -39,7 +40,7 @@ def test_shards_hold_every_row_once(tmp_path: Path, rows: int, num_proc: int) ->
 
 @pytest.mark.parametrize("cache", ["memory", "stream"])
 @pytest.mark.parametrize("files", [1, 3, 40])
-def test_an_epoch_yields_every_row_once_in_an_order_of_its_own(tmp_path: Path, cache: str, files: int) -> None:
+def test_an_epoch_yields_every_row_once_in_an_order_of_its_own(tmp_path: Path, cache: Cache, files: int) -> None:
     shard = open_shard(Folder(str(tmp_path)), write_dataset(tmp_path, 101, 4, files), "train", 0, 1, cache)
     assert shard.rows == 101
     epochs = []
@@ -56,7 +57,7 @@ def test_an_epoch_yields_every_row_once_in_an_order_of_its_own(tmp_path: Path, c
 
 
 @pytest.mark.parametrize("cache", ["memory", "stream"])
-def test_features_and_labels_stay_together(tmp_path: Path, cache: str) -> None:
+def test_features_and_labels_stay_together(tmp_path: Path, cache: Cache) -> None:
     shard = open_shard(Folder(str(tmp_path)), write_dataset(tmp_path, 50, 4, 8), "train", 1, 2, cache)
     for features, labels in [*shard.epoch(7, 3, 5, 1), *shard.batches(7)]:
         assert labels.tolist() == [int(row) % 2 for row in features[:, 0]]

@@ -17,9 +17,8 @@ def spec(categorical: tuple[CategoricalInput, ...] = (), outputs: int = 3, **mor
 
 def test_scaling_is_part_of_the_network() -> None:
     net = TabularNet(spec(hidden_sizes=()))
-    with torch.no_grad():
-        net.layers[0].weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]))
-        net.layers[0].bias.zero_()
+    weights = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    net.load_state_dict(net.state_dict() | {"layers.0.weight": weights, "layers.0.bias": torch.zeros(3)})
     assert net(torch.tensor([[14.0, 7.0]])).tolist() == [[2.0, 7.0, 0.0]]
 
 
@@ -56,7 +55,7 @@ def test_no_rows_give_a_zero_loss_and_zero_gradients() -> None:
     for outputs, labels in ((3, torch.empty(0, dtype=torch.int64)), (1, torch.empty(0))):
         net = TabularNet(spec(outputs=outputs))
         loss = loss_sum(net, net(torch.empty(0, 2)), labels)
-        loss.backward()
+        torch.autograd.backward(loss)
         assert loss.item() == 0
         assert all(p.grad is not None and not p.grad.any() for p in net.parameters())
 

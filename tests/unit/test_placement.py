@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from pyspark import SparkConf
 
 from pipeline.launch.executors import Answer, Executor, local_slots, requested_executors, unreachable
 from pipeline.training.place import Place, crowded, threads
@@ -39,7 +40,8 @@ def test_slots_of_a_local_master(master: str, slots: int | None) -> None:
     ],
 )
 def test_the_executors_that_an_application_asked_for(master: str, conf: dict[str, str], executors: int | None) -> None:
-    assert requested_executors(master, conf) == executors
+    settings = SparkConf(loadDefaults=False).setAll([*conf.items()])
+    assert requested_executors(master, settings) == executors
 
 
 def test_two_ranks_on_one_executor_are_told_unless_they_were_asked_for() -> None:

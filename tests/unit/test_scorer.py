@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,8 +53,9 @@ def test_the_description_survives_the_disk() -> None:
 
 def test_an_answer_that_is_no_number_is_none(tmp_path: Path) -> None:
     model = scorer(tmp_path)
-    with torch.no_grad():
-        model.net.layers[0].weight.fill_(100)
+    layer = model.net.layers[0]
+    assert isinstance(layer, torch.nn.Linear)
+    torch.nn.init.constant_(layer.weight, 100)
     huge, good = model.predict(pd.DataFrame([{**GOOD, "a": 3e38}, GOOD])).to_dict("records")
     assert (huge["prediction"], huge["reason"]) == (None, "the network has no finite answer")
     assert good["reason"] is None
@@ -84,7 +86,7 @@ def test_a_prediction_is_the_network_s_on_the_features(tmp_path: Path) -> None:
         ({"k": "Robert'); DROP TABLE raw;--"}, "k: 'Robert'); DROP TABLE raw;--' was never seen in training"),
     ],
 )
-def test_a_bad_row_gets_a_reason_and_spoils_nothing(tmp_path: Path, change: dict, reason: str) -> None:
+def test_a_bad_row_gets_a_reason_and_spoils_nothing(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
     model = scorer(tmp_path)
     alone = model.predict(pd.DataFrame([GOOD])).iloc[0]
     rows = model.predict(pd.DataFrame([GOOD, {**GOOD, **change}, GOOD], index=[7, 5, 3]))

@@ -24,6 +24,10 @@ def answered(status: int) -> requests.HTTPError:
     return requests.HTTPError(response=response)
 
 
+def rest_error(code: str) -> Exception:
+    return RestException({"error_code": code})  # type: ignore[no-untyped-call]
+
+
 @pytest.mark.parametrize(
     ("error", "is_down"),
     [
@@ -32,9 +36,9 @@ def answered(status: int) -> requests.HTTPError:
         (answered(429), True),
         (answered(403), False),
         (MlflowException("API request failed"), True),
-        (RestException({"error_code": "TEMPORARILY_UNAVAILABLE"}), True),
-        (RestException({"error_code": "PERMISSION_DENIED"}), False),
-        (RestException({"error_code": "RESOURCE_DOES_NOT_EXIST"}), False),
+        (rest_error("TEMPORARILY_UNAVAILABLE"), True),
+        (rest_error("PERMISSION_DENIED"), False),
+        (rest_error("RESOURCE_DOES_NOT_EXIST"), False),
         (UserError("a sentence"), False),
         (KeyError("ours"), False),
     ],
@@ -46,7 +50,7 @@ def test_a_store_that_is_away_is_told_from_one_that_refuses(error: Exception, is
 @pytest.mark.parametrize("job", ["predict", "serve"])
 def test_help_shows_no_password_of_the_store(job: str) -> None:
     environment = {**os.environ, "MLFLOW_TRACKING_URI": "postgresql://me:secret@db/mlflow"}
-    command = [sys.executable, ROOT / "jobs" / f"{job}.py", "--help"]
+    command = [sys.executable, str(ROOT / "jobs" / f"{job}.py"), "--help"]
     printed = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=True).stdout
     assert "--tracking-uri" in printed
     assert "secret" not in printed
