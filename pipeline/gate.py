@@ -21,6 +21,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pipeline.config import Config, ConfigFiles, load_config
 from pipeline.data import features_sql, prepare, score, shards, source_csv
 from pipeline.data.manifest import LabelData, Manifest
+from pipeline.data.packaged import PackagedModel, read_model
 from pipeline.data.split import SPLIT
 from pipeline.evaluation.decision import Decision, Verdict, decide, finite_metric
 from pipeline.evaluation.metrics import Evaluation, Tally
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     import pandas as pd
     from pyspark import Broadcast
-
-    from pipeline.model.scorer import ModelSpec
 
 
 def judge(config_files: ConfigFiles, overrides: Sequence[str] = (), run_id: str | None = None) -> dict[str, Any]:
@@ -163,7 +162,7 @@ def check_fit(config: Config, data: Manifest, champion: Path) -> None:
             found = f"has it as {has}" if has else "has no such column"
             hint = "move the alias by hand if that is meant"
             raise UserError(f"it needs the column '{column.name}' as {column.type}, but source.schema {found}; {hint}")
-    load_config(champion / "pipeline.yaml")
+    read_model(champion)
 
 
 def evaluate(spark: SparkSession, config: Config, data: Manifest, models: dict[str, Path]) -> dict[str, Evaluation]:
@@ -172,14 +171,12 @@ def evaluate(spark: SparkSession, config: Config, data: Manifest, models: dict[s
     Raises:
         UserError: the source no longer holds the rows of the manifest.
     """
-    from pipeline.model.scorer import ModelSpec
-
-    specs = [ModelSpec.from_json((folder / "model.json").read_text(encoding="utf-8")) for folder in models.values()]
+    packaged = [read_model(folder) for folder in models.values()]
     typed = prepare.typed_rows(spark, config, source_csv.read_records(spark, config), keep_raw=True)
     rows = typed.frame.where(F.col(SPLIT) == "validation")
     rows = rows.select(prepare.RAW, source_csv.column(config.label.column).alias(_LABEL))
-    for i, (folder, spec) in enumerate(zip(models.values(), specs, strict=True)):
-        rows = _with_inputs(spark, rows, folder, spec, f"{_MODEL}{i}_")
+    for i, model in enumerate(packaged):
+        rows = _with_inputs(spark, rows, model, f"{_MODEL}{i}_")
     rows = rows.drop(prepare.RAW)
     # an integer label counts from 0, whatever its classes are called
     counts_from_0 = config.label.classes is not None and typed.integer_label
@@ -209,15 +206,14 @@ def evaluate(spark: SparkSession, config: Config, data: Manifest, models: dict[s
     return found
 
 
-def _with_inputs(spark: SparkSession, rows: DataFrame, folder: Path, spec: ModelSpec, prefix: str) -> DataFrame:
+def _with_inputs(spark: SparkSession, rows: DataFrame, model: PackagedModel, prefix: str) -> DataFrame:
     """Run a model's own features.sql over the raw rows; keep them, and what is there already."""
-    model = load_config(folder / "pipeline.yaml")
     raw = [field.name for field in rows.schema[prepare.RAW].dataType.fields]  # type: ignore[attr-defined]
     others = [name for name in rows.columns if name != prepare.RAW]
-    score.with_declared(spark, rows.select(f"{prepare.RAW}.*", *others), model).createOrReplaceTempView("raw")
+    score.with_declared(spark, rows.select(f"{prepare.RAW}.*", *others), model.config).createOrReplaceTempView("raw")
     struct = f"struct({', '.join(_quoted(name) for name in raw)}) AS {prepare.RAW}"
-    sql = features_sql.select_more(model.features_sql, *map(_quoted, others), struct)
-    return spark.sql(sql).select(prepare.RAW, *others, *score.model_inputs(spec, prefix))
+    sql = features_sql.select_more(model.config.features_sql, *map(_quoted, others), struct)
+    return spark.sql(sql).select(prepare.RAW, *others, *score.model_inputs(model.spec, prefix))
 
 
 def _counter(
@@ -250,7 +246,7 @@ def _counter(
 
 def _answers(told: pd.DataFrame, label: LabelData) -> Any:
     """Return probabilities in the order of the label's classes, or the predicted numbers."""
-    from pipeline.model.scorer import PROBABILITY
+    from pipeline.model.spec import PROBABILITY
 
     if not label.classes:
         return told["prediction"].to_numpy(np.float64)

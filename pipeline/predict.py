@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import Config, load_config
+from pipeline.config import Config
+from pipeline.data.packaged import PackagedModel, read_model
 from pipeline.data.score import model_inputs, read_inputs, ship_model, shipped_model, with_declared
 from pipeline.runtime import storage
 from pipeline.runtime.console import Stopwatch, log
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pyspark import Broadcast
     from pyspark.sql import DataFrame, SparkSession
 
-    from pipeline.model.scorer import ModelSpec
+    from pipeline.model.spec import ModelSpec
 
 _FEATURE = "_feature_"
 
@@ -40,7 +41,8 @@ def predict_row(model: str, text: str, tracking_uri: str | None = None) -> dict[
 
     from pipeline.model.scorer import Scorer
 
-    scorer = Scorer(fetch_model(model, tracking_uri or store.default_uri())[0])
+    folder, _ = fetch_model(model, tracking_uri or store.default_uri())
+    scorer = Scorer(read_model(folder).folder)
     missing = [column.name for column in scorer.spec.raw if column.needed and column.name not in row]
     if missing:
         raise UserError(f"--row: lacks {', '.join(missing)}, which the model needs (null says that it is not known)")
@@ -68,16 +70,18 @@ def predict_files(
     _check_output(output, inputs)
     folder, version = fetch_model(model, tracking_uri or store.default_uri())
     paths = [path if storage.scheme(path) else str(Path(path).resolve()) for path in inputs]
-    config = load_config(folder / "pipeline.yaml", [f"source.path={json.dumps(paths)}"])
+    packaged = read_model(folder)
+    source = packaged.config.source.model_copy(update={"path": paths})
+    config = packaged.config.model_copy(update={"source": source})
     spark = session.get_session(f"predict {model}", Path(".work").resolve())
     executors.check_executors(spark, config)
-    source = source_csv.list_source(spark, config)
+    files = source_csv.list_source(spark, config)
     config = _as_the_files_have_it(spark, config)
     records = source_csv.read_records(spark, config)
     watch.lap("start")
-    what = f"scoring {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {output}"
+    what = f"scoring {files.files} file(s), {files.bytes / 2**20:,.1f} MiB, into {output}"
     with session.progress(spark, what):
-        scored, counts = _scored(spark, config, records.good(), folder, version)
+        scored, counts = _scored(spark, config, records.good(), packaged, version)
         try:
             scored.write.mode("overwrite").option("header", True).format(kind).save(output)
         except Exception as error:
@@ -136,17 +140,19 @@ def _as_the_files_have_it(spark: SparkSession, config: Config) -> Config:
     return config.model_copy(update={"source": source})
 
 
-def _scored(spark: SparkSession, config: Config, good: DataFrame, folder: Path, version: str) -> tuple[DataFrame, Any]:
+def _scored(
+    spark: SparkSession, config: Config, good: DataFrame, packaged: PackagedModel, version: str
+) -> tuple[DataFrame, Any]:
     """Return the scored rows, lazily, and the observation of how many there are and got no prediction."""
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
     from pyspark.sql.types import DoubleType, StringType, StructField, StructType
 
     from pipeline.data.features_sql import select_more
-    from pipeline.model.scorer import PROBABILITY, ModelSpec
+    from pipeline.model.spec import PROBABILITY
 
-    spec = ModelSpec.from_json((folder / "model.json").read_text(encoding="utf-8"))
-    with_declared(spark, good, load_config(folder / "pipeline.yaml")).createOrReplaceTempView("raw")
+    spec = packaged.spec
+    with_declared(spark, good, packaged.config).createOrReplaceTempView("raw")
     # the user's SELECT, and the raw row it was made from beside it
     result = spark.sql(select_more(config.features_sql, "struct(*) AS _raw"))
     inputs = model_inputs(spec, _FEATURE)
@@ -163,7 +169,7 @@ def _scored(spark: SparkSession, config: Config, good: DataFrame, folder: Path, 
     if clash:
         raise config.mistake("source.schema", f"column '{clash.pop()}' has the name of an output; rename it in the CSV")
     schema = StructType([*good.schema.fields, *added])
-    scored = rows.mapInArrow(_batch_scorer(ship_model(spark, folder), version, good.columns), schema)
+    scored = rows.mapInArrow(_batch_scorer(ship_model(spark, packaged.folder), version, good.columns), schema)
     counts = Observation()
     refused = F.count(F.col("reason"))
     return scored.observe(counts, F.count(F.lit(1)).alias("rows"), refused.alias("refused")), counts

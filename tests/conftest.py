@@ -34,6 +34,8 @@ hypothesis.settings.load_profile("shared")
 # of a Databricks runtime: no type `any` in a signature, a store that talks
 OLD_MLFLOW = version("mlflow").startswith("2.")
 PENGUINS = ROOT / "conf" / "penguins" / "pipeline.yaml"
+PACKAGED_MODELS = sorted(folder for folder in (ROOT / "tests" / "models").iterdir() if folder.is_dir())
+"""MLflow models of older formats, each logged by that format's own code, with the answers of that code."""
 
 # What the Makefile exports, for those who call pytest themselves.
 os.environ.setdefault("SPARK_CONF_DIR", str(ROOT / "conf" / "spark"))

@@ -14,7 +14,7 @@ from sqlglot import expressions as E
 from sqlglot.errors import SqlglotError
 
 from pipeline.config import Config
-from pipeline.model.features_duckdb import RawColumn
+from pipeline.model.spec import RawColumn
 from pipeline.runtime.errors import one_line
 
 _REFUSED: list[tuple[tuple[type, ...], str]] = [

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pyspark import Broadcast
     from pyspark.sql import Column, DataFrame, SparkSession
 
-    from pipeline.model.scorer import ModelSpec, Scorer
+    from pipeline.model.scorer import Scorer
+    from pipeline.model.spec import ModelSpec
 
 
 def with_declared(spark: SparkSession, rows: DataFrame, config: Config) -> DataFrame:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.config import Config
-from pipeline.model.network import CategoricalInput, NetSpec, NumericInput
+from pipeline.model.spec import CategoricalInput, ModelSpec, NetSpec, NumericInput
 
 if TYPE_CHECKING:
     from pipeline.data.features_sql import Translation
     from pipeline.data.manifest import Manifest, NumericStats
-    from pipeline.model.scorer import ModelSpec
 
 
 def net_spec(config: Config, data: Manifest) -> NetSpec:
@@ -52,8 +51,6 @@ def _width(encoding: str, values: int, dim: int | None) -> int:
 
 def model_spec(config: Config, data: Manifest, translation: Translation) -> ModelSpec:
     """Return the description that is packaged with the weights."""
-    from pipeline.model.scorer import ModelSpec
-
     return ModelSpec(
         network=net_spec(config, data),
         raw=translation.raw_columns,

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 import pandas as pd
 
+from .spec import RawColumn
+
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
-
-
-@dataclass(frozen=True)
-class RawColumn:
-    """One column of the CSV, as DuckDB knows it."""
-
-    name: str
-    type: str
-    needed: bool
-    """Whether a feature is made from it; the label's column, say, is not needed."""
 
 
 class RawFeatures:
@@ -31,29 +22,29 @@ class RawFeatures:
         self._raw = raw
         self._database = duckdb.connect(config={"threads": 1})
         typed = [f"{_typed(column)} AS {_quoted(column.name)}" for column in raw]
-        wanted = [f"TRY_CAST({_quoted(name)} AS REAL) AS {_quoted(name)}" for name in numeric]
-        wanted += [f"CAST({_quoted(name)} AS VARCHAR) AS {_quoted(name)}" for name in categorical]
+        outputs = [f"TRY_CAST({_quoted(name)} AS REAL) AS {_quoted(name)}" for name in numeric]
+        outputs += [f"CAST({_quoted(name)} AS VARCHAR) AS {_quoted(name)}" for name in categorical]
         self._features = (
-            f"WITH raw AS (SELECT {', '.join(typed)} FROM given) SELECT {', '.join(wanted)} FROM ({select})"
+            f"WITH raw AS (SELECT {', '.join(typed)} FROM given) SELECT {', '.join(outputs)} FROM ({select})"
         )
-        problems = [_problem(column) for column in raw if column.type != "VARCHAR" and column.needed]
-        self._problems = f"SELECT coalesce({', '.join([*problems, 'NULL'])})::VARCHAR AS problem FROM given"
+        mistyped = [_type_mistake(column) for column in raw if column.type != "VARCHAR" and column.needed]
+        self._mistakes = f"SELECT coalesce({', '.join([*mistyped, 'NULL'])})::VARCHAR AS mistake FROM given"
 
     def run(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-        """Return the features (float32 and text), and what is wrong with each row's raw types (or None)."""
+        """Return the features (float32 and text), and each row's first value that is not of its type (or None)."""
         given = pd.DataFrame({column.name: _plain(rows, column) for column in self._raw})
         with self._database.cursor() as cursor:  # cursors may be used by several threads at once, connections not
             cursor.register("given", given)
             features = cursor.execute(self._features).df()
-            problems = cursor.execute(self._problems).df()["problem"].astype(object)
-        return features, problems.where(problems.notna(), None)
+            mistakes = cursor.execute(self._mistakes).df()["mistake"].astype(object)
+        return features, mistakes.where(mistakes.notna(), None)
 
 
-def _plain(raw: pd.DataFrame, column: RawColumn) -> pd.Series:
-    """Return a column as numbers, or as text where it holds anything else; all missing if it is not given."""
-    if column.name not in raw:
-        return pd.Series([None] * len(raw), dtype=object)
-    values = raw[column.name].reset_index(drop=True)
+def _plain(rows: pd.DataFrame, column: RawColumn) -> pd.Series:
+    """Return a column as numbers, or as text where it holds anything else; all missing if it is not there."""
+    if column.name not in rows:
+        return pd.Series([None] * len(rows), dtype=object)
+    values = rows[column.name].reset_index(drop=True)
     if values.dtype == object or column.type == "VARCHAR":
         return values.map(_as_text, na_action="ignore").astype(object).where(values.notna(), None)
     return values
@@ -72,11 +63,11 @@ def _typed(column: RawColumn) -> str:
     return f"CASE WHEN {exact} = floor({exact}) THEN {cast} END"
 
 
-def _problem(column: RawColumn) -> str:
-    """Return SQL for what is wrong with a value that is not of its column's type."""
+def _type_mistake(column: RawColumn) -> str:
+    """Return SQL for a sentence about a value that is not of its column's type, NULL for any other value."""
     name = _quoted(column.name)
-    told = f"concat({_text(f'{column.name}: ')}, chr(39), {name}, chr(39), {_text(f' is not {column.type}')})"
-    return f"CASE WHEN {name} IS NOT NULL AND {_typed(column)} IS NULL THEN {told} END"
+    sentence = f"concat({_text(f'{column.name}: ')}, chr(39), {name}, chr(39), {_text(f' is not {column.type}')})"
+    return f"CASE WHEN {name} IS NOT NULL AND {_typed(column)} IS NULL THEN {sentence} END"
 
 
 def _quoted(name: str) -> str:

@@ -4,48 +4,13 @@ from __future__ import annotations
 
 import itertools
 import sys
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class NumericInput:
-    """One numeric column; the network sees (x - shift) * scale."""
-
-    column: str
-    shift: float
-    scale: float
-
-
-@dataclass(frozen=True)
-class CategoricalInput:
-    """One categorical column of codes 0 … values - 1, and `values` for a value that training never saw."""
-
-    column: str
-    encoding: Literal["index", "onehot", "embedding"]
-    values: int
-    width: int
-    """Inputs of the first layer that it takes: 1, `values`, or the length of the learned vector."""
-
-
-@dataclass(frozen=True)
-class NetSpec:
-    """All that is needed to build the network again."""
-
-    numeric: tuple[NumericInput, ...]
-    categorical: tuple[CategoricalInput, ...]
-    hidden_sizes: tuple[int, ...]
-    dropout: float
-    outputs: int
-    """Number of classes; 1 for regression."""
-    label_mean: float
-    label_std: float
-    """Regression learns (label - mean) / std and answers in the label's own unit; 0 and 1 for classification."""
+from .spec import CategoricalInput, NetSpec
 
 
 class TabularNet(nn.Module):
@@ -58,41 +23,50 @@ class TabularNet(nn.Module):
     def __init__(self, spec: NetSpec) -> None:
         super().__init__()
         self.spec = spec
-        # The scaling lives in the network, so no caller can forget it. A code with encoding `index` is a number too.
+        # The scaling lives in the network, so no caller can forget it.
         self.shift: Tensor
         self.scale: Tensor
         self.register_buffer("shift", torch.tensor([n.shift for n in spec.numeric], dtype=torch.float32))
         self.register_buffer("scale", torch.tensor([n.scale for n in spec.numeric], dtype=torch.float32))
         self.embeddings = nn.ModuleDict(
-            # one vector more than values: the last one is for values that training never saw
+            # one vector more than values: the last one is for unseen values
             {c.column: nn.Embedding(c.values + 1, c.width) for c in spec.categorical if c.encoding == "embedding"}
         )
         sizes = [len(spec.numeric) + sum(c.width for c in spec.categorical), *spec.hidden_sizes]
-        layers: list[nn.Module] = []
-        for wide, narrow in itertools.pairwise(sizes):
-            layers += [nn.Linear(wide, narrow), nn.ReLU()] + ([nn.Dropout(spec.dropout)] if spec.dropout else [])
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], spec.outputs))
+        hidden = (_hidden_layer(inputs, outputs, spec.dropout) for inputs, outputs in itertools.pairwise(sizes))
+        self.layers = nn.Sequential(*itertools.chain(*hidden), nn.Linear(sizes[-1], spec.outputs))
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return (rows, outputs) for float32 (rows, columns)."""
-        numbers = len(self.spec.numeric)
-        inputs = [(rows[:, :numbers] - self.shift) * self.scale]
-        inputs += [self._encoded(c, rows[:, numbers + i]) for i, c in enumerate(self.spec.categorical)]
-        out: Tensor = self.layers(torch.cat(inputs, dim=1) if len(inputs) > 1 else inputs[0])
+        out: Tensor = self.layers(self._inputs(rows))
         return out * self.spec.label_std + self.spec.label_mean if self.spec.outputs == 1 else out
 
+    def _inputs(self, rows: Tensor) -> Tensor:
+        """Return what the first layer takes: the scaled numbers, then each category's encoding."""
+        first = len(self.spec.numeric)
+        parts = [(rows[:, :first] - self.shift) * self.scale]
+        parts += [self._encoded(c, rows[:, i]) for i, c in enumerate(self.spec.categorical, start=first)]
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
     def _encoded(self, category: CategoricalInput, codes: Tensor) -> Tensor:
-        if category.encoding == "index":
-            return codes.unsqueeze(1)
-        if category.encoding == "embedding":
-            vectors: Tensor = self.embeddings[category.column](codes.long())
-            return vectors
-        one_hot = nn.functional.one_hot(codes.long(), category.values + 1)
-        return one_hot[:, :-1].to(codes.dtype)  # a value that training never saw is all zeros
+        """Return (rows, width) for codes (rows,)."""
+        match category.encoding:
+            case "index":  # the code is a number
+                return codes.unsqueeze(1)
+            case "embedding":
+                vectors: Tensor = self.embeddings[category.column](codes.long())
+                return vectors
+            case "onehot":
+                one_hot = nn.functional.one_hot(codes.long(), category.values + 1)
+                return one_hot[:, :-1].to(codes.dtype)  # an unseen value is all zeros
+
+
+def _hidden_layer(inputs: int, outputs: int, dropout: float) -> list[nn.Module]:
+    return [nn.Linear(inputs, outputs), nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
 
 
 def weight_bytes(net: nn.Module) -> bytes:
-    """Return the weights as a safetensors file: the same weights are always the same bytes, for no time is stored."""
+    """Return the weights as a safetensors file, which holds no time: the same weights are always the same bytes."""
     return bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}))
 
 

@@ -18,7 +18,7 @@ class RawRows:
         self.scorer = Scorer(Path(context.artifacts["model"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Return the predictions of raw rows; what a refused row does not have is None, as JSON knows no NaN."""
+        """Return the predictions of raw rows; what a refused row lacks is None, because JSON has no NaN."""
         answers = self.scorer.predict(model_input)
         lacking = {name: answers[name].astype(object) for name in answers.columns[answers.isna().any()]}
         return answers.assign(**{name: values.where(values.notna(), None) for name, values in lacking.items()})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
     from pipeline.data.manifest import Manifest
-    from pipeline.model.scorer import ModelSpec
+    from pipeline.model.spec import ModelSpec
 
 _ENTRY = '''"""Raw rows in, predictions out. MLflow runs this file ("models from code"), so nothing is pickled."""
 
@@ -132,7 +132,7 @@ def _signature(spec: ModelSpec) -> ModelSignature:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-    from pipeline.model.scorer import PROBABILITY
+    from pipeline.model.spec import PROBABILITY
 
     types: dict[str, Any] = {c.name: DataType.string if c.type == "VARCHAR" else DataType.double for c in spec.raw}
     with suppress(ImportError):

@@ -28,7 +28,8 @@ from pipeline.evaluation.metrics import (
     classification_metrics,
     regression_metrics,
 )
-from pipeline.model.network import NetSpec, TabularNet, describe_weights, weight_bytes
+from pipeline.model.network import TabularNet, describe_weights, weight_bytes
+from pipeline.model.spec import NetSpec
 from pipeline.runtime.errors import Stopped, UserError
 from pipeline.runtime.storage import Folder
 from pipeline.tracking.metric_writer import MetricWriter

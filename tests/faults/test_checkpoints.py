@@ -18,7 +18,8 @@ from datasets import an_epoch
 from faultinjection import Killer, newest_epoch, processes, rank_processes, send
 from pipeline import train
 from pipeline.config import Training
-from pipeline.model.network import CategoricalInput, NetSpec, NumericInput, TabularNet
+from pipeline.model.network import TabularNet
+from pipeline.model.spec import CategoricalInput, NetSpec, NumericInput
 from pipeline.runtime.errors import RankLost, StorageError
 from pipeline.runtime.storage import Folder
 from pipeline.training import checkpoint

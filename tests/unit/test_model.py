@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from safetensors.torch import load
 
-from pipeline.model.network import CategoricalInput, NetSpec, NumericInput, TabularNet, describe_weights, weight_bytes
+from pipeline.model.network import TabularNet, describe_weights, weight_bytes
+from pipeline.model.spec import CategoricalInput, NetSpec, NumericInput
 from pipeline.training.components import loss_sum
 
 

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.model.features_duckdb import RawColumn
-from pipeline.model.network import CategoricalInput, NetSpec, NumericInput, TabularNet, weight_bytes
-from pipeline.model.scorer import ModelSpec, Scorer
+from pipeline.model.network import TabularNet, weight_bytes
+from pipeline.model.scorer import Scorer
+from pipeline.model.spec import CategoricalInput, ModelSpec, NetSpec, NumericInput, RawColumn
 
 NETWORK = NetSpec(
     numeric=(NumericInput("a", 0.0, 1.0), NumericInput("n", 0.0, 1.0)),
