@@ -83,7 +83,7 @@ hooks:  ## let git run `make lint` before each commit
 	@hook="$$(git rev-parse --git-path hooks)/pre-commit"; \
 	if test -e "$$hook" && ! grep -q 'make lint' "$$hook"; then \
 	  echo "error: $$hook is there already; add the line 'make lint' to it" >&2; exit 1; fi; \
-	mkdir -p "$$(dirname "$$hook")" && printf '#!/bin/sh\nexec make --no-print-directory lint\n' > "$$hook" && \
+	mkdir -p "$$(dirname "$$hook")" && printf '#!/bin/sh\nexec make lint\n' > "$$hook" && \
 	chmod +x "$$hook" && echo "$$hook runs make lint before each commit"
 
 # Each weakness that is known and accepted, with the reason; pipeline/launch/README.md says more.

@@ -235,10 +235,3 @@ def test_a_list_that_anchors_make_of_billions_is_told_in_one_short_sentence(tmp_
     with pytest.raises(UserError, match=r"source\.path\.0: input should be a valid string") as raised:
         load_config(tmp_path / "pipeline.yaml")
     assert len(str(raised.value)) < 1000
-
-
-def test_readme_documents_every_setting() -> None:
-    readme = (ROOT / "README.md").read_text()
-    table = readme.split("| key | default | meaning |\n|---|---|---|\n")[1].split("\n\n")[0]
-    assert table.splitlines() == list(reference())
-    assert all(not row.endswith("| None |") for row in reference())
