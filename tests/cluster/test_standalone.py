@@ -1,4 +1,4 @@
-"""The README's cluster command on a real standalone cluster, logging to a tracking server with passwords."""
+"""The page's cluster command on a real standalone cluster, logging to a tracking server with passwords."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from submitting import Penguins, background, free_port, submit
 from trackingserver import SECRET, USER, Server, await_line, betrays, watching_command_lines
 
 
-def readme_command() -> str:
-    """Return the commands of the README's section, without the line that says where the cluster is."""
-    section = (ROOT / "README.md").read_text().split("## On a cluster")[1]
+def page_command() -> str:
+    """Return the commands of the page's section, without the line that names the cluster."""
+    section = (ROOT / "conf" / "spark" / "README.md").read_text().split("## On a cluster")[1]
     block = section.split("```bash\n")[1].split("```")[0]
     first, rest = block.split("\n", 1)
     assert re.fullmatch(r"export MASTER=spark://host:7077 SHARED=/mnt/shared", first)
@@ -31,8 +31,8 @@ def readme_command() -> str:
 
 
 @dataclass(frozen=True)
-class ReadmeJob:
-    """The README's command, run once for all tests here; it logs to a server with passwords."""
+class ClusterJob:
+    """The page's command, run once for all tests here; it logs to a server with passwords."""
 
     code: int
     log: Path
@@ -46,11 +46,11 @@ class ReadmeJob:
 
 
 @pytest.fixture(scope="module")
-def readme_job(
+def cluster_job(
     standalone: Standalone, environment: Path, one_server: Server, tmp_path_factory: pytest.TempPathFactory
-) -> ReadmeJob:
-    folder, port = tmp_path_factory.mktemp("readme"), free_port()
-    # what a command cannot say without being another than the README's
+) -> ClusterJob:
+    folder, port = tmp_path_factory.mktemp("page"), free_port()
+    # what a command cannot say without being another than the page's
     conf = Path(shutil.copytree(os.environ["SPARK_CONF_DIR"], folder / "conf"))
     (folder / "events").mkdir()
     with (conf / "spark-defaults.conf").open("a") as file:
@@ -63,20 +63,20 @@ def readme_job(
     one_server.start()
     log = folder / "job.log"
     environ = {**os.environ, **settings}
-    with watching_command_lines() as seen, background(["bash", "-ec", readme_command()], log, env=environ) as job:
+    with watching_command_lines() as seen, background(["bash", "-ec", page_command()], log, env=environ) as job:
         await_line(log, "epoch   1/100", job)
         page = urllib.request.urlopen(f"http://127.0.0.1:{port}/environment/", timeout=30).read().decode()
         code = job.wait(timeout=400)
     lines = [line for line in log.read_text().splitlines() if line.startswith('{"status"')]
-    return ReadmeJob(code, log, json.loads(lines[-1]) if lines else {}, seen, page, folder / "events")
+    return ClusterJob(code, log, json.loads(lines[-1]) if lines else {}, seen, page, folder / "events")
 
 
-def test_the_readme_s_command_gives_the_same_bytes_as_local_mode(
-    standalone: Standalone, readme_job: ReadmeJob, client: MlflowClient, penguins: Penguins
+def test_the_command_of_the_page_gives_the_same_bytes_as_local_mode(
+    standalone: Standalone, cluster_job: ClusterJob, client: MlflowClient, penguins: Penguins
 ) -> None:
-    said = readme_job.log.read_text()
-    assert readme_job.code == 0, said
-    summary, local = readme_job.summary, penguins.ran.summary
+    said = cluster_job.log.read_text()
+    assert cluster_job.code == 0, said
+    summary, local = cluster_job.summary, penguins.ran.summary
     assert summary["num_proc"] == 2
     assert summary["rows"] == local["rows"]
     assert summary["metrics"] == local["metrics"]
@@ -100,19 +100,19 @@ def test_the_readme_s_command_gives_the_same_bytes_as_local_mode(
 
 
 def test_rank_0_on_an_executor_logs_with_a_password_that_nobody_else_sees(
-    standalone: Standalone, readme_job: ReadmeJob, one_server: Server, client: MlflowClient
+    standalone: Standalone, cluster_job: ClusterJob, one_server: Server, client: MlflowClient
 ) -> None:
-    assert readme_job.command_lines == []
-    folders = (readme_job.events, standalone.logs / "one", standalone.logs / "two")
+    assert cluster_job.command_lines == []
+    folders = (cluster_job.events, standalone.logs / "one", standalone.logs / "two")
     files = [path for folder in folders for path in folder.rglob("*") if "environment" not in path.parts]
     texts = [path for path in files if path.is_file() and path.stat().st_size < 20 * 2**20]
     assert any(path.name == "stderr" for path in texts)
-    assert any(path.parent == readme_job.events for path in texts)
-    for path in [readme_job.log, one_server.folder / "server.log", *texts]:
+    assert any(path.parent == cluster_job.events for path in texts)
+    for path in [cluster_job.log, one_server.folder / "server.log", *texts]:
         assert not betrays(path.read_bytes()), path
-    assert SECRET not in readme_job.page
-    assert "spark.master" in readme_job.page
-    assert SECRET not in json.dumps(client.get_run(readme_job.summary["run_id"]).to_dictionary())
+    assert SECRET not in cluster_job.page
+    assert "spark.master" in cluster_job.page
+    assert SECRET not in json.dumps(client.get_run(cluster_job.summary["run_id"]).to_dictionary())
 
 
 def test_executors_score_files_with_the_model(

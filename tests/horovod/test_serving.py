@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 import urllib.error
@@ -15,7 +16,7 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
-from conftest import OLD_MLFLOW, PENGUINS, to_pandas
+from conftest import OLD_MLFLOW, PENGUINS, ROOT, to_pandas
 from pipeline import predict
 from submitting import LAB_PENGUIN, Penguins, background, free_port
 
@@ -28,19 +29,9 @@ def store(penguins: Penguins) -> str:
 
 
 @pytest.fixture(scope="module")
-def post(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]:
-    """Return a function that posts a body and returns status and answer of the server that `make serve` starts."""
+def address(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of the server that `make serve` starts."""
     port = free_port()
-
-    def send(body: Any) -> tuple[int, Any]:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        url, headers = f"http://127.0.0.1:{port}/invocations", {"Content-Type": "application/json"}
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=30) as answer:
-                return answer.status, json.loads(answer.read(), parse_constant=pytest.fail)  # NaN is not JSON
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
     log = tmp_path_factory.mktemp("serve") / "log"
     with background(["make", "-s", "serve", f"PORT={port}", f"STORE={store}"], log) as server:
         for _ in range(200):
@@ -50,7 +41,31 @@ def post(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]
                 break
             except OSError:
                 time.sleep(0.3)
-        yield send
+        yield f"127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def post(address: str) -> Post:
+    """Return a function that posts a body and returns the server's status and answer."""
+
+    def send(body: Any) -> tuple[int, Any]:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        url, headers = f"http://{address}/invocations", {"Content-Type": "application/json"}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=30) as answer:
+                return answer.status, json.loads(answer.read(), parse_constant=pytest.fail)  # NaN is not JSON
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    return send
+
+
+def test_the_command_of_the_page_is_answered(address: str) -> None:
+    page = (ROOT / "pipeline" / "tracking" / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^curl [^`]*", page, flags=re.MULTILINE)
+    words = ["bash", "-ec", command.replace("127.0.0.1:5000", address)]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(ran.stdout)["predictions"][0]["prediction"] == "Gentoo"
 
 
 def test_both_formats_of_rows_get_what_batch_scoring_says(

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from conftest import PENGUINS, ROOT
+from conftest import PENGUINS
 from pipeline.config import Config, load_config
 from pipeline.config.load import MOVED
 from pipeline.config.reference import reference

@@ -5,7 +5,6 @@ Every shell command of every page stands in COMMANDS with the test that runs it,
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 import re
@@ -102,7 +101,6 @@ COMMANDS = {
 }
 
 
-@functools.cache
 def text_of(page: Path) -> str:
     return (ROOT / page).read_text(encoding="utf-8")
 
@@ -239,8 +237,12 @@ def test_a_cheap_command_runs(command: str) -> None:
     ran = run(command)
     assert ran.returncode == 0, ran.stderr
     if command.startswith("source"):
-        without = dict.fromkeys(("SPARK_CONF_DIR", "PYSPARK_PYTHON", "JAVA_HOME"), "")
-        shown = run(f'{command} && command -v spark-submit && test -x "$JAVA_HOME/bin/java" && env', **without).stdout
+        shown = run(
+            f'{command} && command -v spark-submit && test -x "$JAVA_HOME/bin/java" && env',
+            SPARK_CONF_DIR="",
+            PYSPARK_PYTHON="",
+            JAVA_HOME="",
+        ).stdout
         assert shown.splitlines()[0].endswith("/.venv/bin/spark-submit")
         assert f"SPARK_CONF_DIR={ROOT}/conf/spark" in shown.splitlines()
         assert f"PYSPARK_PYTHON={ROOT}/.venv/bin/python" in shown.splitlines()
@@ -255,7 +257,7 @@ def test_an_expensive_target_of_make_is_there(command: str) -> None:
 
 def test_make_train_is_the_job_of_the_page() -> None:
     shown = run("make -n -o .venv/.ready train").stdout
-    assert shown.split() == "spark-submit jobs/train.py --config conf/penguins/pipeline.yaml".split()
+    assert shown.split() == ["spark-submit", "jobs/train.py", "--config", "conf/penguins/pipeline.yaml"]
 
 
 @pytest.mark.parametrize("job", sorted((ROOT / "jobs").glob("*.py")), ids=lambda job: job.name)
