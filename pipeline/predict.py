@@ -135,7 +135,7 @@ def _as_the_files_have_it(spark: SparkSession, config: Config) -> Config:
         return config
     needed = features_sql.translate(config).needed
     kept = [f for f in schema.fields if f.name.lower() in header or f.name in needed]
-    ddl = ", ".join(f"`{f.name}` {f.dataType.simpleString()}" for f in kept)
+    ddl = ", ".join(f"{source_csv.quoted(f.name)} {f.dataType.simpleString()}" for f in kept)
     source = config.source.model_copy(update={"schema_": ddl})
     return config.model_copy(update={"source": source})
 

@@ -115,7 +115,8 @@ def _hand_over(
         # drawn while Spark works for the gate
         drawing = pool.submit(report.log_evaluation, uri, run_id, config, data, result)
         if config.tracking.registered_model and gated:
-            decision = gate.judge_candidate(spark, config, data, uri, run_id, model_uri, result.evaluation.metrics)
+            run = runs.LoggedRun(run_id, model_uri, result.evaluation.metrics, data)
+            decision = gate.judge_candidate(spark, config, uri, run)
             watch.lap("gate")
         page = report.render(config, data, result, decision, _timing(watch, result), drawing.result(), run_id)
     runs.log_text(uri, run_id, page, "report.html")

@@ -86,9 +86,7 @@ def vocabularies(spark: SparkSession, config: Config, typed: TypedRows) -> dict[
     wanted = [f.column for f in config.features.categorical if f.values is None]
     label = config.label.column
     if config.label.classes is not None:
-        # an integer label counts from 0, whatever its classes are called
-        codes = range(len(config.label.classes))
-        found[label] = [str(code) for code in codes] if typed.integer_label else config.label.classes
+        found[label] = class_texts(config, typed, config.label.classes)
     elif config.label.task == "classification":
         wanted.append(label)
     if wanted:
@@ -106,6 +104,13 @@ def vocabularies(spark: SparkSession, config: Config, typed: TypedRows) -> dict[
         problem = f"'{label}' has {len(found[label]):,} different values, more than {_MAX_CLASSES:,} classes"
         raise config.mistake("label.column", f"{problem}; if it is a number, set label.task: regression")
     return found
+
+
+def class_texts(config: Config, typed: TypedRows, classes: list[str]) -> list[str]:
+    """Return the label's text for each class: an integer label counts from 0 if `label.classes` names the classes."""
+    if config.label.classes is not None and typed.integer_label:
+        return [str(code) for code in range(len(classes))]
+    return classes
 
 
 def _find_values(typed: DataFrame, names: list[str], everywhere: str) -> dict[str, list[str]]:

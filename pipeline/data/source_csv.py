@@ -174,7 +174,12 @@ def _is_garbled(schema: StructType) -> Column:
 
 def column(name: str) -> Column:
     """Return the column of exactly this name, whatever characters are in it."""
-    return F.col("`" + name.replace("`", "``") + "`")
+    return F.col(quoted(name))
+
+
+def quoted(name: str) -> str:
+    """Return a name as an identifier of Spark SQL."""
+    return "`" + name.replace("`", "``") + "`"
 
 
 def sentence(error: Exception) -> str:

@@ -89,7 +89,8 @@ class Project:
         self.run_id = runs.start_run(config, self.uri)
         model_uri = package.log_model(config, data, weight_bytes(net), self.uri, self.run_id)
         trained = dataclasses.replace(measured(net, self.prepared), **fields)
-        return gate.judge_candidate(self.spark, config, data, self.uri, self.run_id, model_uri, trained.metrics)
+        run = runs.LoggedRun(self.run_id, model_uri, trained.metrics, data)
+        return gate.judge_candidate(self.spark, config, self.uri, run)
 
     def says_high_from(self, threshold: float, **fields: Any) -> decision.Decision:
         """Judge the model that answers 'high' from this value of a on; 100 is right."""
@@ -120,7 +121,7 @@ def project(spark: SparkSession, use_case: UseCase) -> Project:
 @pytest.fixture(params=["driver", "executors"])
 def whoever_scores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "executors":
-        monkeypatch.setattr(gate, "_FEW_CELLS", 0)
+        monkeypatch.setattr(gate, "_DRIVER_CELLS", 0)
 
 
 @pytest.mark.usefixtures("whoever_scores")
@@ -245,7 +246,7 @@ def test_a_champion_that_cannot_be_loaded_blocks(project: Project, how: Callable
     damage(project, how)
     blocked = project.says_high_from(100)
     assert (blocked.decision, blocked.champion, blocked.candidate) == ("blocked", None, 1.0)
-    assert blocked.reason.startswith("the champion, version 1, cannot be compared with: ")
+    assert blocked.reason.startswith("the candidate cannot be compared with the champion, version 1: ")
     assert said in blocked.reason
     assert project.champion == "1"
     assert project.client.get_model_version("m", blocked.version).tags["gate_decision"] == "blocked"
