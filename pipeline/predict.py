@@ -89,7 +89,7 @@ def predict_files(
             if mistake is None:
                 raise
             raise mistake from None
-    seen = {**records.seen.get, **counts.get}
+    seen = {**records.counts.get, **counts.get}
     if seen["bad"]:
         source_csv.quarantine(spark, config, f"{output.rstrip('/')}/_quarantine")
         log.info("%d records do not fit the schema: see %s/_quarantine", seen["bad"], output)

@@ -1,4 +1,4 @@
-"""Row groups dealt out evenly to the ranks; a lopsided split is written again."""
+"""Even shares: row groups are dealt to the ranks so that each gets as many rows; a lopsided split is written again."""
 
 from __future__ import annotations
 
@@ -7,95 +7,94 @@ from pyspark.sql import functions as F
 
 from pipeline.data import parquet_summary, source_csv
 from pipeline.data.manifest import RowGroup, SplitName
-from pipeline.data.parquet_summary import Contents, Question
-from pipeline.data.split import SPLIT
+from pipeline.data.parquet_summary import Aggregates, Summary
+from pipeline.runtime.errors import StorageError
 from pipeline.runtime.session import progress
 from pipeline.runtime.storage import Folder
 
-# Small enough that a shard is many row groups (ranks get equal shares, rows of several can be mixed), large enough
-# that decoding one is worth a task.
+# Small enough that a shard is many row groups (equal shares, rows of several can be mixed), large enough that decoding
+# one is worth a task.
 _ROW_GROUP_BYTES = 8 * 2**20
 _ROW_GROUP_MIN_ROWS = 1_000
 
-# A split is dealt out again when the fullest rank has this much more than the average one.
+# A split is written again when the fullest rank has this much more than the average one.
 _MAX_IMBALANCE = 1.05
 
-_DICTIONARY_BYTES = 8 * 1024  # of a column in a file, after which it goes on without: see writer
-
-PARTS = "parts"  # below the data set's folder: what the one pass over the source wrote, by split
+_DICTIONARY_BYTES = 8 * 1024  # of a column in a file; larger dictionaries are given up, see writer
 
 
 def group_rows(columns: dict[str, str]) -> int:
-    """Return how many rows of these columns make a row group."""
+    """Return how many rows of these columns, given with their Spark types, make a row group."""
     return max(_ROW_GROUP_MIN_ROWS, _ROW_GROUP_BYTES // sum(8 if kind == "bigint" else 4 for kind in columns.values()))
 
 
 def writer(frame: DataFrame, file_rows: int) -> DataFrameWriter:
-    """Return a writer of files of ``file_rows`` rows.
+    """Return a writer of Parquet files of one row group of ``file_rows`` rows each.
 
-    Parquet starts every file with a dictionary of each column's values. Of measurements hardly two are the same, and
-    it would be given up after 20,000 values, a third of such a file; so it is when it has 2,048 floats. (W2 is
-    written in 9.9 s instead of 12.2.) What has fewer values, counts and codes, keeps its dictionary.
+    Parquet starts every file with a dictionary of each column's values and gives it up at a limit. Measurements hardly
+    repeat, so by default the dictionary would last for 20,000 values, a third of such a file. With this limit it lasts
+    for 2,048 floats, and W2 is written in 9.9 s instead of 12.2. Counts and codes keep their dictionary.
     """
     writer = frame.write.mode("overwrite").option("maxRecordsPerFile", file_rows)
     return writer.option("parquet.dictionary.page.size", _DICTIONARY_BYTES)
 
 
-def balanced(
+def deal_evenly(
     spark: SparkSession,
     folder: Folder,
     split: SplitName,
-    written: Contents,
-    question: Question,
-    columns: dict[str, str],
+    written: Summary,
+    aggregates: Aggregates,
+    file_rows: int,
     num_proc: int,
-) -> Contents:
-    """Return the files of a split; written again if the ranks' shares of their row groups would be unequal.
+) -> Summary:
+    """Return the files of a split, written again to ``folder/split`` if the ranks' shares would be unequal.
 
-    Spark writes many row groups of a large source, which deal out evenly. A small or lopsided split is rewritten by
-    one task, in the order of the rows' hash, as files of equal length.
+    Spark writes many row groups of a large source, which deal out evenly. One task writes a small or lopsided split
+    again, in the order of the rows' hash, as files of equal length, at most ``file_rows``.
+
+    Raises:
+        StorageError: rows were lost or added meanwhile.
     """
-    hands = dealt(written.row_groups, num_proc)
-    shares = [sum(group.rows for group in hands[rank::num_proc]) for rank in range(num_proc)]
+    dealt = deal(written.row_groups, num_proc)
+    shares = [sum(group.rows for group in dealt[rank::num_proc]) for rank in range(num_proc)]
     if max(shares) <= max(_MAX_IMBALANCE * written.rows / num_proc, min(shares) + 1):
         return written
-    place = written.files[0].path.rpartition("/")[0]
+    lopsided = folder / written.files[0].path.rpartition("/")[0]
     with progress(spark, f"dealing {written.rows} {split} rows out to {num_proc} ranks evenly"):
-        frame = spark.read.parquet((folder / place).spark)
+        frame = spark.read.parquet(lopsided.spark)
         ordered = frame.coalesce(1).sortWithinPartitions(F.xxhash64(*map(source_csv.column, frame.columns)))
-        length = _group_length(written.rows, num_proc, group_rows(columns))
-        writer(ordered, length).parquet((folder / split).spark)
-    even = parquet_summary.look_into(spark, folder, split, question)
+        writer(ordered, _even_file_rows(written.rows, num_proc, file_rows)).parquet((folder / split).spark)
+    even = parquet_summary.summarize(spark, folder, split, aggregates)
     if even.rows != written.rows:
-        raise RuntimeError(f"{folder / split} holds {even.rows} rows, but {written.rows} were written")
-    (folder / place).remove()
-    if not any(name.startswith(SPLIT) for name in (folder / PARTS).names()):
-        (folder / PARTS).remove()
+        problem = f"{folder / split} holds {even.rows} rows, but {written.rows} were written there"
+        raise StorageError(f"{problem}: make sure that nothing else writes there, and run again")
+    lopsided.remove()
     return even
 
 
-def _group_length(rows: int, num_proc: int, most: int) -> int:
+def _even_file_rows(rows: int, num_proc: int, most: int) -> int:
     """Return a file length that cuts ``rows`` into at least ``num_proc`` files, the same number for each rank.
 
     With fewer rows than ranks, every file holds one row and some ranks get none.
     """
-    per_rank = -(-rows // (num_proc * most))
-    length = -(-rows // (num_proc * per_rank))
+    files_per_rank = -(-rows // (num_proc * most))
+    length = -(-rows // (num_proc * files_per_rank))
     return length if -(-rows // length) >= num_proc else max(1, rows // num_proc)
 
 
-def dealt(groups: list[RowGroup], num_proc: int) -> list[RowGroup]:
-    """Return the row groups in an order in which rank i's, those at i, i + num_proc, …, are as many rows as others'.
+def deal(groups: list[RowGroup], num_proc: int) -> list[RowGroup]:
+    """Return the row groups in the order in which rank i gets those at i, i + num_proc, …, with even sums of rows.
 
-    In each round the longest of those left goes to the rank that has fewest rows yet.
+    In each round the longest remaining row group goes to the rank that has fewest rows yet.
     """
-    left = sorted(groups, key=lambda group: (-group.rows, group.path, group.index))
-    hands: list[list[RowGroup]] = [[] for _ in range(num_proc)]
+    remaining = sorted(groups, key=lambda group: (-group.rows, group.path, group.index))
+    shards: list[list[RowGroup]] = [[] for _ in range(num_proc)]
     rows = [0] * num_proc
-    for start in range(0, len(left), num_proc):
-        poorest_first = sorted(range(num_proc), key=rows.__getitem__)
-        for rank, group in zip(poorest_first, left[start : start + num_proc], strict=False):
-            hands[rank].append(group)
+    for start in range(0, len(remaining), num_proc):
+        smallest_first = sorted(range(num_proc), key=rows.__getitem__)
+        for rank, group in zip(smallest_first, remaining[start : start + num_proc], strict=False):
+            shards[rank].append(group)
             rows[rank] += group.rows
-    hands.sort(key=len, reverse=True)  # those who had a part in an unfinished last round come first
-    return [hand[i] for i in range(len(hands[0])) for hand in hands if i < len(hand)]
+    shards.sort(key=len, reverse=True)  # the last round may be unfinished: shards with a row group of it come first
+    return [shard[i] for i in range(len(shards[0])) for shard in shards if i < len(shard)]

@@ -1,7 +1,7 @@
-"""features.sql outside Spark: what it may contain, and the same SELECT in DuckDB's dialect.
+"""features.sql outside Spark: what SQL is allowed, and the same SELECT in DuckDB's dialect.
 
-It makes one row of each row of raw, from that row alone. What would break that (joins, windows, aggregates, chance, the
-time of day) is refused: it would leak from one side of the split to the other, or mean something else for a single row.
+features.sql makes one row of each row of raw, from that row alone. Joins, windows, aggregates, chance and the time of
+day are refused: they would leak from one split to another, or give a single row another result.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _REFUSED: list[tuple[tuple[type, ...], str]] = [
     ((E.AggFunc, E.Group, E.Having), "an aggregate"),
     ((E.Subquery, E.CTE, E.Exists), "a subquery"),
     ((E.Where, E.Qualify), "a filter"),
-    ((E.Distinct, E.Limit, E.Offset, E.Order, E.Sort), "a change of which rows come, or in which order"),
+    ((E.Distinct, E.Limit, E.Offset, E.Order, E.Sort), "a choice or an order of rows"),
     ((E.UDTF, E.Explode, E.Posexplode, E.Unnest), "a function that makes several rows of one"),
     ((E.Rand, E.Randn, E.Uuid), "chance"),
     ((E.CurrentTimestamp, E.CurrentDate, E.CurrentTime), "the time of day"),
@@ -37,9 +37,9 @@ class Translation:
     raw_types: dict[str, str]
     """DuckDB's type of each declared column of the CSV."""
     needed: frozenset[str]
-    """The columns of the CSV that some feature is made from."""
+    """The columns of the CSV that a feature is made from."""
     select: str
-    """The SELECT, as it runs over a table `raw` with those columns."""
+    """The SELECT over a table `raw` that has the declared columns."""
 
     @property
     def raw_columns(self) -> tuple[RawColumn, ...]:
@@ -51,7 +51,7 @@ def translate(config: Config) -> Translation:
     """Return features.sql in DuckDB's dialect.
 
     Raises:
-        UserError: it is not one row-wise SELECT over raw, or DuckDB has no such function; the construct is named.
+        UserError: it is not one row-wise SELECT over raw, or DuckDB lacks a function; the message names the construct.
     """
     where = config.folder / config.features.sql
 
@@ -63,13 +63,13 @@ def translate(config: Config) -> Translation:
     except SqlglotError as error:
         raise refuse(f"is not valid Spark SQL: {_first_paragraph(error)}") from None
     if len(statements) != 1 or not isinstance(statements[0], E.Select):
-        found = " and ".join(_shown(s) for s in statements) or "nothing"
-        raise refuse(f"must be one SELECT … FROM raw, not {found}")
+        given = " and ".join(_excerpt(s) for s in statements) or "an empty file"
+        raise refuse(f"must be one SELECT … FROM raw, not {given}")
     select = statements[0]
     for node in select.walk():
         for kinds, name in _REFUSED:
             if isinstance(node, kinds):
-                raise refuse(f"{_shown(node)} is {name}; features.sql makes one row of each row, from that row alone")
+                raise refuse(f"{_excerpt(node)} is {name}; features.sql makes one row of each row, from that row alone")
     tables = [table.sql("spark") for table in select.find_all(E.Table)]
     if tables != ["raw"]:
         raise refuse(f"must read FROM raw and nothing else, but reads {', '.join(tables) or 'no table'}")
@@ -98,27 +98,27 @@ def select_more(sql: str, *more: str) -> str:
 
 
 def _needed(select: E.Select, features: list[str], raw: list[str]) -> frozenset[str]:
-    """Return the raw columns that the features are made from, also by way of another alias of the same SELECT."""
-    made = {made.alias_or_name.lower(): made for made in select.expressions if not isinstance(made, E.Star)}
+    """Return the raw columns that the features are made from, directly or through another alias of the SELECT."""
+    expressions = {e.alias_or_name.lower(): e for e in select.expressions if not isinstance(e, E.Star)}
     by_lower = {name.lower(): name for name in raw}
     needed: set[str] = set()
-    seen: set[str] = set()
-    wanted = [name.lower() for name in features]
-    while wanted:
-        name = wanted.pop()
-        if name in seen:
+    visited: set[str] = set()
+    pending = [name.lower() for name in features]
+    while pending:
+        name = pending.pop()
+        if name in visited:
             continue
-        seen.add(name)
-        if name not in made:  # from `*`, or a column of raw itself
+        visited.add(name)
+        if name not in expressions:  # from `*`, or a column of raw itself
             needed.update([by_lower[name]] if name in by_lower else [])
             continue
-        used = {column.name.lower() for column in made[name].find_all(E.Column)}
+        used = {column.name.lower() for column in expressions[name].find_all(E.Column)}
         needed.update(by_lower[column] for column in used if column in by_lower)
-        wanted += [column for column in used if column not in by_lower]
+        pending += [column for column in used if column not in by_lower]
     return frozenset(needed)
 
 
-def _shown(node: E.Expr) -> str:
+def _excerpt(node: E.Expr) -> str:
     text = " ".join(node.sql("spark", comments=False).split())
     return f"'{text if len(text) <= 60 else text[:59] + '…'}'"
 

@@ -1,11 +1,12 @@
 """``manifest.json``: what a prepared data set holds, down to the rows of each row group.
 
-It is written last and atomically: a folder without a manifest is not a data set. The driver writes it, every rank
-counts its rows against it.
+The driver writes it last and atomically: a folder without a manifest is not a data set. Every rank compares the rows
+that it reads with it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Literal
 
@@ -26,7 +27,7 @@ class _Record(BaseModel):
 
 
 class Rows(_Record):
-    """Where the rows of the source went: read = quarantined + dropped + train + validation."""
+    """Where the rows of the source are: read = quarantined + dropped + train + validation."""
 
     read: int
     quarantined: int
@@ -47,7 +48,7 @@ class RowGroup(_Record):
 
 
 class SplitData(_Record):
-    """One side of the split, as it lies in Parquet (so after oversampling)."""
+    """One split, as it lies in Parquet (so after oversampling)."""
 
     rows: int
     class_counts: list[int]
@@ -61,7 +62,7 @@ class SplitData(_Record):
 
 
 class NumericStats(_Record):
-    """Of the training rows, rounded to float32 so that the order of Spark's partial sums cannot show."""
+    """Of the training rows, rounded to float32, so that the order of Spark's partial sums does not matter."""
 
     mean: float
     std: float
@@ -71,7 +72,7 @@ class NumericStats(_Record):
 
 
 class LabelData(_Record):
-    """What the label is."""
+    """The label and its classes."""
 
     column: str
     task: Literal["classification", "regression"]
@@ -105,7 +106,7 @@ class Manifest(_Record):
     """Columns of the Parquet files: numeric features, categorical codes, then the label."""
     rows: Rows
     dropped_by_column: dict[str, int]
-    """Dropped rows in which this column was null (or not a finite number); a row may count for several columns."""
+    """Dropped rows in which a column is NULL or not finite; a row may count for several columns."""
     oversample: int
     numeric: dict[str, NumericStats]
     vocabularies: dict[str, list[str]]
@@ -113,15 +114,15 @@ class Manifest(_Record):
     label: LabelData
     splits: dict[SplitName, SplitData]
     sha256: dict[str, str]
-    """Of each Parquet file, by its path in the row groups."""
+    """Checksum of each Parquet file, by its path in the row groups."""
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the data set: source and configuration in 16 hexadecimal digits."""
+        """The name of the data set: a hash of source and configuration in 16 hexadecimal digits."""
         return dataset_fingerprint(self.source.fingerprint, self.config_fingerprint)
 
     def shard_bytes(self, num_proc: int) -> int:
-        """Return what the largest rank's rows of both splits take in memory: 4 bytes a feature, 8 the label."""
+        """Return the memory of the largest shard's rows of both splits: 4 bytes per feature, 8 per label."""
         row = 4 * (len(self.numeric) + len(self.vocabularies)) + 8
         return row * sum(max(split.shard_rows(num_proc)) for split in self.splits.values())
 
@@ -131,25 +132,23 @@ class Manifest(_Record):
 
     @classmethod
     def read(cls, folder: Folder) -> Manifest | None:
-        """Return the manifest of ``folder``; None when there is none, or what is there is none.
+        """Return the manifest of ``folder``; None when there is no valid one.
 
         Raises:
-            UserError: a newer version of this package has written it.
+            UserError: a newer version of this project has written it.
         """
         try:
             content = folder.read(FILE_NAME)
-            found = json.loads(content)
-            version = found.get("format_version") if isinstance(found, dict) else None
+            fields = json.loads(content)
+            version = fields.get("format_version") if isinstance(fields, dict) else None
             if isinstance(version, int) and version > FORMAT_VERSION:
-                told = f"{folder}/{FILE_NAME} has format {version}, but this version knows only up to {FORMAT_VERSION}"
-                raise UserError(f"{told}; use the newer version, or another run.data_dir")
+                problem = f"has format {version}, but this version reads only up to {FORMAT_VERSION}"
+                raise UserError(f"{folder}/{FILE_NAME} {problem}; use the newer version, or another run.data_dir")
             return cls.model_validate_json(content)
         except (FileNotFoundError, ValueError):
             return None
 
 
 def dataset_fingerprint(source: str, config: str) -> str:
-    """Return the name of the data set that this source makes under this configuration."""
-    import hashlib
-
+    """Return the name of the data set for these two fingerprints."""
     return hashlib.sha256(f"{FORMAT_VERSION} {source} {config}".encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The proof that Spark and the packaged model make the same features of the same raw rows."""
+"""Parity: Spark and the packaged model make the same features of the same raw rows."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SAMPLE_ROWS = 2_000
 def check_parity(spark: SparkSession, config: Config) -> int:
     """Run features.sql in Spark and in DuckDB over a sample of the source; return the number of rows compared.
 
-    The sample is the first 2,000 rows that fit the schema, or all.
+    The sample is the first 2,000 rows that fit the schema, or all; it passes through the driver.
 
     Raises:
-        UserError: a feature differs (as float32, or as text) or is missing in one only; with the row and both values.
+        UserError: a feature differs (as float32, or as text) or is missing in one only; names the row and both values.
     """
     sample = source_csv.read_records(spark, config).good().limit(_SAMPLE_ROWS)
     raw = pd.DataFrame([row.asDict() for row in sample.collect()], columns=sample.columns, dtype=object)
@@ -29,15 +29,14 @@ def check_parity(spark: SparkSession, config: Config) -> int:
     numeric = [f.column for f in config.features.numeric]
     categorical = [f.column for f in config.features.categorical]
     in_process = RawFeatures(translation.raw_columns, translation.select, numeric, categorical)
-    ours, _ = in_process.run(raw)
-    theirs = _in_spark(spark, config, raw, sample)
+    duckdb_features, _ = in_process.run(raw)
+    spark_features = _in_spark(spark, config, raw, sample)
     for name in numeric + categorical:
-        for row, (spark_value, duckdb_value) in enumerate(zip(theirs[name], ours[name], strict=True)):
-            if not _same(spark_value, duckdb_value):
-                problem = (
-                    f"'{name}' is {spark_value!r} in Spark but {duckdb_value!r} in DuckDB, where a model runs it, "
-                )
-                problem += f"for the raw row {raw.iloc[row].to_dict()}; write the expression with explicit CASTs"
+        pairs = zip(spark_features[name], duckdb_features[name], strict=True)
+        for row, (spark_value, duckdb_value) in enumerate(pairs):
+            if not _is_same(spark_value, duckdb_value):
+                problem = f"'{name}' is {spark_value!r} in Spark but {duckdb_value!r} in DuckDB, which a model uses, "
+                problem += f"in the raw row {raw.iloc[row].to_dict()}; write the expression with explicit CASTs"
                 raise config.mistake("features.sql", problem)
     return len(raw)
 
@@ -50,9 +49,11 @@ def _in_spark(spark: SparkSession, config: Config, raw: pd.DataFrame, like: Data
     return {name: [row[name] for row in rows] for name in config.feature_columns}
 
 
-def _same(spark_value: Any, duckdb_value: Any) -> bool:
-    missing = [value is None or (isinstance(value, float | np.floating) and not np.isfinite(value)) for value in
-               (spark_value, duckdb_value)]  # fmt: skip
-    if any(missing):
-        return all(missing)
+def _is_same(spark_value: Any, duckdb_value: Any) -> bool:
+    if _is_missing(spark_value) or _is_missing(duckdb_value):
+        return _is_missing(spark_value) and _is_missing(duckdb_value)
     return bool(spark_value == duckdb_value)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float | np.floating) and not np.isfinite(value))

@@ -1,136 +1,196 @@
-"""What the Parquet files that Spark has written hold: rows, checksums and statistics, from one look at each file.
+"""A summary of the Parquet files that Spark has written: rows, checksums and statistics, from one read of each file.
 
-Spark's own aggregates, in the pass that writes, took 3 s for each million rows of W2 (benchmark/NOTES.md); numpy takes
-0.2 s. And this accounts for what is there, not for what was meant to be written.
+It counts the rows that are really in the files. It is also fast: Spark's own aggregates, in the pass that writes, took
+3 s per million rows of W2 (tests/benchmark/README.md), numpy takes 0.2 s.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 from pyspark.sql import SparkSession
-from pyspark.sql.pandas.types import from_arrow_schema
 
 from pipeline.data.manifest import NumericStats, RowGroup
 from pipeline.runtime.session import progress
 from pipeline.runtime.storage import Folder
 
-_MOST_HERE = 64  # files of one row group, so half a GiB: with these, the driver does not wait for others to start
+_DRIVER_FILES = 64  # of one row group each, so half a GiB: the driver reads as many before Spark's tasks would start
 _THREADS = 8
-_COUNTS, _MEASURES = ("groups", "nulls", "codes"), ("means", "squares", "minima", "maxima")
-_SCHEMA = pa.schema(
-    [("path", pa.string()), ("sha256", pa.string())]
-    + [(name, pa.list_(pa.int64())) for name in _COUNTS]
-    + [(name, pa.list_(pa.float64())) for name in _MEASURES]
-)
 
 
 @dataclass(frozen=True)
-class File:
-    """What one Parquet file holds."""
+class Aggregates:
+    """What a summary holds besides rows, nulls and checksums."""
+
+    label: str
+    """The column whose classes are counted."""
+    classes: int
+    """Number of codes of a class label; 0 for regression."""
+    numeric: tuple[str, ...] = ()
+    """Columns whose moments are computed."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """One numeric column of one file."""
+
+    mean: float
+    squares: float
+    """Sum of the squared deviations from the mean."""
+    min: float
+    max: float
+
+
+@dataclass(frozen=True)
+class FileSummary:
+    """One Parquet file."""
 
     path: str
     """Relative to the data set's folder."""
     sha256: str
-    groups: list[int]
+    group_rows: list[int]
     """Rows of each row group."""
-    nulls: list[int]
-    """Of each column."""
-    codes: list[int]
+    nulls: dict[str, int]
+    """Rows in which a column is NULL, of every column."""
+    class_rows: list[int]
     """Rows of each code 0, 1, … of a class label, and last of any other; empty without classes."""
-    means: list[float]
-    """Of each measured column; these four are empty for a file without rows."""
-    squares: list[float]
-    """Sum of the squared deviations from the mean, of each measured column."""
-    minima: list[float]
-    maxima: list[float]
+    moments: dict[str, Moments]
+    """By numeric column; empty for a file without rows."""
 
     @property
     def rows(self) -> int:
-        """How many rows it holds."""
-        return sum(self.groups)
+        """Rows of all row groups."""
+        return sum(self.group_rows)
+
+    def to_json(self) -> str:
+        """Return the summary as JSON, with every bit of its numbers."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> FileSummary:
+        """Return the summary that :meth:`to_json` has written."""
+        fields = json.loads(text)
+        moments = {column: Moments(**numbers) for column, numbers in fields.pop("moments").items()}
+        return cls(**fields, moments=moments)
 
 
 @dataclass(frozen=True)
-class Question:
-    """What to find out, besides rows and checksums."""
+class Summary:
+    """Several Parquet files."""
 
-    label: str
-    classes: int
-    """How many codes a class label has; 0 for regression."""
-    measured: tuple[str, ...] = ()
-    """Numeric columns whose statistics are wanted."""
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What several Parquet files hold."""
-
-    files: list[File]
+    files: list[FileSummary]
     """In the order of their paths."""
 
     @property
     def rows(self) -> int:
-        """How many rows they hold."""
+        """Rows of all files."""
         return sum(file.rows for file in self.files)
 
     @property
-    def nulls(self) -> list[int]:
-        """How many each column has; empty without files."""
-        return [sum(column) for column in zip(*(file.nulls for file in self.files), strict=True)]
+    def nulls(self) -> dict[str, int]:
+        """Rows in which a column is NULL, of each column that has one."""
+        total: Counter[str] = Counter()
+        for file in self.files:
+            total.update(file.nulls)
+        return {column: rows for column, rows in total.items() if rows}
 
     @property
-    def codes(self) -> list[int]:
+    def class_rows(self) -> list[int]:
         """Rows of each code of the label, and last of any other; empty without files or classes."""
-        return [sum(code) for code in zip(*(file.codes for file in self.files), strict=True)]
+        return [sum(rows) for rows in zip(*(file.class_rows for file in self.files), strict=True)]
 
     @property
     def row_groups(self) -> list[RowGroup]:
         """The row groups that hold a row, in the order of the files."""
-        groups = ((file.path, index, rows) for file in self.files for index, rows in enumerate(file.groups))
+        groups = ((file.path, index, rows) for file in self.files for index, rows in enumerate(file.group_rows))
         return [RowGroup(path=path, index=index, rows=rows) for path, index, rows in groups if rows]
 
+    def statistics(self) -> dict[str, NumericStats]:
+        """Return the statistics of each numeric column, which must hold no NULL, over all rows.
 
-def look_into(spark: SparkSession, folder: Folder, below: str, question: Question) -> Contents:
-    """Return what the Parquet files in ``folder/below`` hold."""
+        Means and squared deviations of the files are combined as in Chan, Golub and LeVeque, Updating Formulae and a
+        Pairwise Algorithm for Computing Sample Variances (1979). They are rounded to float32, because the last bits of
+        a double depend on how Spark has cut the rows into files.
+        """
+        files = [file for file in self.files if file.rows]
+        columns = list(files[0].moments)
+        # each of these is (files, columns)
+        rows = np.array([file.rows for file in files], dtype=np.float64)[:, np.newaxis]
+        means, squares, minima, maxima = (
+            np.array([[getattr(file.moments[column], name) for column in columns] for file in files])
+            for name in ("mean", "squares", "min", "max")
+        )
+        mean = (rows * means).sum(axis=0) / rows.sum()
+        deviations = squares.sum(axis=0) + (rows * (means - mean) ** 2).sum(axis=0)
+        statistics = {
+            "mean": mean,
+            "std": np.sqrt(deviations / rows.sum()),
+            "min": minima.min(axis=0),
+            "max": maxima.max(axis=0),
+        }
+        return {
+            column: NumericStats(**{name: float(np.float32(values[i])) for name, values in statistics.items()})
+            for i, column in enumerate(columns)
+        }
+
+
+def summarize(spark: SparkSession, folder: Folder, below: str, aggregates: Aggregates) -> Summary:
+    """Return the summary of the Parquet files in ``folder/below``; the driver gets one line per file."""
     paths = [f"{below}/{name}" for name in (folder / below).names() if name.endswith(".parquet")]
     if not paths:
-        return Contents([])
-    with progress(spark, f"counting what {len(paths)} file(s) in {folder / below} hold"):
-        few = len(paths) <= _MOST_HERE
-        seen = _seen_here(folder, paths, question) if few else _seen_by_spark(spark, folder, paths, question)
-    return Contents([seen[path] for path in paths])
+        return Summary([])
+    with progress(spark, f"counting the rows of {len(paths)} file(s) in {folder / below}"):
+        if len(paths) <= _DRIVER_FILES:
+            return Summary(_summarize_in_driver(folder, paths, aggregates))
+        return Summary(_summarize_in_spark(spark, folder, paths, aggregates))
 
 
-def _seen_here(folder: Folder, paths: list[str], question: Question) -> dict[str, File]:
+def _summarize_in_driver(folder: Folder, paths: list[str], aggregates: Aggregates) -> list[FileSummary]:
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(lambda path: _seen(path, folder.read(path), question), paths)
-        return {file.path: file for file in found}
+        return list(pool.map(lambda path: _summarize_file(path, folder.read(path), aggregates), paths))
 
 
-def _seen_by_spark(spark: SparkSession, folder: Folder, paths: list[str], question: Question) -> dict[str, File]:
-    content = spark.read.format("binaryFile").load([(folder / path).spark for path in paths]).select("path", "content")
-    with _setting(spark, "spark.sql.execution.arrow.maxRecordsPerBatch", "1"):  # a record is a whole file
-        rows = content.mapInArrow(_looking(question), from_arrow_schema(_SCHEMA)).collect()  # a line per file
-    found = (File(**{**row.asDict(), "path": path_below(folder, row.path)}) for row in rows)
-    return {file.path: file for file in found}
+def _summarize_in_spark(
+    spark: SparkSession, folder: Folder, paths: list[str], aggregates: Aggregates
+) -> list[FileSummary]:
+    files = spark.read.format("binaryFile").load([(folder / path).spark for path in paths]).select("path", "content")
+    with _spark_setting(spark, "spark.sql.execution.arrow.maxRecordsPerBatch", "1"):  # a record is a whole file
+        rows = files.mapInArrow(_file_summarizer(folder, aggregates), "summary string").collect()
+    by_path = {file.path: file for file in (FileSummary.from_json(row.summary) for row in rows)}
+    return [by_path[path] for path in paths]
+
+
+def _file_summarizer(
+    folder: Folder, aggregates: Aggregates
+) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    """Return the function that Spark's tasks run over the contents of files."""
+
+    def summarize_files(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        for batch in batches:
+            for path, content in zip(batch.column("path"), batch.column("content"), strict=True):
+                summary = _summarize_file(path_below(folder, path.as_py()), content.as_buffer(), aggregates)
+                yield pa.RecordBatch.from_pydict({"summary": [summary.to_json()]})
+
+    return summarize_files
 
 
 def path_below(folder: Folder, uri: str) -> str:
-    """Return the path below ``folder`` of a file in it. What is before it, each store spells in ways of its own."""
+    """Return the path below ``folder`` of a file in it. Each store spells the part before it in its own way."""
     return unquote(uri).rpartition(f"/{folder.path.rpartition('/')[2]}/")[2]
 
 
 @contextmanager
-def _setting(spark: SparkSession, key: str, value: str) -> Iterator[None]:
+def _spark_setting(spark: SparkSession, key: str, value: str) -> Iterator[None]:
     before = spark.conf.get(key) or value
     spark.conf.set(key, value)
     try:
@@ -139,61 +199,30 @@ def _setting(spark: SparkSession, key: str, value: str) -> Iterator[None]:
         spark.conf.set(key, before)
 
 
-def _looking(question: Question) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
-    def look(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-        for batch in batches:
-            for path, content in zip(batch.column("path"), batch.column("content"), strict=True):
-                seen = _seen(path.as_py(), content.as_buffer(), question)
-                yield pa.RecordBatch.from_pylist([vars(seen)], _SCHEMA)
-
-    return look
-
-
-def _seen(path: str, content: bytes | pa.Buffer, question: Question) -> File:
+def _summarize_file(path: str, content: bytes | pa.Buffer, aggregates: Aggregates) -> FileSummary:
     file = pyarrow.parquet.ParquetFile(pa.BufferReader(content))
     table = file.read(use_threads=False)
-    codes: list[int] = []
-    if question.classes:
-        label = table.column(question.label).drop_null().to_numpy()
-        codes = np.bincount(np.minimum(label, question.classes), minlength=question.classes + 1).tolist()
-    means = squares = minima = maxima = np.zeros(0)
-    if question.measured and table.num_rows:
-        values = np.stack([table.column(name).to_numpy() for name in question.measured]).astype(np.float64)
-        means, minima, maxima = values.mean(axis=1), values.min(axis=1), values.max(axis=1)
-        values -= means[:, np.newaxis]
-        squares = np.einsum("ij,ij->i", values, values)
-    return File(
+    class_rows: list[int] = []
+    if aggregates.classes:
+        codes = table.column(aggregates.label).drop_null().to_numpy()
+        class_rows = np.bincount(np.minimum(codes, aggregates.classes), minlength=aggregates.classes + 1).tolist()
+    return FileSummary(
         path=path,
         sha256=hashlib.sha256(content).hexdigest(),
-        groups=[file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)],
-        nulls=[column.null_count for column in table.columns],
-        codes=codes,
-        means=means.tolist(),
-        squares=squares.tolist(),
-        minima=minima.tolist(),
-        maxima=maxima.tolist(),
+        group_rows=[file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)],
+        nulls={name: column.null_count for name, column in zip(table.column_names, table.columns, strict=True)},
+        class_rows=class_rows,
+        moments=_moments(table, aggregates.numeric) if table.num_rows else {},
     )
 
 
-def statistics(contents: Contents, question: Question) -> dict[str, NumericStats]:
-    """Return the statistics of each measured column, which must have no nulls, over all rows.
-
-    The files' means and squared deviations are put together as in Chan, Golub and LeVeque, Updating Formulae and a
-    Pairwise Algorithm for Computing Sample Variances (1979), and rounded to float32: how Spark has cut the rows into
-    files shows in the last bits of a double.
-    """
-    full = [file for file in contents.files if file.rows]
-    rows = np.array([file.rows for file in full], dtype=np.float64)[:, np.newaxis]
-    means = np.array([file.means for file in full])
-    mean = (rows * means).sum(axis=0) / rows.sum()
-    squares = np.array([file.squares for file in full]).sum(axis=0) + (rows * (means - mean) ** 2).sum(axis=0)
-    kinds = {
-        "mean": mean,
-        "std": np.sqrt(squares / rows.sum()),
-        "min": np.min([file.minima for file in full], axis=0),
-        "max": np.max([file.maxima for file in full], axis=0),
-    }
-    return {
-        name: NumericStats(**{kind: float(np.float32(values[i])) for kind, values in kinds.items()})
-        for i, name in enumerate(question.measured)
-    }
+def _moments(table: pa.Table, columns: tuple[str, ...]) -> dict[str, Moments]:
+    """Return the moments of numeric columns without NULLs, all columns at once: (columns, rows)."""
+    if not columns:
+        return {}
+    values = np.stack([table.column(name).to_numpy() for name in columns]).astype(np.float64)
+    means, minima, maxima = values.mean(axis=1), values.min(axis=1), values.max(axis=1)
+    values -= means[:, np.newaxis]
+    squares = np.einsum("ij,ij->i", values, values)
+    numbers = zip(means.tolist(), squares.tolist(), minima.tolist(), maxima.tolist(), strict=True)
+    return {name: Moments(*moments) for name, moments in zip(columns, numbers, strict=True)}

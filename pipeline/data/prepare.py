@@ -1,6 +1,6 @@
 """Preparation in Spark SQL: the user's features.sql, the leak-free split and the encodings.
 
-Everything here is lazy: it builds one plan, and the pass that writes the Parquet (shards.py) runs it.
+Except for the vocabularies everything here is lazy: it builds one plan, and the pass of shards.py runs it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from pyspark.sql.types import BooleanType, DataType, IntegralType, NumericType, 
 from pipeline.config import Config
 from pipeline.data import features_sql
 from pipeline.data.source_csv import Records, column, sentence
-from pipeline.data.split import SPLIT, side
+from pipeline.data.split import SPLIT, split_of
 from pipeline.runtime.errors import nearest
 from pipeline.runtime.session import progress
 
 RAW = "_raw"
+"""The column that holds the raw row as a struct."""
+
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _RESERVED = (SPLIT, "code", "copies")
 _MAX_VOCABULARY = 1_000_000  # codes travel through float32, which is exact to 2^24
-_MAX_CLASSES = 1_000  # each rank counts a matrix of classes x classes
+_MAX_CLASSES = 1_000  # each rank keeps a matrix of classes x classes
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,12 @@ class TypedRows:
 
 
 def typed_rows(spark: SparkSession, config: Config, records: Records, keep_raw: bool = False) -> TypedRows:
-    """Return features.sql's result as the network will see it, one row per good record, with its side of the split.
+    """Return features.sql's result in the network's types, one row per good record, with its split.
 
-    Numeric columns are FLOAT (NULL where they are not a finite one), categorical ones and class labels STRING.
-    `split` is 'train' or 'validation', and NULL where a used column is NULL. It depends on nothing but the values
-    of the row and `split.seed`, so identical rows are on the same side whatever the partitioning. With ``keep_raw``
-    the raw row that each was made from is there too, as the struct RAW.
+    Numeric columns are FLOAT (NULL where the value is not finite), categorical columns and class labels STRING.
+    `split` is 'train' or 'validation', and NULL where a used column is NULL. It depends on the values of the row and
+    `split.seed` only, so identical rows are in the same split however the rows are partitioned. With ``keep_raw`` the
+    column RAW holds the raw row of each.
 
     Raises:
         UserError: the SQL is wrong, or does not produce a column that the configuration names.
@@ -68,7 +70,7 @@ def typed_rows(spark: SparkSession, config: Config, records: Records, keep_raw: 
     used = [column(name) for name in typed.columns if name != RAW]
     is_complete = F.coalesce(*[F.when(value.isNull(), F.lit(False)) for value in used], F.lit(True))
     return TypedRows(
-        frame=typed.select("*", F.when(is_complete, side(config.split, used)).alias(SPLIT)),
+        frame=typed.select("*", F.when(is_complete, split_of(used, config.split)).alias(SPLIT)),
         integer_label=_is_whole(result.schema[config.label.column].dataType),
     )
 
@@ -76,34 +78,34 @@ def typed_rows(spark: SparkSession, config: Config, records: Records, keep_raw: 
 def vocabularies(spark: SparkSession, config: Config, typed: TypedRows) -> dict[str, list[str]]:
     """Return the values of each categorical feature, and of a class label, in the order of their codes.
 
-    Values that the configuration lists are taken from there; the others take one pass over the source: of features
-    in the training rows, of the label in all.
+    Values come from the configuration where it lists them. Else they take one pass over the source: a feature's values
+    come from the training rows, the label's from all rows.
 
     Raises:
         UserError: a column has no value, or too many to be a category.
     """
-    found = {f.column: _sorted_values(set(f.values)) for f in config.features.categorical if f.values is not None}
-    wanted = [f.column for f in config.features.categorical if f.values is None]
+    values = {f.column: _sorted_values(set(f.values)) for f in config.features.categorical if f.values is not None}
+    unlisted = [f.column for f in config.features.categorical if f.values is None]
     label = config.label.column
     if config.label.classes is not None:
-        found[label] = class_texts(config, typed, config.label.classes)
+        values[label] = class_texts(config, typed, config.label.classes)
     elif config.label.task == "classification":
-        wanted.append(label)
-    if wanted:
-        with progress(spark, f"finding the values of {', '.join(wanted)}"):
-            found |= _find_values(typed.frame, wanted, everywhere=label)
-    for name in wanted:
+        unlisted.append(label)
+    if unlisted:
+        with progress(spark, f"collecting the values of {', '.join(unlisted)}"):
+            values |= _collect_values(typed.frame, unlisted, label)
+    for name in unlisted:
         key = "label.column" if name == label else "features.categorical"
-        if not found[name]:
+        if not values[name]:
             problem = f"'{name}' has no value in any usable row: all were quarantined, or lack a column that is used"
             raise config.mistake(key, problem)
-        if len(found[name]) > _MAX_VOCABULARY:
-            problem = f"'{name}' has {len(found[name]):,} different values, more than {_MAX_VOCABULARY:,}; is it an id?"
-            raise config.mistake(key, problem)
-    if len(found.get(label, [])) > _MAX_CLASSES:
-        problem = f"'{label}' has {len(found[label]):,} different values, more than {_MAX_CLASSES:,} classes"
+        if len(values[name]) > _MAX_VOCABULARY:
+            problem = f"'{name}' has {len(values[name]):,} different values, more than {_MAX_VOCABULARY:,}"
+            raise config.mistake(key, f"{problem}; is it an id?")
+    if len(values.get(label, [])) > _MAX_CLASSES:
+        problem = f"'{label}' has {len(values[label]):,} different values, more than {_MAX_CLASSES:,} classes"
         raise config.mistake("label.column", f"{problem}; if it is a number, set label.task: regression")
-    return found
+    return values
 
 
 def class_texts(config: Config, typed: TypedRows, classes: list[str]) -> list[str]:
@@ -113,17 +115,17 @@ def class_texts(config: Config, typed: TypedRows, classes: list[str]) -> list[st
     return classes
 
 
-def _find_values(typed: DataFrame, names: list[str], everywhere: str) -> dict[str, list[str]]:
-    def seen(name: str) -> Column:
-        return F.col(SPLIT).isNotNull() if name == everywhere else F.col(SPLIT) == "train"
+def _collect_values(typed: DataFrame, names: list[str], label: str) -> dict[str, list[str]]:
+    def rows_of(name: str) -> Column:
+        return F.col(SPLIT).isNotNull() if name == label else F.col(SPLIT) == "train"
 
-    sets = typed.agg(*[F.collect_set(F.when(seen(name), column(name))).alias(name) for name in names]).first()
+    sets = typed.agg(*[F.collect_set(F.when(rows_of(name), column(name))).alias(name) for name in names]).first()
     assert sets is not None
     return {name: _sorted_values(sets[name]) for name in names}
 
 
 def encode(spark: SparkSession, typed: DataFrame, values: dict[str, list[str]]) -> DataFrame:
-    """Replace the text of each given column by its position in its vocabulary; unknown values get its length."""
+    """Replace each value of the given columns by its position in the vocabulary, unseen values by its length."""
     encoded = typed
     for name, vocabulary in values.items():
         # one JSON literal, not one literal per value: a vocabulary may hold 100,000 of them
@@ -169,18 +171,18 @@ def _check_columns(config: Config, result: DataFrame) -> None:
         *((f"features.categorical.{i}.column", f.column, "categorical") for i, f in enumerate(categorical)),
         ("label.column", config.label.column, "label"),
     ]
-    lower = [name.lower() for name in result.columns]  # Spark does not tell `a` from `A`
+    lower = [name.lower() for name in result.columns]  # `a` and `A` are the same column for Spark
     for key, name, kind in used:
         if name not in result.columns or lower.count(name.lower()) != 1:
             times = "does not produce" if name not in result.columns else "produces more than once"
             raise config.mistake(key, f"{sql} {times} a column '{name}'{nearest(name, set(result.columns))}")
         if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_") or name.lower() in _RESERVED:
             raise config.mistake(key, f"'{name}' cannot name a column here: give it a plain alias in {sql}")
-        found = result.schema[name].dataType
-        shown = found.simpleString().upper()
+        data_type = result.schema[name].dataType
+        type_name = data_type.simpleString().upper()
         wants_number = kind == "numeric" or (kind == "label" and config.label.task == "regression")
-        if wants_number and not isinstance(found, NumericType | BooleanType):
-            raise config.mistake(key, f"'{name}' is a {shown}, not a number: CAST it in {sql}")
-        if kind == "label" and not wants_number and not (_is_whole(found) or isinstance(found, StringType)):
-            problem = f"'{name}' is a {shown}; a class label is an integer or a string"
+        if wants_number and not isinstance(data_type, NumericType | BooleanType):
+            raise config.mistake(key, f"'{name}' is a {type_name}, not a number: CAST it in {sql}")
+        if kind == "label" and not wants_number and not (_is_whole(data_type) or isinstance(data_type, StringType)):
+            problem = f"'{name}' is a {type_name}; a class label is an integer or a string"
             raise config.mistake(key, f"{problem}: CAST it in {sql}, or set label.task: regression")

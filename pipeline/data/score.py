@@ -1,4 +1,4 @@
-"""Predictions of a packaged model: of CSV files with Spark; of one raw row, or over HTTP, without it."""
+"""Scoring with Spark: a packaged model reaches the executors and reads the features from Arrow batches."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ if TYPE_CHECKING:
 
 
 def with_declared(spark: SparkSession, rows: DataFrame, config: Config) -> DataFrame:
-    """Add what a model's schema declares and the rows lack, as NULL: its features.sql may name it, the label say."""
+    """Add the columns that a model's schema declares and the rows lack, as NULL.
+
+    Its features.sql may name them, like the label, which new rows lack.
+    """
     from pyspark.sql import functions as F
 
     from pipeline.data.source_csv import source_schema
 
-    there = {name.lower() for name in rows.columns}
+    present = {name.lower() for name in rows.columns}
     declared = source_schema(spark, config).fields
-    return rows.withColumns({f.name: F.lit(None).cast(f.dataType) for f in declared if f.name.lower() not in there})
+    return rows.withColumns({f.name: F.lit(None).cast(f.dataType) for f in declared if f.name.lower() not in present})
 
 
 def model_inputs(spec: ModelSpec, prefix: str) -> list[Column]:
-    """Return what features.sql made as the columns that :func:`read_inputs` reads: `prefix` and a number."""
+    """Return the features as the columns that :func:`read_inputs` reads, named ``prefix`` and a number."""
     from pipeline.data.source_csv import column
 
     numeric = [column(n.column).cast("float") for n in spec.network.numeric]
@@ -48,13 +51,13 @@ def read_inputs(batch: pa.RecordBatch, spec: ModelSpec, prefix: str) -> pd.DataF
 
 
 def ship_model(spark: SparkSession, folder: Path) -> Broadcast[dict[str, bytes]]:
-    """Send a packaged model's files to the executors, each of which may be on another machine."""
+    """Send a packaged model's files to the executors, which may be on other machines."""
     return spark.sparkContext.broadcast({file.name: file.read_bytes() for file in folder.iterdir()})
 
 
 @functools.lru_cache(maxsize=2)
 def shipped_model(files: Broadcast[dict[str, bytes]]) -> Scorer:
-    """Load a model that has been shipped: once in each of Spark's Python processes, not once a batch."""
+    """Load a model that :func:`ship_model` has sent: once per Python process of Spark, not once per batch."""
     import torch
 
     from pipeline.model.scorer import Scorer

@@ -1,9 +1,10 @@
-"""CSV into a DataFrame under the declared schema; records that do not fit it are counted and set aside."""
+"""CSV into a DataFrame under the declared schema; records that do not fit it are counted and go to quarantine."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pyspark.errors import AnalysisException, IllegalArgumentException, ParseException
@@ -17,8 +18,8 @@ from pipeline.runtime.errors import UserError, nearest
 
 _CORRUPT = "_corrupt_record"
 _FILE = "_source_file"
-_UNDECODED = "\ufffd"  # what Java puts in the place of bytes that it cannot decode
-_MOST_COLUMNS = 2_000  # Spark's planner needs two minutes for these, and its time grows with their square
+_UNDECODED = "\ufffd"  # Java puts it in the place of bytes that it cannot decode
+_MAX_COLUMNS = 2_000  # Spark plans two minutes for as many, and its time grows with their square
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,11 @@ class Records:
     frame: DataFrame
     """The declared columns, then `_corrupt_record`.
 
-    `_corrupt_record` is NULL for a record that fits, else the raw record; one that fits but for a NUL character in
-    its text is written anew from its fields, because Spark keeps the raw text of unparsable records only.
+    `_corrupt_record` is NULL for a record that fits, else the raw record. A record that only a NUL character spoils is
+    written anew from its fields, because Spark keeps the raw text of unparsable records only.
     """
-    seen: Observation
-    """`read` and `bad` record counts; available after the first action on something made from `frame`."""
+    counts: Observation
+    """`read` and `bad`, numbers of records; available after the first action on something made from `frame`."""
 
     def good(self) -> DataFrame:
         """Return the records that fit, with the declared columns only."""
@@ -40,8 +41,8 @@ class Records:
 
 
 def as_records(frame: DataFrame) -> Records:
-    """Return rows that are already typed as the records of a source in which all fit."""
-    return Records(frame=frame.withColumn(_CORRUPT, F.lit(None).cast("string")), seen=Observation())
+    """Return typed rows as the records of a source in which every record fits."""
+    return Records(frame=frame.withColumn(_CORRUPT, F.lit(None).cast("string")), counts=Observation())
 
 
 def source_schema(spark: SparkSession, config: Config) -> StructType:
@@ -50,8 +51,8 @@ def source_schema(spark: SparkSession, config: Config) -> StructType:
         schema = spark.createDataFrame([], config.source.schema_).schema
     except ParseException as error:
         raise config.mistake("source.schema", f"is not valid Spark DDL: {sentence(error)}") from None
-    if len(schema) > _MOST_COLUMNS:
-        problem = f"declares {len(schema)} columns; with more than {_MOST_COLUMNS} Spark plans for hours"
+    if len(schema) > _MAX_COLUMNS:
+        problem = f"declares {len(schema)} columns; with more than {_MAX_COLUMNS} Spark plans for hours"
         raise config.mistake("source.schema", f"{problem}: leave out what features.sql does not use")
     lower = [name.lower() for name in schema.names]
     for name in schema.names:
@@ -62,19 +63,8 @@ def source_schema(spark: SparkSession, config: Config) -> StructType:
     return schema
 
 
-def _damaged_file(spark: SparkSession, config: Config) -> str | None:
-    """Return the first of the (first 100) files that cannot be read to its end."""
-    files = spark.read.format("binaryFile").load(config.source_paths).select("path").limit(100)
-    for row in files.toLocalIterator():
-        try:
-            spark.read.text(row.path).count()
-        except Exception:  # whatever its codec raises
-            return str(row.path)
-    return None
-
-
 def list_source(spark: SparkSession, config: Config) -> SourceData:
-    """Return what `source.path` stands for: its files, and a fingerprint of their names, lengths and times.
+    """Return the files of `source.path` and a fingerprint of their names, lengths and times.
 
     Raises:
         UserError: there is no such file.
@@ -83,25 +73,24 @@ def list_source(spark: SparkSession, config: Config) -> SourceData:
         # binaryFile reads no content as long as the column `content` is not asked for
         files = spark.read.format("binaryFile").load(config.source_paths)
         files = files.select("path", "length", F.col("modificationTime").cast("double").alias("time"))
-        found = sorted((row.path, row.length, row.time) for row in files.collect())  # a line per file
+        listed = sorted((row.path, row.length, row.time) for row in files.collect())  # a line per file
     except AnalysisException as error:
         raise config.mistake("source.path", sentence(error)) from None
-    if not found:
+    if not listed:
         raise config.mistake("source.path", f"every file in {', '.join(config.source_paths)} is empty")
-    digest = hashlib.sha256(repr(found).encode()).hexdigest()
-    return SourceData(
-        paths=config.source_paths, files=len(found), bytes=sum(length for _, length, _ in found), fingerprint=digest
-    )
+    digest = hashlib.sha256(repr(listed).encode()).hexdigest()
+    size = sum(length for _, length, _ in listed)
+    return SourceData(paths=config.source_paths, files=len(listed), bytes=size, fingerprint=digest)
 
 
 def read_records(spark: SparkSession, config: Config, *more: Column) -> Records:
     """Return every record of the source, lazily; nothing is read yet.
 
     A record does not fit when it has more or fewer fields than the schema, a field that is not of its column's type,
-    a NUL character, or bytes that are none of the encoding's. (A NUL at either end of a floating-point field is white
-    space to Java's number parser: the number is read as it stands.)
+    a NUL character, or bytes outside the encoding. (A NUL at either end of a floating-point field is white space to
+    Java's number parser, so the number is read as it stands.)
 
-    ``more``: what else of a record is wanted, such as its file.
+    ``more``: columns to add, such as the record's file.
     """
     schema = source_schema(spark, config)
     with_corrupt = StructType([*schema.fields]).add(_CORRUPT, StringType())
@@ -113,20 +102,20 @@ def read_records(spark: SparkSession, config: Config, *more: Column) -> Records:
     declared = [column(name) for name in schema.names]
     garbled = F.when(_is_garbled(schema), F.to_csv(F.struct(*declared)))
     frame = frame.select(*declared, F.coalesce(column(_CORRUPT), garbled).alias(_CORRUPT), *more)
-    seen = Observation()
-    # Naming every column makes Spark convert every column: else "abc" in an unused DOUBLE goes unnoticed. The search
-    # for a value ends at the first column of most rows; a count of each column would cost as much as parsing it.
+    counts = Observation()
+    # Naming every column makes Spark convert every column: else "abc" in an unused DOUBLE goes unnoticed. In most rows
+    # the search for a value ends at the first column; a count of each column would cost as much as parsing it.
     any_value = F.coalesce(*[F.when(name.isNotNull(), F.lit(1)) for name in declared])
     counted = frame.observe(
-        seen, F.count(F.lit(1)).alias("read"), F.count(_CORRUPT).alias("bad"), F.count(any_value).alias("filled")
+        counts, F.count(F.lit(1)).alias("read"), F.count(_CORRUPT).alias("bad"), F.count(any_value).alias("filled")
     )
-    return Records(frame=counted, seen=seen)
+    return Records(frame=counted, counts=counts)
 
 
 def quarantine(spark: SparkSession, config: Config, folder: str) -> int:
     """Write the records that do not fit to ``folder`` as JSON lines {file, reason, record}; return how many.
 
-    This reads the source a second time, so that a source without bad records pays nothing for the possibility.
+    It reads the source a second time, so that a source without bad records takes no longer.
     """
     schema = source_schema(spark, config)
     records = read_records(spark, config, F.col("_metadata.file_path").alias(_FILE))
@@ -139,10 +128,10 @@ def quarantine(spark: SparkSession, config: Config, folder: str) -> int:
 
 
 def _reason(schema: StructType, config: Config) -> Column:
-    """Say why a raw record does not fit: parse it again as strings and look at each field."""
-    of_files = ("header", "enforceschema", "multiline")
-    options = {key: str(value) for key, value in config.source.reader_options.items() if key not in of_files}
-    # positional names, since those of the schema may clash with the extra field
+    """Return why a raw record does not fit: parse it again as strings and compare each field with its type."""
+    file_options = ("header", "enforceschema", "multiline")
+    options = {key: str(value) for key, value in config.source.reader_options.items() if key not in file_options}
+    # positional names, because a name of the schema may clash with the extra field
     as_strings = ", ".join(f"c{i} STRING" for i in range(len(schema) + 1))
     text = F.from_csv(F.col(_CORRUPT), as_strings, options)
     typed = F.from_csv(F.col(_CORRUPT), config.source.schema_, options)
@@ -173,7 +162,7 @@ def _is_garbled(schema: StructType) -> Column:
 
 
 def column(name: str) -> Column:
-    """Return the column of exactly this name, whatever characters are in it."""
+    """Return the column of exactly this name, whatever characters it has."""
     return F.col(quoted(name))
 
 
@@ -183,7 +172,7 @@ def quoted(name: str) -> str:
 
 
 def sentence(error: Exception) -> str:
-    """Return what a Spark exception says, in one line, without its plan or stack."""
+    """Return a Spark exception's message in one line, without its plan or stack."""
     text = str(getattr(error, "desc", None) or error)
     text = text.split("== SQL ==")[0].split(";\n")[0]
     return re.sub(r"\[[A-Z_.]+\] ?", "", " ".join(text.split())).rstrip(". ")
@@ -192,25 +181,56 @@ def sentence(error: Exception) -> str:
 def source_mistake(spark: SparkSession, config: Config, error: Exception) -> UserError | None:
     """Return the user's error behind a failed Spark job: a header or option that does not fit, a damaged file."""
     text = str(error)
-    is_packing = re.search(r"java.io.EOFException|not a gzip file|gzip stream|hadoop.io.compress|java.util.zip", text)
-    if is_packing and (damaged := _damaged_file(spark, config)):
+    if re.search(_UNPACKING_FAILED, text) and (damaged := _damaged_file(spark, config)):
         return config.mistake("source.path", f"{damaged} is cut off or damaged: it cannot be unpacked to its end")
     if isinstance(error, IllegalArgumentException):
         return config.mistake("source.options", sentence(error))
-    if charset := re.search(r"Unsupported(?:Charset|Encoding)Exception: (\S+)", text):
-        return config.mistake("source.options.encoding", f"'{charset[1]}' is not an encoding that Java knows")
-    if "UnivocityParser.<init>" in text and (option := re.search(r"IllegalArgumentException: (.*)", text)):
-        return config.mistake("source.options", option[1])
-    file = re.search(r"CSV file: (\S+)", text)
-    names = re.search(r"Expected: (.*?) but found: (.*?)\n", text)
-    lengths = re.search(r"Header length: (\d+), schema size: (\d+)", text)
-    if file and names:
-        schema = re.search(r"Schema: (.*?)\n", text)
-        known = schema.group(1).split(", ") if schema else []
-        problem = f"has the header '{names.group(2)}' where source.schema has '{names.group(1)}'"
-        hint = nearest(names.group(2), known) if names.group(2) not in known else "; the columns are in another order"
-        return config.mistake("source.schema", f"{file.group(1)} {problem}{hint}")
-    if file and lengths:
-        problem = "{} has a header of {} columns, but the schema declares {}".format(file.group(1), *lengths.groups())
-        return config.mistake("source.schema", problem)
+    for pattern, key, problem in _JAVA_MISTAKES:
+        if match := re.search(pattern, text):
+            return config.mistake(key, problem(match))
     return None
+
+
+def _damaged_file(spark: SparkSession, config: Config) -> str | None:
+    """Return the first of the (first 100) files that cannot be read to its end."""
+    files = spark.read.format("binaryFile").load(config.source_paths).select("path").limit(100)
+    for row in files.toLocalIterator():
+        try:
+            spark.read.text(row.path).count()
+        except Exception:  # each codec raises errors of its own
+            return str(row.path)
+    return None
+
+
+def _header_mistake(match: re.Match[str]) -> str:
+    declared = match["schema"].split(", ")
+    hint = "; the columns are in another order" if match["header"] in declared else nearest(match["header"], declared)
+    return f"{match['file']} has the header '{match['header']}' where source.schema has '{match['expected']}'{hint}"
+
+
+_UNPACKING_FAILED = r"java.io.EOFException|not a gzip file|gzip stream|hadoop.io.compress|java.util.zip"
+
+_JAVA_MISTAKES: tuple[tuple[str, str, Callable[[re.Match[str]], str]], ...] = (
+    (
+        r"Unsupported(?:Charset|Encoding)Exception: (\S+)",
+        "source.options.encoding",
+        lambda match: f"'{match[1]}' is not an encoding that Java knows",
+    ),
+    (
+        r"(?s)\A(?=.*UnivocityParser\.<init>).*?IllegalArgumentException: ([^\n]*)",
+        "source.options",
+        lambda match: match[1],
+    ),
+    (
+        r"Schema: (?P<schema>.*)\n(?s:.*?)Expected: (?P<expected>.*?) but found: (?P<header>.*)\n"
+        r"(?s:.*?)CSV file: (?P<file>\S+)",
+        "source.schema",
+        _header_mistake,
+    ),
+    (
+        r"Header length: (\d+), schema size: (\d+)(?s:.*?)CSV file: (\S+)",
+        "source.schema",
+        lambda match: f"{match[3]} has a header of {match[1]} columns, but the schema declares {match[2]}",
+    ),
+)
+"""Messages of Java in a failed Spark job: the pattern, the setting that is wrong, and what is wrong with it."""

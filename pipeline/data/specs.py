@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def net_spec(config: Config, data: Manifest) -> NetSpec:
-    """Return the network that this configuration asks for on this data."""
+    """Return the description of the network for this configuration and data."""
     stats = data.label.stats
     return NetSpec(
         numeric=tuple(_numeric_input(f.column, f.scaling, data.numeric[f.column]) for f in config.features.numeric),
@@ -31,7 +31,7 @@ def net_spec(config: Config, data: Manifest) -> NetSpec:
 
 
 def _numeric_input(column: str, scaling: str, stats: NumericStats) -> NumericInput:
-    """Return the scaling of one column; one that holds a single value has nothing to scale by, it is shifted to 0."""
+    """Return the scaling of one column; a column with a single value is shifted to 0 and not scaled."""
     if scaling == "none":
         return NumericInput(column, 0.0, 1.0)
     if scaling == "standard":

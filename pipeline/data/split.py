@@ -1,4 +1,4 @@
-"""The sides of the split: which one each row is on, and how often a training row is there."""
+"""The split: training or validation for each row, and how often a training row is there (oversampling)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pyspark.sql import functions as F
 from pipeline.config import Split
 
 SPLIT = "split"
-"""The column that names each row's side."""
+"""The column that names each row's split."""
 
 
-def side(split: Split, used: Sequence[Column]) -> Column:
-    """Return the side of a row, 'train' or 'validation', from a hash of its ``used`` columns and `split.seed`.
+def split_of(used: Sequence[Column], settings: Split) -> Column:
+    """Return each row's split, 'train' or 'validation', from a hash of its ``used`` columns and `split.seed`.
 
-    It depends on nothing but these values, so identical rows are on the same side whatever the partitioning.
+    It depends on these values only, so identical rows are in the same split however the rows are partitioned.
     """
-    row_hash = F.xxhash64(F.lit(split.seed), *used)
-    is_validation = F.pmod(row_hash, F.lit(1_000_000)) < F.lit(round(split.validation_fraction * 1_000_000))
+    row_hash = F.xxhash64(F.lit(settings.seed), *used)
+    is_validation = F.pmod(row_hash, F.lit(1_000_000)) < F.lit(round(settings.validation_fraction * 1_000_000))
     return F.when(is_validation, F.lit("validation")).otherwise(F.lit("train"))
 
 
-def oversampled(rows: DataFrame, factor: int) -> DataFrame:
+def oversample(rows: DataFrame, factor: int) -> DataFrame:
     """Return the rows with each training row there ``factor`` times."""
     if factor == 1:
         return rows

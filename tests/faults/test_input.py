@@ -224,7 +224,7 @@ def test_a_manifest_that_is_poisoned_or_of_the_future_is_not_followed(
     assert not shards.prepare_data(spark, config, 2).reused
     said["format_version"] = 99
     file.write_text(json.dumps(said))
-    with pytest.raises(UserError, match=r"manifest.json has format 99, but this version knows only up to"):
+    with pytest.raises(UserError, match=r"manifest.json has format 99, but this version reads only up to"):
         shards.prepare_data(spark, config, 2)
 
 

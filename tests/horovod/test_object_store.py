@@ -17,7 +17,7 @@ from datasets import read_manifest
 from pipeline.config import load_config
 from pipeline.data import parquet_summary, shards
 from pipeline.data.manifest import FILE_NAME, Manifest
-from pipeline.data.parquet_summary import Question
+from pipeline.data.parquet_summary import Aggregates
 from pipeline.runtime.errors import RowAccountingError, UserError
 from pipeline.runtime.storage import Folder
 from pipeline.training import checkpoint
@@ -90,13 +90,13 @@ def test_a_shard_from_s3_is_the_shard_from_the_disk(penguins: Penguins, prepared
 
 def test_files_are_counted_on_s3_too(prepared: Folder) -> None:
     data = read_manifest(prepared)
-    question = Question(data.label.column, len(data.label.classes))
+    aggregates = Aggregates(data.label.column, len(data.label.classes))
     for split in data.splits.values():
-        seen = parquet_summary._seen_here(prepared, [group.path for group in split.row_groups], question)
-        found = parquet_summary.Contents(list(seen.values()))
-        assert found.row_groups == split.row_groups
-        assert found.codes == [*split.class_counts, 0]
-        assert {file.path: file.sha256 for file in found.files}.items() <= data.sha256.items()
+        paths = [group.path for group in split.row_groups]
+        summary = parquet_summary.Summary(parquet_summary._summarize_in_driver(prepared, paths, aggregates))
+        assert summary.row_groups == split.row_groups
+        assert summary.class_rows == [*split.class_counts, 0]
+        assert {file.path: file.sha256 for file in summary.files}.items() <= data.sha256.items()
 
 
 def test_checkpoints_lie_on_s3_too(lake: str) -> None:

@@ -1,4 +1,4 @@
-"""What the written Parquet files hold, as the driver or the executors find it."""
+"""Summaries of Parquet files, made in the driver or in Spark, and even shares of their row groups."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pyspark.sql import SparkSession
 from conftest import UseCase, csv_rows
 from pipeline.data import dealing, parquet_summary, shards
 from pipeline.data.manifest import RowGroup
-from pipeline.data.parquet_summary import Question
+from pipeline.data.parquet_summary import Aggregates
 from pipeline.runtime.errors import StorageError
 from pipeline.runtime.storage import Folder
 
 
-def test_driver_and_executors_find_the_same(spark: SparkSession, tmp_path: Path) -> None:
+def test_driver_and_executors_make_the_same_summary(spark: SparkSession, tmp_path: Path) -> None:
     place = tmp_path / "a data set" / "of=one side"  # a path that Spark spells in its own way
     place.mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -30,16 +30,17 @@ def test_driver_and_executors_find_the_same(spark: SparkSession, tmp_path: Path)
     for i, part in enumerate(values):
         label = pa.array([None if row % 10 == 9 else row % 4 for row in range(1_000)], pa.int64())
         pq.write_table(pa.table({"x": part, "y": label}), place / f"part-{i}.parquet", row_group_size=600)
-    question, folder = Question(label="y", classes=3, measured=("x",)), Folder(str(place.parent))
+    aggregates, folder = Aggregates(label="y", classes=3, numeric=("x",)), Folder(str(place.parent))
     paths = [f"{place.name}/part-{i}.parquet" for i in range(7)]
-    here = parquet_summary._seen_here(folder, paths, question)
-    assert parquet_summary._seen_by_spark(spark, folder, paths, question) == here
+    in_driver = parquet_summary._summarize_in_driver(folder, paths, aggregates)
+    assert parquet_summary._summarize_in_spark(spark, folder, paths, aggregates) == in_driver
 
-    assert parquet_summary.look_into(spark, folder, "nowhere", question).files == []
-    one = parquet_summary.look_into(spark, folder, place.name, question)
-    assert (one.rows, one.nulls, one.codes) == (7_000, [0, 700], [1_750, 1_400, 1_750, 1_400])
-    assert [group.rows for group in one.row_groups] == [600, 400] * 7
-    stats = parquet_summary.statistics(one, question)["x"]
+    assert parquet_summary.summarize(spark, folder, "nowhere", aggregates).files == []
+    summary = parquet_summary.summarize(spark, folder, place.name, aggregates)
+    assert summary.files == in_driver
+    assert (summary.rows, summary.nulls, summary.class_rows) == (7_000, {"y": 700}, [1_750, 1_400, 1_750, 1_400])
+    assert [group.rows for group in summary.row_groups] == [600, 400] * 7
+    stats = summary.statistics()["x"]
     exact = values.astype(np.float64)
     assert [stats.mean, stats.std, stats.min, stats.max] == [
         float(np.float32(f(exact))) for f in (np.mean, np.std, np.min, np.max)
@@ -51,7 +52,7 @@ def test_a_large_data_set_is_counted_by_the_executors(
 ) -> None:
     source = csv_rows(120).replace("1.5,", ",")  # a row without its `a` is dropped
     here = shards.prepare_data(spark, use_case(source, split={"oversample": 2}), 2).manifest
-    monkeypatch.setattr(parquet_summary, "_MOST_HERE", 0)
+    monkeypatch.setattr(parquet_summary, "_DRIVER_FILES", 0)
     by_spark = shards.prepare_data(spark, use_case(source, split={"oversample": 2}), 2).manifest
     assert by_spark.rows == here.rows
     assert here.rows.dropped == here.dropped_by_column["a"] > 0
@@ -64,15 +65,15 @@ def test_a_large_data_set_is_counted_by_the_executors(
 @given(st.lists(st.integers(1, 1_000), min_size=1, max_size=60), st.integers(1, 9))
 def test_row_groups_are_dealt_out_evenly(lengths: list[int], num_proc: int) -> None:
     groups = [RowGroup(path=f"p{i}", index=0, rows=rows) for i, rows in enumerate(lengths)]
-    dealt = dealing.dealt(groups, num_proc)
+    dealt = dealing.deal(groups, num_proc)
     assert sorted(dealt, key=str) == sorted(groups, key=str)
     shares = [sum(group.rows for group in dealt[rank::num_proc]) for rank in range(num_proc)]
     assert max(shares) - min(shares) <= max(lengths)
 
 
 @pytest.mark.parametrize(("lengths", "shares"), [([70] * 11 + [58, 58, 15], [435, 466]), ([9, 8, 7, 6], [15, 15])])
-def test_what_is_left_over_goes_to_the_rank_with_fewest_rows(lengths: list[int], shares: list[int]) -> None:
-    dealt = dealing.dealt([RowGroup(path=f"p{i}", index=0, rows=rows) for i, rows in enumerate(lengths)], 2)
+def test_the_last_row_groups_go_to_the_rank_with_fewest_rows(lengths: list[int], shares: list[int]) -> None:
+    dealt = dealing.deal([RowGroup(path=f"p{i}", index=0, rows=rows) for i, rows in enumerate(lengths)], 2)
     assert sorted(sum(group.rows for group in dealt[rank::2]) for rank in range(2)) == shares
 
 
@@ -94,7 +95,9 @@ def test_a_file_has_the_same_path_below_the_folder_on_every_store(folder: str, u
     assert parquet_summary.path_below(Folder(folder), uri) == "parts/split=train/part-0.parquet"
 
 
-def test_a_file_too_many_is_noticed(spark: SparkSession, use_case: UseCase, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_surplus_file_fails_the_preparation(
+    spark: SparkSession, use_case: UseCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write = shards._write
 
     def with_a_leftover(*args: Any) -> None:  # as of a task that failed, on a store without renames

@@ -37,7 +37,7 @@ def test_the_split_never_separates_identical_rows(
     config, frame = penguins_three_times
     split = config.split.model_copy(update={"seed": seed, "validation_fraction": fraction})
     config = config.model_copy(update={"split": split})
-    records = source_csv.Records(frame=frame.repartition(partitions), seen=None)  # type: ignore[arg-type]
+    records = source_csv.Records(frame=frame.repartition(partitions), counts=None)  # type: ignore[arg-type]
     typed = prepare.typed_rows(spark, config, records).frame.where("split IS NOT NULL")
     values = [name for name in typed.columns if name != SPLIT]
     by_row = typed.groupBy(*values).agg(F.countDistinct("split").alias("sides"), F.count("*").alias("copies"))
@@ -54,7 +54,7 @@ def test_the_split_depends_on_the_seed_and_not_on_the_partitioning(
 
     def validation_rows(partitions: int, seed: int) -> list[tuple[Any, ...]]:
         split = config.split.model_copy(update={"seed": seed})
-        records = source_csv.Records(frame=frame.repartition(partitions), seen=None)  # type: ignore[arg-type]
+        records = source_csv.Records(frame=frame.repartition(partitions), counts=None)  # type: ignore[arg-type]
         typed = prepare.typed_rows(spark, config.model_copy(update={"split": split}), records).frame
         return sorted(tuple(row) for row in typed.where("split = 'validation'").collect())
 
