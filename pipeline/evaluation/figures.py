@@ -1,4 +1,4 @@
-"""Figures that a person can read, drawn with matplotlib."""
+"""Figures of a run, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def draw_predicted_vs_actual(histogram: Counts, low: float, high: float, label: 
 
 
 def draw_calibration(bins: Sequence[CalibrationBin]) -> Figure:
-    """Draw how often the model was right against how sure it was; on the diagonal it is as good as it says."""
+    """Draw the share of right answers against the predicted probability; a calibrated model is on the diagonal."""
     figure, (axes,) = _canvas(5.5, 4.5)
-    sure, right, rows = [b.confidence for b in bins], [b.accuracy for b in bins], [b.rows for b in bins]
+    confidence, accuracy, rows = ([getattr(b, name) for b in bins] for name in ("confidence", "accuracy", "rows"))
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
-    axes.plot(sure, right, color="tab:blue", zorder=2)
+    axes.plot(confidence, accuracy, color="tab:blue", zorder=2)
     sizes = 20 + 180 * np.array(rows) / max(rows, default=1)
-    axes.scatter(sure, right, sizes, color="tab:blue", zorder=3)
-    for x, y, n in zip(sure, right, rows, strict=True):
+    axes.scatter(confidence, accuracy, sizes, color="tab:blue", zorder=3)
+    for x, y, n in zip(confidence, accuracy, rows, strict=True):
         axes.annotate(f"{n}", (x, y), textcoords="offset points", xytext=(0, 9), ha="center", fontsize=8)
     axes.set(xlabel="probability of the predicted class", ylabel="share of right answers", title="calibration")
     axes.set(xlim=(0, 1.03), ylim=(0, 1.08))

@@ -1,21 +1,19 @@
-"""What a person looks at after a run: the figures, and one HTML page that tells the whole story by itself."""
+"""What a person looks at after a run: the figures, and the report, one HTML page that needs no other file."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.config import Config
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import figures
-from pipeline.evaluation.metrics import Evaluation
-from pipeline.tracking import runs
-from pipeline.training.task import TrainingResult
+from pipeline.evaluation.metrics import EpochRecord, Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,44 +21,42 @@ if TYPE_CHECKING:
     from pipeline.evaluation.decision import Decision
 
 
-def log_evaluation(uri: str, run_id: str, config: Config, data: Manifest, result: TrainingResult) -> dict[str, str]:
-    """Put `figures/` and `evaluation/evaluation.json` among the run's artifacts; return the figures as SVG by name."""
-    drawn = draw(config, data, result)
-    for name, figure in drawn.items():
-        runs.log_figure(uri, run_id, figure, f"figures/{name}.png")
-    runs.log_text(uri, run_id, as_json(result.evaluation), "evaluation/evaluation.json")
-    return {name: figures.as_svg(figure) for name, figure in drawn.items()}
+@dataclass(frozen=True)
+class TrainedRun:
+    """What figures and page show of a training."""
+
+    name: str
+    """Of the use case."""
+    run_id: str
+    data: Manifest
+    history: Sequence[EpochRecord]
+    best_epoch: int
+    """The epoch whose weights are kept."""
+    evaluation: Evaluation
+    """Of the kept weights, on the validation rows."""
 
 
-def draw(config: Config, data: Manifest, result: TrainingResult) -> dict[str, Figure]:
+def draw(run: TrainedRun) -> dict[str, Figure]:
     """Return the figures of a run by name."""
-    found, best_epoch = result.evaluation, result.best.epoch
-    if data.label.classes:
+    label, evaluation = run.data.label, run.evaluation
+    if label.classes:
         return {
-            "loss_curves": figures.draw_curves(result.history, "accuracy", best_epoch),
-            "confusion_matrix": figures.draw_confusion(np.array(found.confusion, float), data.label.classes),
-            "calibration": figures.draw_calibration(found.calibration),
+            "loss_curves": figures.draw_curves(run.history, "accuracy", run.best_epoch),
+            "confusion_matrix": figures.draw_confusion(np.array(evaluation.confusion, float), label.classes),
+            "calibration": figures.draw_calibration(evaluation.calibration),
         }
-    stats, histogram = data.label.stats, np.array(found.histogram, float)
+    stats, histogram = label.stats, np.array(evaluation.histogram, float)
     assert stats is not None
     return {
-        "loss_curves": figures.draw_curves(result.history, "rmse", best_epoch),
-        "predicted_vs_actual": figures.draw_predicted_vs_actual(histogram, stats.min, stats.max, config.label.column),
+        "loss_curves": figures.draw_curves(run.history, "rmse", run.best_epoch),
+        "predicted_vs_actual": figures.draw_predicted_vs_actual(histogram, stats.min, stats.max, label.column),
     }
 
 
-def render(
-    config: Config,
-    data: Manifest,
-    result: TrainingResult,
-    decision: Decision | None,
-    seconds: dict[str, float],
-    drawn: dict[str, str],
-    run_id: str,
-) -> str:
-    """Return the report as one HTML page that needs nothing from elsewhere: no script, no style sheet, no font.
+def render(run: TrainedRun, decision: Decision | None, seconds: dict[str, float], svg: dict[str, str]) -> str:
+    """Return the report as one HTML page without script, style sheet or font from elsewhere.
 
-    ``drawn``: its figures as SVG.
+    ``seconds`` are those of each stage, ``svg`` the figures by name.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -69,21 +65,20 @@ def render(
     page.filters |= {"number": _number, "share": _share, "whole": lambda value: f"{value:,}"}
     template = page.from_string((Path(__file__).parent / "report.html.j2").read_text(encoding="utf-8"))
     return template.render(
-        name=config.folder.name,
-        run_id=run_id,
-        config=config,
-        data=data,
-        best=result.best,
-        epochs=len(result.history),
-        found=result.evaluation,
+        name=run.name,
+        run_id=run.run_id,
+        data=run.data,
+        best_epoch=run.best_epoch,
+        epochs=len(run.history),
+        evaluation=run.evaluation,
         decision=decision,
         seconds=seconds,
-        figures={name: Markup(svg) for name, svg in drawn.items()},
+        figures={name: Markup(text) for name, text in svg.items()},
     )
 
 
 def as_json(evaluation: Evaluation) -> str:
-    """Return an evaluation as JSON; what is not a number is null."""
+    """Return an evaluation as JSON, with null for NaN and infinite numbers."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
