@@ -20,7 +20,7 @@ from pipeline.tracking.registry import fetch_model
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark import Broadcast
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame, Observation, SparkSession
 
     from pipeline.model.spec import ModelSpec
 
@@ -28,7 +28,9 @@ _FEATURE = "_feature_"
 
 
 def predict_row(model: str, text: str, tracking_uri: str | None = None) -> dict[str, Any]:
-    """Return prediction, probabilities and reason of one raw row, a JSON object; starts no Spark.
+    """Return prediction, probabilities and reason of one raw row, given as a JSON object; start no Spark.
+
+    Without ``tracking_uri`` the model comes from :func:`pipeline.tracking.store.default_uri`.
 
     Raises:
         UserError: there is no such model, or the row is no JSON object or lacks a column that the model needs.
@@ -45,7 +47,7 @@ def predict_row(model: str, text: str, tracking_uri: str | None = None) -> dict[
     scorer = Scorer(read_model(folder).folder)
     missing = [column.name for column in scorer.spec.raw if column.needed and column.name not in row]
     if missing:
-        raise UserError(f"--row: lacks {', '.join(missing)}, which the model needs (null says that it is not known)")
+        raise UserError(f"--row: lacks {', '.join(missing)}, which the model needs; give null for an unknown value")
     (answer,) = scorer.predict(pd.DataFrame([row], dtype=object)).to_dict("records")
     return {name: None if value != value else value for name, value in answer.items()}  # NaN is not equal to itself
 
@@ -57,7 +59,8 @@ def predict_files(
 
     The output holds the raw columns, prediction, probabilities, reason and model_version. Records that do not fit the
     schema go to ``output/_quarantine``, as in training. Spark moves the files in place when all are written, and
-    `_SUCCESS` last; an earlier output is replaced.
+    `_SUCCESS` last; an earlier output is replaced. Without ``tracking_uri`` the model comes from
+    :func:`pipeline.tracking.store.default_uri`.
 
     Raises:
         UserError: the model, the input or the output cannot be used.
@@ -71,17 +74,17 @@ def predict_files(
     folder, version = fetch_model(model, tracking_uri or store.default_uri())
     paths = [path if storage.scheme(path) else str(Path(path).resolve()) for path in inputs]
     packaged = read_model(folder)
-    source = packaged.config.source.model_copy(update={"path": paths})
-    config = packaged.config.model_copy(update={"source": source})
+    settings = packaged.config.source.model_copy(update={"path": paths})
+    config = packaged.config.model_copy(update={"source": settings})
     spark = session.get_session(f"predict {model}", Path(".work").resolve())
     executors.check_executors(spark, config)
-    files = source_csv.list_source(spark, config)
-    config = _as_the_files_have_it(spark, config)
+    source = source_csv.list_source(spark, config)
+    config = _drop_absent_columns(spark, config)
     records = source_csv.read_records(spark, config)
     watch.lap("start")
-    what = f"scoring {files.files} file(s), {files.bytes / 2**20:,.1f} MiB, into {output}"
-    with session.progress(spark, what):
-        scored, counts = _scored(spark, config, records.good(), packaged, version)
+
+    with session.progress(spark, f"scoring {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {output}"):
+        scored, scored_counts = _scored_rows(spark, config, records.good(), packaged, version)
         try:
             scored.write.mode("overwrite").option("header", True).format(kind).save(output)
         except Exception as error:
@@ -89,10 +92,10 @@ def predict_files(
             if mistake is None:
                 raise
             raise mistake from None
-    seen = {**records.counts.get, **counts.get}
-    if seen["bad"]:
+    counts = {**records.counts.get, **scored_counts.get}
+    if counts["bad"]:
         source_csv.quarantine(spark, config, f"{output.rstrip('/')}/_quarantine")
-        log.info("%d records do not fit the schema: see %s/_quarantine", seen["bad"], output)
+        log.info("%d records do not fit the schema: see %s/_quarantine", counts["bad"], output)
     watch.lap("score")
     return {
         "status": "ok",
@@ -100,50 +103,50 @@ def predict_files(
         "model_version": version,
         "output": output,
         "rows": {
-            "read": seen["read"],
-            "quarantined": seen["bad"],
-            "predicted": seen["rows"] - seen["refused"],
-            "refused": seen["refused"],
+            "read": counts["read"],
+            "quarantined": counts["bad"],
+            "predicted": counts["rows"] - counts["refused"],
+            "refused": counts["refused"],
         },
         "timing_s": {**watch.seconds, "total": watch.total()},
     }
 
 
 def _check_output(output: str, inputs: Sequence[str]) -> None:
-    """Refuse to replace a folder that is not the output of an earlier run, or that holds the input."""
-    place = Path(output).resolve()
+    """Raise UserError if the job would replace its input, or a folder that is not an earlier output."""
+    folder = Path(output).resolve()
     for path in inputs:
-        if path == output or place in (Path(path).resolve(), *Path(path).resolve().parents):
+        if path == output or folder in (Path(path).resolve(), *Path(path).resolve().parents):
             raise UserError(f"--output {output}: holds the input {path}, and would be replaced; name another folder")
     if storage.scheme(output) or not os.path.exists(output):
         return
     if not os.path.isdir(output):
         raise UserError(f"--output {output}: is a file; name a folder")
-    found = set(os.listdir(output))
-    if found and not found & {"_SUCCESS", "_temporary"}:
-        raise UserError(f"--output {output}: holds something else than an earlier output; name another folder")
+    names = set(os.listdir(output))
+    if names and not names & {"_SUCCESS", "_temporary"}:
+        raise UserError(f"--output {output}: holds files that are not an earlier output; name another folder")
 
 
-def _as_the_files_have_it(spark: SparkSession, config: Config) -> Config:
-    """Leave those columns out of the schema that the files lack and no feature needs: the label, most often."""
+def _drop_absent_columns(spark: SparkSession, config: Config) -> Config:
+    """Leave out of the schema the columns that the files lack and no feature needs: most often the label."""
     from pipeline.data import features_sql, source_csv
 
     schema = source_csv.source_schema(spark, config)
     options = {**config.source.reader_options, "inferschema": False}
-    header = {name.lower() for name in spark.read.options(**options).csv(config.source_paths).columns}
     if not options["header"]:
         return config
+    header = {name.lower() for name in spark.read.options(**options).csv(config.source_paths).columns}
     needed = features_sql.translate(config).needed
-    kept = [f for f in schema.fields if f.name.lower() in header or f.name in needed]
-    ddl = ", ".join(f"{source_csv.quoted(f.name)} {f.dataType.simpleString()}" for f in kept)
+    present = [field for field in schema.fields if field.name.lower() in header or field.name in needed]
+    ddl = ", ".join(f"{source_csv.quoted(field.name)} {field.dataType.simpleString()}" for field in present)
     source = config.source.model_copy(update={"schema_": ddl})
     return config.model_copy(update={"source": source})
 
 
-def _scored(
+def _scored_rows(
     spark: SparkSession, config: Config, good: DataFrame, packaged: PackagedModel, version: str
-) -> tuple[DataFrame, Any]:
-    """Return the scored rows, lazily, and the observation of how many there are and got no prediction."""
+) -> tuple[DataFrame, Observation]:
+    """Return the scored rows, lazily, and the counts `rows` and `refused`, the rows without a prediction."""
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
     from pyspark.sql.types import DoubleType, StringType, StructField, StructType
@@ -153,7 +156,7 @@ def _scored(
 
     spec = packaged.spec
     with_declared(spark, good, packaged.config).createOrReplaceTempView("raw")
-    # the user's SELECT, and the raw row it was made from beside it
+    # the user's SELECT, and beside its result the raw row
     result = spark.sql(select_more(config.features_sql, "struct(*) AS _raw"))
     inputs = model_inputs(spec, _FEATURE)
     rows = result.select(*(F.col("_raw")[name].alias(name) for name in good.columns), *inputs)
@@ -165,7 +168,7 @@ def _scored(
         StructField("reason", StringType()),
         StructField("model_version", StringType()),
     ]
-    clash = {f.name.lower() for f in added} & {name.lower() for name in good.columns}
+    clash = {field.name.lower() for field in added} & {name.lower() for name in good.columns}
     if clash:
         raise config.mistake("source.schema", f"column '{clash.pop()}' has the name of an output; rename it in the CSV")
     schema = StructType([*good.schema.fields, *added])
@@ -176,7 +179,7 @@ def _scored(
 
 
 def _batch_scorer(shipped: Broadcast[dict[str, bytes]], version: str, raw: Sequence[str]) -> Any:
-    """Return the function that Spark runs over Arrow batches on the executors."""
+    """Return the function that Spark's tasks run over Arrow batches of raw columns and features."""
 
     def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -185,9 +188,9 @@ def _batch_scorer(shipped: Broadcast[dict[str, bytes]], version: str, raw: Seque
         spec: ModelSpec = scorer.spec
         for batch in batches:
             answers = scorer.score(read_inputs(batch, spec, _FEATURE))
-            kinds = {"prediction": pa.string() if spec.classes else pa.float64(), "reason": pa.string()}
+            types = {"prediction": pa.string() if spec.classes else pa.float64(), "reason": pa.string()}
             arrays = [batch.column(name) for name in raw]
-            arrays += [pa.array(answers[n], kinds.get(n, pa.float64()), from_pandas=True) for n in answers.columns]
+            arrays += [pa.array(answers[n], types.get(n, pa.float64()), from_pandas=True) for n in answers.columns]
             arrays += [pa.array([version] * len(answers), pa.string())]
             yield pa.RecordBatch.from_arrays(arrays, names=[*raw, *answers.columns, "model_version"])
 

@@ -74,7 +74,7 @@ def test_mistakes_are_told(spark: SparkSession, model: Model, tmp_path: Path) ->
         ((uri, [str(tmp_path / "no.csv")], str(tmp_path / "o")), "Path does not exist"),
         ((uri, [str(lacking)], str(tmp_path / "o")), "has a header of 2 columns, but the schema declares 5"),
         ((uri, [str(lacking)], str(tmp_path)), "holds the input"),
-        ((uri, [csv], str(other)), "holds something else than an earlier output"),
+        ((uri, [csv], str(other)), "holds files that are not an earlier output"),
         ((uri, [csv], str(other / "thesis.doc")), "is a file; name a folder"),
     ):
         with pytest.raises(UserError) as raised:
