@@ -1,4 +1,4 @@
-"""What a person sees of a job: log lines on stderr, the summary as the last line of stdout, and the exit code."""
+"""A job's console: log lines on stderr, the summary as the last line of stdout, and the exit code."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ def show_logs() -> None:
     shape, time_of_day = "%(asctime)s %(message)s", "%H:%M:%S"
     logging.basicConfig(format=shape, datefmt=time_of_day, stream=sys.stderr)
     log.setLevel(logging.INFO)
-    # a handler of its own: where there is a root handler already, as in a notebook, it may let only warnings through
+    # a handler for this logger alone: an existing root handler, as in a notebook, may pass warnings only
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(shape, time_of_day))
     log.handlers, log.propagate = [handler], False
-    # py4j logs every broken connection of a normal shutdown, urllib3 each try of a request that may yet succeed
+    # py4j logs each connection that a normal shutdown breaks, urllib3 each retry of a request
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
     logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 def _restore_stderr() -> None:
-    """Put stderr back where the caller of spark-submit has it.
+    """Connect stderr to that of spark-submit's caller.
 
     spark-submit starts the driver's Python with stderr merged into stdout (`redirectErrorStream` in Spark's
-    PythonRunner). Its own JVM, our parent, still has the real one.
+    PythonRunner). The JVM of spark-submit, this process's parent, still has the caller's stderr.
     """
     parent = Path(f"/proc/{os.getppid()}")
     try:
         if "PYSPARK_GATEWAY_PORT" not in os.environ or (parent / "comm").read_text().strip() != "java":
             return
-        real = os.open(parent / "fd" / "2", os.O_WRONLY | os.O_APPEND)
+        stderr = os.open(parent / "fd" / "2", os.O_WRONLY | os.O_APPEND)
     except OSError:
-        return  # not Linux, or not ours to open: logs stay on stdout, before the summary
-    os.dup2(real, sys.stderr.fileno())
-    os.close(real)
+        return  # not Linux, or no permission: logs stay on stdout, before the summary
+    os.dup2(stderr, sys.stderr.fileno())
+    os.close(stderr)
 
 
 def run_job(job: Callable[..., dict[str, Any]], *arguments: Any) -> None:
     """Run ``job(*arguments)`` and print what it returns as one JSON line; if it fails, exit the process.
 
-    Exit code 2: the user's config or data is wrong, told in one sentence. 1: anything else, with a traceback. (Not even
-    `sys.exit(0)` when all went well: Databricks takes any exit for a failure.)
+    Exit code 2: the user's configuration or data is wrong; one sentence on stderr says how. Exit code 1: any other
+    failure, with a traceback. A job that succeeds calls no `sys.exit`, because Databricks takes any exit for a failure.
     """
     if not databricks.is_runtime():
         _restore_stderr()
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a job that is told to end can say so
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the job like Ctrl-C, with a message
     show_logs()
     if code := _run(job, *arguments):
         sys.exit(code)
@@ -81,12 +81,12 @@ def _run(job: Callable[..., dict[str, Any]], *arguments: Any) -> int:
             traceback.print_exc()
             return 1
         where = f" for {error.filename}" if error.filename else ""
-        print(f"error: there is no room{where}: make some, and run again to go on", file=sys.stderr, flush=True)
+        print(f"error: the disk is full{where}; free some space and run the same command to go on", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("error: interrupted; run the same command to go on", file=sys.stderr, flush=True)
         return 1
-    except Exception:  # nobody's mistake that we know of: the whole traceback, and the exit code of a failure
+    except Exception:  # an unknown failure: show the whole traceback
         traceback.print_exc()
         return 1
     sys.stderr.flush()
@@ -102,7 +102,7 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
 
     def lap(self, stage: str) -> None:
-        """Give the time since the last lap to ``stage``."""
+        """Record the time since the last lap, in seconds, as that of ``stage``."""
         now = time.perf_counter()
         self.seconds[stage] = round(now - self._last, 3)
         self._last = now

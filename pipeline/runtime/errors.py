@@ -1,4 +1,4 @@
-"""The ways a job can fail that need a sentence of their own."""
+"""Errors of a job that have a sentence of their own, and helpers for their messages."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ class UserError(Exception):
 
 
 class RankError(Exception):
-    """A rank of the training failed; the message names the rank and holds its own traceback."""
+    """A rank of the training failed; the message holds the rank's number and traceback."""
 
 
 class DeliveryError(Exception):
-    """The tracking store is lost when training has ended; the message says where the model and metrics are kept."""
+    """The tracking store cannot be reached; after a training the message says where model and metrics are kept."""
 
 
 class StorageError(Exception):
-    """Something could not be written, most often for want of room; the message says what, where and what to do."""
+    """Data cannot be written or read, most often because a disk is full; the message says what, where, what to do."""
 
 
 class Stopped(Exception):
-    """A rank was told to end (SIGTERM); what was done until then is kept in a checkpoint."""
+    """A rank got SIGTERM; a checkpoint keeps its work until then."""
 
 
 class RankLost(RankError):
-    """A rank ended without a word, hung, or was told to end: another attempt may do better."""
+    """A rank ended without a report, hung, or got SIGTERM: another attempt can succeed."""
 
 
 class RowAccountingError(Exception):
-    """The ranks did not see the rows that the manifest promises; the message holds both numbers."""
+    """The ranks have not read the rows that the manifest lists; the message holds both numbers."""
 
 
 def one_line(error: BaseException | str, limit: int = 200) -> str:

@@ -1,4 +1,4 @@
-"""The SparkSession: the one that spark-submit or Databricks has started, else a local one."""
+"""The SparkSession: that of spark-submit or Databricks, else a new one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pipeline.runtime import databricks
 from pipeline.runtime.console import log
 
 _SETTINGS = {
-    # features.sql means the same everywhere: a bad CAST or a division by zero gives NULL, and times are UTC
+    # features.sql gives the same result on every cluster: NULL for a bad CAST or a division by zero, times in UTC
     "spark.sql.ansi.enabled": "false",
     "spark.sql.session.timeZone": "UTC",
-    # with pruning, Spark does not look at columns that a query does not use, and misses records that do not fit
+    # with pruning, Spark does not parse columns that a query does not use, and misses records that do not fit
     "spark.sql.csv.parser.columnPruning.enabled": "false",
     # write both splits in one pass without sorting the rows by split first
     "spark.sql.maxConcurrentOutputFileWriters": "8",
@@ -28,7 +28,7 @@ def get_session(app_name: str, work_dir: Path) -> SparkSession:
     if SparkSession.getActiveSession() is None:
         log.info("starting Spark")
     builder = SparkSession.builder.appName(app_name)
-    if not databricks.is_runtime():  # else Spark makes a folder where the job happens to be started
+    if not databricks.is_runtime():  # without it Spark makes a folder in the working directory
         builder = builder.config("spark.sql.warehouse.dir", str(work_dir / "spark-warehouse"))
     spark = builder.getOrCreate()
     for key, value in _SETTINGS.items():

@@ -1,6 +1,6 @@
-"""Where folders lie: the one place that turns the path a user names into what Spark, Petastorm and Python call it.
+"""Paths: the only place that translates a user's path for Spark, Petastorm and Python.
 
-| a user names | Spark reads and writes | Python and Petastorm |
+| the user's path | Spark | Python and Petastorm |
 |---|---|---|
 | `/x`, `file:///x` | `file:///x` | `/x` |
 | `dbfs:/x`, on Databricks `/dbfs/x` | `dbfs:/x` | `/dbfs/x`, mounted on every node |
@@ -37,25 +37,25 @@ CREDENTIALS = (
     "AZURE_STORAGE_CLIENT_ID",
     "AZURE_STORAGE_CLIENT_SECRET",
 )
-"""Variables by which s3fs and adlfs find and open a store; the ranks get those that the driver has."""
+"""Variables with which s3fs and adlfs find and open a store; the driver passes them on to the ranks."""
 
 _REMOTE = ("s3a", "s3", "abfss", "abfs", "hdfs")
 
 
 def scheme(path: str) -> str | None:
     """Return the scheme of a URI (`s3a` of `s3a://bucket/x`, `dbfs` of `dbfs:/x`); None for a plain path."""
-    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", path)
-    return found[1].lower() if found else None
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", path)
+    return match[1].lower() if match else None
 
 
 def local_path(path: str) -> Path | None:
-    """Return the absolute path under which Python finds a file here; None where only fsspec can reach it.
+    """Return the absolute path of a file in this machine's file system; None if only fsspec can reach the file.
 
     Relative paths start in the working directory.
     """
     match scheme(path):
         case None:
-            return Path(os.path.abspath(os.path.expanduser(path)))  # links stay: executors may have others
+            return Path(os.path.abspath(os.path.expanduser(path)))  # keeps links, because executors may have others
         case "file":
             return Path(re.sub(r"^file:/*", "/", path))
         case "dbfs":
@@ -65,7 +65,7 @@ def local_path(path: str) -> Path | None:
 
 
 def check(path: str, *, local: bool = False) -> str:
-    """Return ``path`` if it names a folder that can be used. Raises ValueError."""
+    """Return ``path`` if it names a folder of a known file system, or with ``local`` of this one. Raises ValueError."""
     if local_path(path) is None:
         if local:
             raise ValueError(f"must be a folder of the driver's machine, not {path}; prepared data go to run.data_dir")
@@ -75,7 +75,7 @@ def check(path: str, *, local: bool = False) -> str:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder into which only this user can look; one that is there already stays as it is."""
+    """Make a folder that only this user can read; an existing folder stays as it is."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
@@ -84,11 +84,11 @@ class Folder:
     """A folder that Spark, the driver and the ranks share."""
 
     path: str
-    """As Python has it: an absolute path, or a URL for fsspec."""
+    """For Python: an absolute path, or a URL for fsspec."""
 
     @classmethod
     def at(cls, path: str) -> Folder:
-        """Return the folder that a user has named."""
+        """Return the folder of a user's path."""
         return cls(str(local_path(path) or path.rstrip("/")))
 
     def __truediv__(self, below: str) -> Folder:
@@ -99,12 +99,12 @@ class Folder:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is in the file system that this machine has mounted."""
+        """Whether it is in this machine's file system."""
         return scheme(self.path) is None
 
     @property
     def spark(self) -> str:
-        """As Spark has it."""
+        """The path for Spark."""
         if not self.is_local:
             return self.path
         if databricks.is_runtime() and (mount := re.match(r"/dbfs(?=/)|(?=/Volumes/)", self.path)):
@@ -113,11 +113,11 @@ class Folder:
 
     @property
     def url(self) -> str:
-        """As Petastorm has it."""
+        """The URL for Petastorm."""
         return f"file://{self.path}" if self.is_local else self.path
 
     def filesystem(self) -> Any:
-        """Return fsspec's file system for this folder. Raises ImportError, which names the package that is missing."""
+        """Return fsspec's file system for this folder. Raises ImportError with the name of a missing package."""
         from fsspec.core import url_to_fs
 
         return url_to_fs(self.path)[0]
@@ -127,7 +127,7 @@ class Folder:
         return bool(self.filesystem().exists(self.path))
 
     def names(self) -> list[str]:
-        """Return the names of what lies directly in it, sorted; none if it is not there."""
+        """Return the sorted names of its files and folders; an empty list if the folder does not exist."""
         files = self.filesystem()
         files.invalidate_cache()  # Spark has written meanwhile
         try:
@@ -136,17 +136,17 @@ class Folder:
             return []
 
     def open(self, name: str) -> IO[bytes]:
-        """Open one of its files to be read."""
+        """Open one of its files for reading."""
         opened: IO[bytes] = self.filesystem().open(f"{self.path}/{name}", "rb")
         return opened
 
     def read(self, name: str) -> bytes:
-        """Return what is in one of its files. Raises FileNotFoundError."""
+        """Return the content of one of its files. Raises FileNotFoundError."""
         with self.open(name) as file:
             return file.read()
 
     def write(self, name: str, content: bytes) -> None:
-        """Write one of its files so that it is there whole or not at all."""
+        """Write one of its files, whole or not at all."""
         target, part = f"{self.path}/{name}", f"{self.path}/.{name}.{uuid.uuid4().hex}"
         if self.is_local:
             try:
@@ -162,28 +162,28 @@ class Folder:
         elif scheme(self.path) == "hdfs":
             self.filesystem().pipe_file(part, content)
             self.filesystem().mv(part, target)
-        else:  # an object appears when all of it has arrived
+        else:  # an object store shows an object when it is complete
             self.filesystem().pipe_file(target, content)
 
     def delete(self, name: str) -> None:
-        """Delete one of its files, if it is there."""
+        """Delete one of its files, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             self.filesystem().rm_file(f"{self.path}/{name}")
 
     def make(self) -> None:
-        """Make the folder, if its store has such a thing, and prove that it can be written.
+        """Make the folder, where the store has folders, and check that it can be written.
 
         Raises:
-            OSError: it cannot.
+            OSError: it cannot be made or written.
             ImportError: the package that reaches the store is missing.
         """
         if self.is_local:
             os.makedirs(self.path, exist_ok=True)
         probe = f".writable-{uuid.uuid4().hex}"
-        self.write(probe, b"-" * 4096)  # a full disk takes an empty file
+        self.write(probe, b"-" * 4096)  # a full disk still accepts an empty file
         self.filesystem().rm_file(f"{self.path}/{probe}")
 
     def remove(self) -> None:
-        """Delete it with all that is in it. An object store has no folder any more once it has no file."""
+        """Delete the folder and all its files. In an object store a folder without files does not exist."""
         if self.exists():
             self.filesystem().rm(self.path, recursive=True)
