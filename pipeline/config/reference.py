@@ -13,7 +13,7 @@ from pipeline.config.settings import Config
 
 
 def reference(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """Yield the rows of the README's table of settings: key, default, meaning."""
+    """Yield the rows of the table of settings in conf/README.md: key, default, meaning."""
     for name, field in model.model_fields.items():
         key = prefix + (field.alias or name)
         section = section_of(field.annotation)
