@@ -31,6 +31,15 @@ def test_the_front_page_shows_what_the_job_prints(penguins: Penguins) -> None:
             assert any(re.fullmatch(pattern, line) for line in lines), shown
 
 
+def test_the_summary_has_the_keys_of_the_page(penguins: Penguins) -> None:
+    page = (ROOT / "pipeline" / "README.md").read_text(encoding="utf-8")
+    rows = page.split("| key | value |\n|---|---|\n")[1].split("\n\n")[0].splitlines()
+    keys = [key for row in rows for key in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(keys) == sorted(penguins.ran.summary)
+    (counts,) = (row for row in rows if row.startswith("| `rows`"))
+    assert sorted(re.findall(r"`(\w+)`", counts.split("|")[2])) == sorted(penguins.ran.summary["rows"])
+
+
 def page_commands(program: str) -> list[str]:
     """Return the commands of the page about models that begin so."""
     page = (ROOT / "pipeline" / "tracking" / "README.md").read_text(encoding="utf-8")
