@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import re
@@ -15,8 +14,8 @@ from dataclasses import dataclass, replace
 
 from pyspark.sql import SparkSession
 
-from pipeline.launch import executors
-from pipeline.launch.horovod_patches import adapt_horovod
+from pipeline.launch import elastic, executors
+from pipeline.launch.horovod_patches import patched_driver
 from pipeline.runtime import databricks, storage
 from pipeline.runtime.console import log
 from pipeline.runtime.errors import RankError, RankLost, StorageError, UserError, one_line
@@ -80,8 +79,6 @@ def attempt(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
     """Run all ranks once and return rank 0's result. Raises what :func:`run_ranks` does, and RankLost for one rank."""
     import horovod.spark
 
-    logging.getLogger("horovod").setLevel(logging.ERROR)
-    adapt_horovod()
     log.info("launching %d rank(s) with Horovod", num_proc)
     heard = threading.Event()
     threading.Thread(target=_show_life, args=(heard,), daemon=True).start()
@@ -91,8 +88,8 @@ def attempt(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
     died_of: list[BaseException] = []
     print_of_threads, threading.excepthook = threading.excepthook, _keep_for_horovod(died_of)
     run, recovery = task.config.run, task.config.recovery
+    to_ranks = replace(task, tracking_uri=databricks.uri_for_ranks(task.tracking_uri))
     options = {
-        "args": (replace(task, tracking_uri=databricks.uri_for_ranks(task.tracking_uri)),),
         "num_proc": num_proc,
         "start_timeout": run.start_timeout_s,
         "env": _environment(task, num_proc),
@@ -104,14 +101,16 @@ def attempt(spark: SparkSession, task: Task, num_proc: int) -> TrainingResult:
     }
     returned: list[RankReport]
     try:
-        if recovery.elastic and task.is_elastic:
-            from pipeline.launch import elastic  # imports Horovod
-
-            least, most = recovery.elastic.min, recovery.elastic.max
-            options |= {"min_num_proc": least, "max_num_proc": most, "elastic_timeout": recovery.stall_timeout_s}
-            returned = elastic.run(spark, _executable(spark), run.ranks_per_executor, run_rank, **options)
-        else:
-            returned = horovod.spark.run(run_rank, use_gloo=True, executable=_executable(spark), **options)
+        with patched_driver():
+            if recovery.elastic and task.is_elastic:
+                least, most = recovery.elastic.min, recovery.elastic.max
+                options |= {"min_num_proc": least, "max_num_proc": most, "elastic_timeout": recovery.stall_timeout_s}
+                returned = elastic.run(spark, _executable(spark), run.ranks_per_executor, to_ranks, **options)
+            else:
+                python = _executable(spark)
+                returned = horovod.spark.run(run_rank, (to_ranks,), use_gloo=True, executable=python, **options)
+    except UserError:  # the installed Horovod is another one
+        raise
     except Exception as error:
         cause = died_of[0] if died_of else error
         raise _explained(spark, task, num_proc, reports, cause) from None

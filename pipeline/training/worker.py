@@ -27,8 +27,6 @@ def run_rank(task: Task) -> RankReport:
     # as many ranks again
     stop_asked = _hear_sigterm() if task.config.recovery.elastic is None else lambda: False
     ended = _give_signs_of_life(task, every_s=min(10.0, task.config.recovery.stall_timeout_s / 5))
-    if task.is_elastic:
-        elastic.secure_rank()
     _keep_compiler_out()
     hvd.init()
     try:

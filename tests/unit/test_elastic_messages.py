@@ -1,4 +1,4 @@
-"""What a rank that has just come tells the driver: only this job's ranks are believed, and nothing is unpickled."""
+"""A new elastic rank sends its addresses to the driver, which accepts signed ones only and unpickles nothing."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
+from horovod.runner import gloo_run
 from horovod.runner.common.util import codec, secret
 from horovod.runner.elastic.discovery import FixedHosts
 from horovod.runner.elastic.driver import ElasticDriver
 from horovod.runner.elastic.rendezvous import create_rendezvous_handler
 from horovod.runner.http.http_server import RendezvousServer
 
-from pipeline.launch import elastic as launching
-from pipeline.training import elastic
+from pipeline.launch.horovod_patches import accept_signed_addresses_only, applied
+from pipeline.launch.signed_addresses import sign
 
 KEY = secret.make_secret_key()
 AS_A_RANK = """
 import sys, time
 from horovod.runner.elastic import worker
-from pipeline.training import elastic
-elastic.secure_rank()
+from pipeline.launch import horovod_patches
 manager = worker.WorkerNotificationManager()
-manager.init("127.0.0.1", int(sys.argv[1]), "lo", "host", 0)
-heard = []
-manager.register_listener(type("Listener", (), {"on_hosts_updated": lambda self, *news: heard.append(news)})())
+with horovod_patches.applied(horovod_patches.send_signed_addresses()):
+    manager.init("127.0.0.1", int(sys.argv[1]), "lo", "host", 0)
+news = []
+manager.register_listener(type("Listener", (), {"on_hosts_updated": lambda self, *update: news.append(update)})())
 print("listening", flush=True)
-while not heard:
+while not news:
     time.sleep(0.05)
 """
 
@@ -43,7 +44,8 @@ def server() -> Iterator[tuple[ElasticDriver, int]]:
     """Return Horovod's own driver of elastic ranks, and its server's port, with our handler."""
     rendezvous = RendezvousServer(0)
     driver = ElasticDriver(rendezvous, FixedHosts({"host": 1}), 1, 1)
-    port = rendezvous.start(launching._handler(create_rendezvous_handler(driver), KEY))
+    with applied(accept_signed_addresses_only(KEY)):
+        port = rendezvous.start(gloo_run.create_rendezvous_handler(driver))
     yield driver, port
     driver.stop()
 
@@ -54,7 +56,7 @@ def put(port: int, content: bytes) -> None:
         pass
 
 
-def test_a_rank_of_this_job_is_told_the_news(server: tuple[ElasticDriver, int]) -> None:
+def test_a_rank_of_this_job_gets_news_of_the_others(server: tuple[ElasticDriver, int]) -> None:
     driver, port = server
     environment = {**os.environ, secret.HOROVOD_SECRET_KEY: codec.dumps_base64(KEY)}
     command = [sys.executable, "-c", AS_A_RANK, str(port)]
@@ -77,7 +79,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("kind", ["pickle", "unsigned", "another key", "another rank", "no JSON"])
-def test_others_are_not_believed(
+def test_addresses_from_anyone_else_are_ignored(
     server: tuple[ElasticDriver, int], tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     driver, port = server
@@ -85,21 +87,21 @@ def test_others_are_not_believed(
     content = {
         "pickle": codec.dumps_base64((Evil(mine), b"key"), to_ascii=False),
         "unsigned": b'["{}", 1]',
-        "another key": elastic.sign(b"guessed", "host:0", {"lo": [("127.0.0.1", 1)]}),
-        "another rank": elastic.sign(KEY, "host:1", {"lo": [("127.0.0.1", 1)]}),
+        "another key": sign(b"guessed", "host:0", {"lo": [("127.0.0.1", 1)]}),
+        "another rank": sign(KEY, "host:1", {"lo": [("127.0.0.1", 1)]}),
         "no JSON": b"\xff\x00",
     }[kind]
     with caplog.at_level("WARNING", logger="pipeline"):
         put(port, content)
     assert not mine.exists()
     assert driver._worker_clients == {}
-    assert "a message to Horovod's server was not heeded" in caplog.text
+    assert "Horovod's server ignores a message: the addresses of host:0 are not" in caplog.text
     pickle.loads(pickle.dumps(Evil(mine)))
     assert mine.exists()  # it would have been made
 
 
-def test_horovod_itself_would_have_run_it(tmp_path: Path) -> None:
-    """When this fails, Horovod has mended CVE-2024-10190 and half of pipeline/launch/elastic.py can go."""
+def test_horovod_without_the_patch_runs_the_pickle(tmp_path: Path) -> None:
+    """When this fails, Horovod no longer has CVE-2024-10190: accept_signed_addresses_only is not needed any more."""
     rendezvous, mine = RendezvousServer(0), tmp_path / "ran"
     driver = ElasticDriver(rendezvous, FixedHosts({"host": 1}), 1, 1)
     port = rendezvous.start(create_rendezvous_handler(driver))
