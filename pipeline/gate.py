@@ -25,7 +25,7 @@ from pipeline.data.source_csv import column, quoted
 from pipeline.data.split import SPLIT
 from pipeline.evaluation.decision import Decision, Verdict, decide, finite_metric
 from pipeline.evaluation.metrics import Evaluation, Tally
-from pipeline.launch import executors
+from pipeline.launch import executor_checks
 from pipeline.launch.start import open_job
 from pipeline.runtime.console import Stopwatch, log
 from pipeline.runtime.errors import UserError, one_line
@@ -57,7 +57,7 @@ def judge(config_files: ConfigFiles, overrides: Sequence[str] = (), run_id: str 
         raise config.mistake("tracking.registered_model", "is missing: set the name whose champion the gate decides on")
     uri, spark = open_job(config, "gate")
     with store.told_if_down(uri):
-        executors.check_executors(spark, config)
+        executor_checks.check_executors(spark, config)
         run = runs.read_run(config, uri, run_id)
         shards.check_prepared_from(config, run.data)
         decision = judge_candidate(spark, config, uri, run)

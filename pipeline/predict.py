@@ -66,7 +66,7 @@ def predict_files(
         UserError: the model, the input or the output cannot be used.
     """
     from pipeline.data import source_csv
-    from pipeline.launch import executors
+    from pipeline.launch import executor_checks
     from pipeline.runtime import session
 
     watch = Stopwatch()
@@ -77,7 +77,7 @@ def predict_files(
     settings = packaged.config.source.model_copy(update={"path": paths})
     config = packaged.config.model_copy(update={"source": settings})
     spark = session.get_session(f"predict {model}", Path(".work").resolve())
-    executors.check_executors(spark, config)
+    executor_checks.check_executors(spark, config)
     source = source_csv.list_source(spark, config)
     config = _drop_absent_columns(spark, config)
     records = source_csv.read_records(spark, config)

@@ -18,7 +18,7 @@ from pipeline.config import ConfigFiles, load_config
 from pipeline.data import parity, shards
 from pipeline.evaluation import figures, report
 from pipeline.evaluation.decision import Decision
-from pipeline.launch import executors, memory, ranks, resume
+from pipeline.launch import executor_checks, executors, horovod_version, memory, ranks, resume
 from pipeline.launch.start import open_job
 from pipeline.runtime.console import Stopwatch, log
 from pipeline.runtime.errors import DeliveryError, hide_password, one_line
@@ -47,17 +47,18 @@ def train(
     config = load_config(config_files, overrides)
     uri, spark = open_job(config, "train")
     watch.lap("start")
+    horovod_version.check_version()
 
     shards.open_data_dir(config)
     num_proc = executors.await_ranks(spark, config)
-    executors.check_executors(spark, config, num_proc)
+    executor_checks.check_executors(spark, config, num_proc)
     elastic = config.recovery.elastic
     prepared = shards.prepare_data(spark, config, elastic.max if elastic else num_proc)
     compared = parity.check_parity(spark, config)
     log.info("Spark and DuckDB make the same features of %d rows, so a model sees what training sees", compared)
     watch.lap("prepare")
 
-    cache = memory.cache(spark, config, prepared.manifest, elastic.min if elastic else num_proc)
+    cache = memory.choose_cache(spark, config, prepared.manifest, elastic.min if elastic else num_proc)
     with (
         resume.claim(config, prepared.manifest, num_proc, fresh) as training,
         runs.open_run(config, uri, training.run_id) as run_id,

@@ -1,1 +1,1 @@
-"""The driver's side of a training: executors awaited, ranks started, watched and started again."""
+"""The driver's side of training: wait for executors, start the ranks, watch them, start them again."""

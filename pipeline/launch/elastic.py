@@ -1,8 +1,8 @@
 """Elastic training: ranks come and go while it runs, as executors die and others take their place.
 
 When that happens all ranks continue from the state at the end of the last epoch, which each of them holds in memory
-(`training/elastic.py`). Horovod 0.28 lacks what is needed to trust its elastic mode on Spark. `horovod_patches.py` adds
-it: no unsigned message is unpickled, no secret is on a command line, and a rank has its executor to itself.
+(`training/elastic.py`). Horovod 0.28's elastic mode runs whatever reaches the driver's port, shows secrets on command
+lines and lets two ranks share an executor. `horovod_patches.py` replaces the functions that do so.
 """
 
 from __future__ import annotations
@@ -18,16 +18,27 @@ if TYPE_CHECKING:
     from pipeline.training.task import RankReport, Task
 
 
-def run(spark: SparkSession, executable: str, ranks_per_executor: int, task: Task, **options: Any) -> list[RankReport]:
-    """Do what `horovod.spark.run_elastic` does, with the given Python and never more ranks on one executor.
+def run(spark: SparkSession, python: str, task: Task, **options: Any) -> list[RankReport]:
+    """Train on as many ranks as `recovery.elastic` allows and executors are there; ranks run ``python``.
 
-    Returns the reports of the ranks that are there at the end, in their order.
+    ``options`` are more arguments of `horovod.spark.run_elastic`. Returns what the ranks that are there at the end
+    return, in their order.
     """
     from horovod.spark import runner
 
-    context = _WholeExecutors(spark, ranks_per_executor)
-    with applied(start_spark_tasks_in(context), start_ranks_with(executable)):
-        return list(runner.run_elastic(start_elastic_rank, args=(task,), **options))
+    recovery = task.config.recovery
+    assert recovery.elastic is not None
+    context = _WholeExecutors(spark, task.config.run.ranks_per_executor)
+    with applied(start_spark_tasks_in(context), start_ranks_with(python)):
+        returned = runner.run_elastic(
+            start_elastic_rank,
+            (task,),
+            min_num_proc=recovery.elastic.min,
+            max_num_proc=recovery.elastic.max,
+            elastic_timeout=recovery.stall_timeout_s,
+            **options,
+        )
+    return list(returned)
 
 
 class _WholeExecutors:

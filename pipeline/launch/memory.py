@@ -15,25 +15,36 @@ if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest
 
 
-def cache(spark: SparkSession, config: Config, data: Manifest, num_proc: int) -> Cache:
-    """Return whether ranks keep their rows in `memory` or `stream` them: what `run.cache` says, or what fits.
+def choose_cache(spark: SparkSession, config: Config, data: Manifest, num_proc: int) -> Cache:
+    """Return `memory` if ranks keep their rows, `stream` if they read them in every epoch: `run.cache`, or what fits.
 
-    `auto` looks at nothing but the data and Spark's settings, not at what memory happens to be free: the order of the
+    `auto` compares the data with Spark's settings, never with the memory that happens to be free: the order of the
     rows, and so the weights, differs between the two.
     """
     if config.run.cache != "auto":
         return config.run.cache
-    context = spark.sparkContext
-    conf, is_local = context.getConf(), local_slots(str(context.master)) is not None
-    # YARN and Kubernetes end what takes more than its container, in which the JVM has the rest
-    is_contained = str(context.master).startswith(("yarn", "k8s"))
-    keys = ["spark.executor.pyspark.memory", "spark.executor.memoryOverhead"] if is_contained else []
-    default = "384m" if is_contained else "1g"
-    key = "spark.driver.memory" if is_local else next((k for k in keys if conf.get(k)), "spark.executor.memory")
-    given = default if is_contained and key not in keys else str(conf.get(key, default))
-    sharing = num_proc if is_local else config.run.ranks_per_executor
-    share = context._jvm.org.apache.spark.network.util.JavaUtils.byteStringAsMb(given) / sharing  # type: ignore[union-attr]
+    setting, share = _memory_of_rank(spark, config, num_proc)
     needed = data.shard_bytes(num_proc) / 2**20
-    chosen: Cache = "memory" if needed <= share / 2 else "stream"
-    log.info("run.cache: %s, for a rank's rows take %.0f MiB, and its share of %s is %.0f", chosen, needed, key, share)
-    return chosen
+    cache: Cache = "memory" if needed <= share / 2 else "stream"
+    log.info("run.cache: %s: a rank's rows take %.0f MiB, its share of %s is %.0f MiB", cache, needed, setting, share)
+    return cache
+
+
+def _memory_of_rank(spark: SparkSession, config: Config, num_proc: int) -> tuple[str, float]:
+    """Return the Spark setting that limits the memory of the ranks, and one rank's share of it in MiB."""
+    context = spark.sparkContext
+    conf, master = context.getConf(), str(context.master)
+    if local_slots(master) is not None:
+        setting, default, sharing = "spark.driver.memory", "1g", num_proc
+    elif master.startswith(("yarn", "k8s")):
+        # a container that takes more than its limit is killed, and the executor's JVM takes its memory from the rest
+        setting, default = "spark.executor.memoryOverhead", "384m"
+        if conf.get("spark.executor.pyspark.memory"):
+            setting = "spark.executor.pyspark.memory"
+        sharing = config.run.ranks_per_executor
+    else:
+        setting, default, sharing = "spark.executor.memory", "1g", config.run.ranks_per_executor
+    jvm = context._jvm
+    assert jvm is not None
+    given = jvm.org.apache.spark.network.util.JavaUtils.byteStringAsMb(str(conf.get(setting, default)))
+    return setting, given / sharing

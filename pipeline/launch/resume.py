@@ -1,8 +1,8 @@
-"""One training, however many attempts it takes: who may work on it, and what an earlier attempt has left.
+"""One training over several jobs: which training a job continues, and what earlier jobs have left of it.
 
-A training is known by what shapes its weights: the prepared data, the settings of model and training, and the number of
-ranks. Its folder among the checkpoints is there from its first attempt until it has ended well, so the same command
-goes on where the last one stopped, and begins anew once there is nothing left to do.
+Two jobs do the same training if they agree in all that shapes the weights: the prepared data, the settings of model and
+training, and the number of ranks. The training has a folder among the checkpoints from its first job until it has ended
+well. So the same command continues where the last one stopped, and begins a new training when nothing is left to do.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ _RUN = "training.json"
 
 @dataclass(frozen=True)
 class Training:
-    """What this attempt finds."""
+    """A training that this job has claimed."""
 
     folder: Folder
-    """Of its checkpoints."""
+    """The folder of its checkpoints."""
     run_id: str | None
-    """The MLflow run of the attempts before; None at the first."""
+    """The MLflow run of the earlier jobs; None if this job is the first."""
 
     def remember(self, run_id: str) -> None:
-        """Keep the run for the attempts that may follow."""
+        """Write down the MLflow run for the jobs that may continue this training."""
         self.folder.write(_RUN, json.dumps({"run_id": run_id}).encode())
 
     def forget(self) -> None:
-        """Delete everything: this training has ended well."""
+        """Delete the checkpoints and the record of the run, because the training has ended well."""
         self.folder.remove()
 
 
 @contextmanager
 def claim(config: Config, data: Manifest, num_proc: int, fresh: bool) -> Iterator[Training]:
-    """Take the training for this job as long as the block runs; with ``fresh``, what there is of it is deleted.
+    """Claim the training for this job while the block runs; with ``fresh``, first delete what earlier jobs have left.
 
     Raises:
-        UserError: another job is at it.
+        UserError: another job has claimed it.
     """
     name = _fingerprint(config, data, num_proc)
     folder = config.checkpoint_dir / name
     with lock(config.lock_dir / name) as holder:
         if holder:
-            problem = f"the same training is running already ({holder}); wait for it, or give this one a folder of its"
-            raise config.mistake("run.work_dir", f"{problem} own")
+            problem = f"another job does the same training ({holder})"
+            raise config.mistake("run.work_dir", f"{problem}; wait for it, or give this job a folder of its own")
         if fresh and folder.exists():
             log.info("--fresh: removing the checkpoints in %s", folder)
             folder.remove()
         folder.make()
-        for stale in (name for name in folder.names() if name.startswith(".")):  # half-written when a job was killed
-            folder.delete(stale)
+        for partial in (name for name in folder.names() if name.startswith(".")):  # a job was killed while it wrote
+            folder.delete(partial)
         yield Training(folder, _run_id(folder))
 
 
@@ -70,10 +70,10 @@ def _run_id(folder: Folder) -> str | None:
 
 
 def _fingerprint(config: Config, data: Manifest, num_proc: int) -> str:
-    """Hash what shapes the weights; where and how the job runs is left out, but for the number of ranks."""
+    """Return a hash of all that shapes the weights; of where and how the job runs only the number of ranks does."""
     settings = config.model_dump(exclude={"run", "recovery", "tracking", "source"}, mode="json")
-    for how_kept in ("checkpoint_every", "checkpoint_keep"):
-        del settings["training"][how_kept]
-    ranks = num_proc if config.recovery.elastic is None else "elastic"  # those of an attempt may be more or fewer
+    for about_checkpoints in ("checkpoint_every", "checkpoint_keep"):
+        del settings["training"][about_checkpoints]
+    ranks = num_proc if config.recovery.elastic is None else "elastic"  # the number of elastic ranks may change
     shape = {"data": data.fingerprint, "settings": settings, "num_proc": ranks}
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]

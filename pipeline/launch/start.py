@@ -1,4 +1,4 @@
-"""The start of a job: its SQL checked, its store reached, its Spark session there."""
+"""The start of every job that needs Spark: its SQL is checked, its tracking store is open, its Spark session runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 
 
 def open_job(config: Config, job: str) -> tuple[str, SparkSession]:
-    """Return the tracking store's URI and the Spark session; the store is opened while Spark starts."""
-    features_sql.translate(config)  # what is wrong with the SQL is told before Spark starts
+    """Return the tracking store's URI and the Spark session; the store is opened while Spark starts.
+
+    Raises:
+        UserError: features.sql cannot be translated, or the store does not answer or refuses the password.
+    """
+    features_sql.translate(config)  # before Spark starts, so that an error in the SQL costs no time
     uri = store.tracking_uri(config)
     wait_for_store = store.open_store(config, uri)
     spark = session.get_session(f"{job} {config.folder.name}", config.work_dir)

@@ -136,7 +136,7 @@ def test_the_same_job_started_twice_is_refused_and_fresh_begins_anew(spark: Spar
         train.train(str(PENGUINS), overrides)
     (second,) = refused
     assert second.returncode == 2, second.stderr
-    assert f"run.work_dir: the same training is running already (process {os.getpid()} on" in second.stderr
+    assert f"run.work_dir: another job does the same training (process {os.getpid()} on" in second.stderr
     assert "Traceback" not in second.stderr
     assert newest_epoch(tmp_path) >= 3
     assert processes("jobs/train.py") == []

@@ -67,7 +67,7 @@ def test_ranks_that_are_told_to_end_keep_what_they_have_done_in_mid_epoch(
     overrides = [f"run.work_dir={tmp_path}", *SETTINGS]
     with (
         killer.at_work(),
-        pytest.raises(RankLost, match=r"was told to end: stopped by SIGTERM in epoch \d+ after step"),
+        pytest.raises(RankLost, match=r"received SIGTERM: stopped by SIGTERM in epoch \d+ after step"),
     ):
         train.train(str(PENGUINS), [*overrides, "recovery.max_restarts=0"])
     fault.injected += len(killer.done_at)

@@ -177,7 +177,7 @@ def test_what_ranks_print_is_heard_at_once_and_one_that_dies_ends_the_others(
     monkeypatch.setattr(sys, "stderr", Ear())
     recovery = task.config.recovery.model_copy(update={"max_restarts": 0})
     task = dataclasses.replace(task, config=task.config.model_copy(update={"recovery": recovery}))
-    with pytest.raises(RankLost, match=r"rank 0, 1 of 2 was lost: it ended without a word"):
+    with pytest.raises(RankLost, match=r"rank 0, 1 of 2 was lost: a rank ended without a report"):
         ranks.run_ranks(spark, task, 2)
     assert heard.exists()
     assert not not_heard.exists()

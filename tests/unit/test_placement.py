@@ -7,7 +7,8 @@ import os
 import pytest
 from pyspark import SparkConf
 
-from pipeline.launch.executors import Answer, Executor, local_slots, requested_executors, unreachable
+from pipeline.launch.executor_checks import Answer, unreachable
+from pipeline.launch.executors import Executor, local_slots, requested_executors
 from pipeline.training.place import Place, crowded, threads
 
 
