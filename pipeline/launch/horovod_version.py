@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
+from importlib.metadata import version
 from operator import attrgetter
 
-import horovod
 from pipeline.runtime.errors import UserError
 
 _VERSION = "0.28.1"
@@ -41,7 +41,7 @@ _SIGNATURES = {
 
 def check_version() -> None:
     """Raise UserError unless the installed Horovod is the release that the patches are written for."""
-    installed = str(horovod.__version__)
+    installed = version("horovod")
     if installed.partition("+")[0] != _VERSION:  # a runtime may append its own build, as in 0.28.1+db1
         raise UserError(
             f"horovod: version {installed} is installed, but launch/horovod_patches.py replaces internals of version "

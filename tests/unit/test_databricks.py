@@ -158,7 +158,7 @@ def test_the_ranks_run_the_driver_s_python() -> None:
     class Session:
         sparkContext = Context()
 
-    assert ranks._executable(Session()) == sys.executable  # type: ignore[arg-type]
+    assert ranks._python_of_ranks(Session()) == sys.executable  # type: ignore[arg-type]
 
 
 @pytest.fixture

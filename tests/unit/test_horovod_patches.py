@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,13 +115,21 @@ def test_the_installed_horovod_is_the_one_that_the_patches_are_written_for() -> 
     check_signatures()
 
 
-def test_a_build_of_the_same_version_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("horovod.__version__", "0.28.1+db1")
+def install(version: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the metadata of a Horovod of this version before those of the installed one."""
+    metadata = folder / f"horovod-{version}.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: horovod\nVersion: {version}\n")
+    monkeypatch.syspath_prepend(folder)
+
+
+def test_a_build_of_the_same_version_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("0.28.1+db1", tmp_path, monkeypatch)
     check_version()
 
 
-def test_another_version_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("horovod.__version__", "0.29.0")
+def test_another_version_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("0.29.0", tmp_path, monkeypatch)
     with pytest.raises(UserError, match=r"^horovod: version 0\.29\.0 is installed, .*install horovod==0\.28\.1$"):
         check_signatures()
 
