@@ -185,6 +185,19 @@ def test_each_page_can_be_reached_from_the_front_page() -> None:
     assert reached == set(PAGES)
 
 
+def sentences(page: Path) -> list[str]:
+    """Return the sentences of a page's paragraphs, list items and cells of tables; a code span counts as one word."""
+    text = re.sub(r"^#.*$|^<.*$", "", prose(page), flags=re.MULTILINE)
+    text = re.sub(r"`[^`]*`", "X", re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", text))
+    parts = re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) |\|)| \| ", text)
+    return [s for part in parts for s in re.split(r"(?<=[.:?!;])\s+", part.strip(" -*|\n"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_sentences_are_short(page: Path) -> None:
+    assert [sentence for sentence in sentences(page) if len(sentence.split()) > 25] == []
+
+
 def test_the_table_of_settings_is_the_generated_one() -> None:
     assert table() in text_of(Path("conf/README.md"))
     assert all(not row.endswith("| None |") for row in reference())
