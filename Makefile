@@ -5,7 +5,7 @@ CONFIG ?= conf/penguins/pipeline.yaml
 ARGS   ?=
 MODEL  ?= models:/penguins@champion
 PORT   ?= 5000
-STORE  ?= $(or $(MLFLOW_TRACKING_URI),sqlite:///.work/mlflow.db)
+STORE  ?= $(MLFLOW_TRACKING_URI)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 VENV    ?= $(CURDIR)/.venv
@@ -39,14 +39,15 @@ setup: $(READY)  ## make .venv, compile Horovod (once, about 4 minutes); repairs
 train: $(READY)  ## run the main job: CONFIG=conf/penguins/pipeline.yaml ARGS="--set training.epochs=5"
 	spark-submit jobs/train.py --config $(CONFIG) $(ARGS)
 
-# by the environment: a store's URI may hold a password, and command lines are for all to see
-serve picture: export MLFLOW_TRACKING_URI := $(STORE)
+# in the environment, because a store's URI can hold a password, and every user of a machine can read command lines
+serve ui picture: export MLFLOW_TRACKING_URI := $(STORE)
 serve: $(READY)  ## answer raw rows over HTTP: MODEL=models:/penguins@champion PORT=5000
 	python jobs/serve.py --model $(MODEL) --port $(PORT)
 
 ui: $(READY)  ## open the MLflow UI on the store that `make train` writes
-	@case "$(STORE)" in http*) echo "the store is a server with a UI of its own: open $(STORE)";; \
-	  *) mlflow ui --backend-store-uri $(STORE);; esac
+	@store=$$(python -W ignore -c 'from pipeline.tracking import store; print(store.default_uri())') && \
+	  case "$$store" in http*) echo "the store is a server with a UI of its own: open $$store";; \
+	  *) mlflow ui --backend-store-uri "$$store";; esac
 
 picture: $(READY)  ## draw the report of the last run beside its CONFIG, as report.png; needs Chromium
 	python tests/picture.py --config $(CONFIG)

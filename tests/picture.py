@@ -1,12 +1,11 @@
 """Draw the report of a use case's newest run as a PNG: ``make picture`` writes conf/penguins/report.png.
 
-MLFLOW_TRACKING_URI names the store that holds the run.
+The run is in the default store: MLFLOW_TRACKING_URI, else .work/mlflow.db.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,8 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from PIL import Image, ImageChops
+
+from pipeline.tracking.store import default_uri
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WIDTH, HEIGHT = 1000, 2600
@@ -67,7 +68,7 @@ def main() -> None:
     options = args.parse_args()
     folder = options.config.resolve().parent
     with tempfile.TemporaryDirectory() as scratch:
-        page = newest_report(os.environ["MLFLOW_TRACKING_URI"], folder.name, Path(scratch).resolve())
+        page = newest_report(default_uri(), folder.name, Path(scratch).resolve())
         photograph(page, folder / "report.png")
     print(folder / "report.png")
 

@@ -40,6 +40,6 @@ def read_model(folder: Path) -> PackagedModel:
         spec = ModelSpec.from_tree(model)
     except NewerFormat as error:
         raise UserError(f"{folder}: {error}") from None
-    except Exception as error:  # what is in a damaged file can raise anything
+    except Exception as error:  # a damaged file can raise anything
         raise UserError(f"{folder}: cannot be read as a packaged model: {one_line(error)}") from None
     return PackagedModel(folder, spec, validate(settings, [str(file)]))

@@ -36,7 +36,7 @@ def check_parity(spark: SparkSession, config: Config) -> int:
         for row, (spark_value, duckdb_value) in enumerate(pairs):
             if not _is_same(spark_value, duckdb_value):
                 problem = f"'{name}' is {spark_value!r} in Spark but {duckdb_value!r} in DuckDB, which a model uses, "
-                problem += f"in the raw row {raw.iloc[row].to_dict()}; write the expression with explicit CASTs"
+                problem += f"for the raw row {raw.iloc[row].to_dict()}; write the expression with explicit CASTs"
                 raise config.mistake("features.sql", problem)
     return len(raw)
 

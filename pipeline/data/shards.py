@@ -20,7 +20,7 @@ from pipeline.runtime.errors import StorageError, one_line, reason
 from pipeline.runtime.session import progress
 from pipeline.runtime.storage import Folder
 
-_PASS = "parts"  # below the data set's folder: what the one pass over the source has written, by split
+_PASS = "parts"  # below the data set's folder: the files that the one pass over the source has written, by split
 _DROPPED = "dropped"  # stands for a split in the pass; its rows are counted, then removed
 
 
@@ -90,7 +90,7 @@ def _config_fingerprint(config: Config, num_proc: int) -> str:
 
 
 def _prepare(spark: SparkSession, config: Config, num_proc: int, source: SourceData, folder: Folder) -> Manifest:
-    """Make the data set and write its manifest last; turn what Spark raises into one sentence where it is known."""
+    """Make the data set and write its manifest last; turn an error of Spark with a known cause into one sentence."""
     try:
         made = _make(spark, config, num_proc, source, folder)
         made.write(folder)
@@ -176,7 +176,7 @@ def _write(
         copied = oversample(rows.fillna(_DROPPED, SPLIT), config.split.oversample)
         dealing.writer(copied, file_rows).partitionBy(SPLIT).parquet((folder / _PASS).spark)
     if source_csv.list_source(spark, config).fingerprint != source.fingerprint:
-        raise config.mistake("source.path", "changed while it was read; run again when nobody writes there")
+        raise config.mistake("source.path", "changed while it was read; run again when no other job writes there")
 
 
 def _part(split: str) -> str:

@@ -162,7 +162,7 @@ def _is_garbled(schema: StructType) -> Column:
 
 
 def column(name: str) -> Column:
-    """Return the column of exactly this name, whatever characters it has."""
+    """Return the column of exactly this name, with any characters in it."""
     return F.col(quoted(name))
 
 
@@ -233,4 +233,4 @@ _JAVA_MISTAKES: tuple[tuple[str, str, Callable[[re.Match[str]], str]], ...] = (
         lambda match: f"{match[3]} has a header of {match[1]} columns, but the schema declares {match[2]}",
     ),
 )
-"""Messages of Java in a failed Spark job: the pattern, the setting that is wrong, and what is wrong with it."""
+"""Messages of Java in a failed Spark job: the pattern, the wrong setting, and a function that names the problem."""

@@ -38,8 +38,8 @@ def get_session(app_name: str, work_dir: Path) -> SparkSession:
 
 
 @contextmanager
-def progress(spark: SparkSession, what: str, every_s: float = 10) -> Iterator[None]:
-    """Log how many tasks of the running Spark stages are done every ``every_s`` seconds while the block runs."""
+def progress(spark: SparkSession, work: str, every_s: float = 10) -> Iterator[None]:
+    """Log ``work``, and every ``every_s`` seconds how many tasks of the running Spark stages are done."""
     done = threading.Event()
 
     def report() -> None:
@@ -47,9 +47,9 @@ def progress(spark: SparkSession, what: str, every_s: float = 10) -> Iterator[No
         while not done.wait(every_s):
             stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
             finished, tasks = (sum(getattr(s, name) for s in stages if s) for name in ("numCompletedTasks", "numTasks"))
-            log.info("%s: %d of %d tasks done", what, finished, tasks)
+            log.info("%s: %d of %d tasks done", work, finished, tasks)
 
-    log.info("%s", what)
+    log.info("%s", work)
     thread = threading.Thread(target=report, daemon=True)
     thread.start()
     try:
