@@ -151,7 +151,9 @@ def parser_of(job: Path) -> ArgumentParser:
 
 
 def run(command: str, folder: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, **environment}
+    # as from a shell: without the variables that `make test ARGS=…` has set
+    inherited = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "ARGS", "CONFIG")}
+    environ = {**inherited, **environment}
     words = ["bash", "-ec", command]
     return subprocess.run(words, cwd=folder, env=environ, capture_output=True, text=True, timeout=100, check=False)
 
