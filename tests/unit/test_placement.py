@@ -7,8 +7,10 @@ import os
 import pytest
 from pyspark import SparkConf
 
+from conftest import UseCase
 from pipeline.launch.executor_checks import Answer, unreachable
-from pipeline.launch.executors import Executor, local_slots, requested_executors
+from pipeline.launch.executors import Demand, Executor, demanded_executors, local_slots, requested_executors
+from pipeline.runtime.errors import UserError
 from pipeline.training.place import Place, crowded, threads
 
 
@@ -43,6 +45,37 @@ def test_slots_of_a_local_master(master: str, slots: int | None) -> None:
 def test_the_executors_that_an_application_asked_for(master: str, conf: dict[str, str], executors: int | None) -> None:
     settings = SparkConf(loadDefaults=False).setAll([*conf.items()])
     assert requested_executors(master, settings) == executors
+
+
+@pytest.mark.parametrize(
+    ("run", "elastic", "requested", "come_and_go", "demand"),
+    [
+        ({"num_proc": 4}, None, 2, False, Demand(4, 4)),
+        ({"num_proc": 5, "ranks_per_executor": 2}, None, None, False, Demand(3, 3)),
+        ({}, None, 3, False, Demand(3, 3)),
+        ({}, None, None, False, Demand(None, 1)),
+        ({}, {"min": 2, "max": 4}, 8, False, Demand(4, 2)),
+        ({}, {"min": 2, "max": 4}, 1, False, Demand(2, 2)),
+        ({}, {"min": 2, "max": 4}, None, False, Demand(None, 2)),
+        ({}, {"min": 3, "max": 8}, None, True, Demand(3, 3)),
+        ({"num_proc": 3}, {"min": 2, "max": 4}, None, True, Demand(3, 2)),
+    ],
+)
+def test_the_executors_that_the_ranks_wait_for(
+    use_case: UseCase,
+    run: dict[str, int],
+    elastic: dict[str, int] | None,
+    requested: int | None,
+    come_and_go: bool,
+    demand: Demand,
+) -> None:
+    config = use_case(run=run, recovery={"elastic": elastic})
+    assert demanded_executors(config, requested, come_and_go) == demand
+
+
+def test_automatic_ranks_need_a_number_of_executors_while_these_come_and_go(use_case: UseCase) -> None:
+    with pytest.raises(UserError, match=r"run\.num_proc: auto has no meaning .* set spark\.dynamicAllocation\.minExec"):
+        demanded_executors(use_case(), None, come_and_go=True)
 
 
 def test_two_ranks_on_one_executor_are_told_unless_they_were_asked_for() -> None:
