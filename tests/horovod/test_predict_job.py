@@ -1,4 +1,4 @@
-"""Batch scoring with Spark and one row without it, of the model that the main job made."""
+"""Batch scoring with Spark and one row without it, with the model of the main job."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_files_are_scored_as_the_model_scores_rows(
     assert spark.read.option("header", True).csv(str(out)).count() == 344
 
 
-def test_mistakes_are_told(spark: SparkSession, model: Model, tmp_path: Path) -> None:
+def test_mistakes_are_reported(spark: SparkSession, model: Model, tmp_path: Path) -> None:
     uri, store = model
     csv = str(PENGUINS.parent / "penguins.csv")
     lacking = tmp_path / "lacking.csv"
@@ -69,7 +69,7 @@ def test_mistakes_are_told(spark: SparkSession, model: Model, tmp_path: Path) ->
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.doc").write_text("years of work")
-    for arguments, said in (
+    for arguments, message in (
         (("models:/nothing/1", [csv], str(tmp_path / "o")), "model models:/nothing/1: cannot be had from"),
         ((uri, [str(tmp_path / "no.csv")], str(tmp_path / "o")), "Path does not exist"),
         ((uri, [str(lacking)], str(tmp_path / "o")), "has a header of 2 columns, but the schema declares 5"),
@@ -79,7 +79,7 @@ def test_mistakes_are_told(spark: SparkSession, model: Model, tmp_path: Path) ->
     ):
         with pytest.raises(UserError) as raised:
             predict.predict_files(*arguments, "parquet", store)
-        assert said in str(raised.value)
+        assert message in str(raised.value)
     assert (other / "thesis.doc").exists()
 
 
@@ -104,13 +104,13 @@ def test_one_row_without_spark(model: Model, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ('{"Island": "Biscoe"}', "lacks CulmenLength, CulmenDepth, FlipperLength, BodyMass, which the model needs"),
         ("Biscoe, 50.4", "must be a JSON object"),
         ("[1]", "must be a JSON object"),
     ],
 )
-def test_a_row_that_is_none_is_told(model: Model, row: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_an_invalid_row_is_reported(model: Model, row: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         predict.predict_row(model[0], row, model[1])

@@ -169,7 +169,7 @@ def test_a_candidate_must_be_better_by_enough_and_pass_the_thresholds(project: P
     assert "that must be more than 0 and at least 0.5" in little.reason
 
 
-def test_of_some_metrics_less_is_better(project: Project) -> None:
+def test_a_lower_log_loss_is_better(project: Project) -> None:
     settings = {"metric": "log_loss", "thresholds": {"calibration_error": 0.9}}
     project.change(tracking={"registered_model": "m", "gate": settings})
     assert project.says_high_from(130).decision == "promoted"
@@ -183,7 +183,7 @@ def test_of_some_metrics_less_is_better(project: Project) -> None:
 
 
 @pytest.mark.usefixtures("whoever_scores")
-def test_a_number_is_judged_by_its_rmse(spark: SparkSession, use_case: UseCase) -> None:
+def test_a_regression_is_judged_by_its_rmse(spark: SparkSession, use_case: UseCase) -> None:
     label = {"column": "y", "task": "regression"}
     project = Project(spark, use_case, sql="SELECT CAST(a AS FLOAT) AS a, 3 * a AS y FROM raw", label=label)
     stats = project.label_stats
@@ -232,7 +232,7 @@ def damage(project: Project, how: Callable[[Path], None]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         (lambda model: shutil.rmtree(model.parents[1]), "cannot be had from"),
         (lambda model: (model / "model.json").unlink(), "is not a model of this pipeline"),
@@ -241,13 +241,13 @@ def damage(project: Project, how: Callable[[Path], None]) -> None:
         (lambda model: (model / "pipeline.yaml").write_text("source: 1"), "source"),
     ],
 )
-def test_a_champion_that_cannot_be_loaded_blocks(project: Project, how: Callable[[Path], None], said: str) -> None:
+def test_a_champion_that_cannot_be_loaded_blocks(project: Project, how: Callable[[Path], None], message: str) -> None:
     assert project.says_high_from(150).decision == "promoted"
     damage(project, how)
     blocked = project.says_high_from(100)
     assert (blocked.decision, blocked.champion, blocked.candidate) == ("blocked", None, 1.0)
     assert blocked.reason.startswith("the candidate cannot be compared with the champion, version 1: ")
-    assert said in blocked.reason
+    assert message in blocked.reason
     assert project.champion == "1"
     assert project.client.get_model_version("m", blocked.version).tags["gate_decision"] == "blocked"
 
@@ -281,26 +281,28 @@ def test_a_source_that_has_changed_meanwhile_blocks(project: Project) -> None:
     decision = project.says_high_from(100)
     assert (decision.decision, project.champion) == ("blocked", None)
     held = project.prepared.manifest.rows.validation
-    told = f"has changed since it was prepared: it held {held} validation rows, now at least {held + 1}"
-    assert told in decision.reason
+    problem = f"has changed since it was prepared: it held {held} validation rows, now at least {held + 1}"
+    assert problem in decision.reason
 
 
-def test_a_package_that_is_not_what_was_trained_blocks(project: Project) -> None:
+def test_a_package_that_differs_from_the_training_blocks(project: Project) -> None:
     decision = project.says_high_from(150, metrics={"accuracy": 0.99})
     assert (decision.decision, project.champion) == ("blocked", None)
     assert "as packaged, but was 0.99 when it was trained" in decision.reason
 
 
-def test_a_number_that_is_not_as_trained_blocks_whatever_the_metric(spark: SparkSession, use_case: UseCase) -> None:
+def test_a_regression_package_that_differs_from_the_training_blocks_for_every_metric(
+    spark: SparkSession, use_case: UseCase
+) -> None:
     label = {"column": "y", "task": "regression"}
     sql = "SELECT CAST(a AS FLOAT) AS a, 1000000 * a AS y FROM raw"  # a label whose deviation is large
     project = Project(spark, use_case, sql=sql, label=label)
     stats = project.label_stats
     weights, biases = [[1e6 / stats.std]], [-stats.mean / stats.std]
     assert project.judge(weights, biases).decision == "promoted"
-    for metric, told in (("r2", 0.9), ("mae", 5e5), ("rmse", 5e5)):
+    for metric, trained_value in (("r2", 0.9), ("mae", 5e5), ("rmse", 5e5)):
         project.change(tracking={"registered_model": "m", "gate": {"metric": metric}})
-        trained = {"rmse": 0.0, "mae": 0.0, "r2": 1.0, metric: told}
+        trained = {"rmse": 0.0, "mae": 0.0, "r2": 1.0, metric: trained_value}
         assert "when it was trained" in project.judge(weights, biases, metrics=trained).reason
 
 
@@ -340,7 +342,7 @@ def test_an_integer_label_with_names_is_judged_by_its_codes(spark: SparkSession,
     assert (better.decision, better.candidate) == ("promoted", 1.0)
 
 
-def test_a_champion_needs_no_column_but_those_of_its_features(project: Project) -> None:
+def test_a_champion_needs_only_the_columns_of_its_features(project: Project) -> None:
     assert project.says_high_from(150).decision == "promoted"
     project.change(
         csv=csv().replace("a,k,y", "a,k,target"),
@@ -381,11 +383,11 @@ def test_a_metric_that_cannot_be_measured_blocks(project: Project) -> None:
     config = project.config.model_copy(
         update={"tracking": project.config.tracking.model_copy(update={"gate": gate_settings("roc_auc")})}
     )
-    nothing, something = (Evaluation(1, 0, {"roc_auc": value}) for value in (math.nan, 0.5))
-    assert decision.decide(config, nothing, None).reason == (
+    unmeasured, measured_half = (Evaluation(1, 0, {"roc_auc": value}) for value in (math.nan, 0.5))
+    assert decision.decide(config, unmeasured, None).reason == (
         "roc_auc of the candidate cannot be measured on these validation rows"
     )
-    assert decision.decide(config, something, nothing).decision == "blocked"
+    assert decision.decide(config, measured_half, unmeasured).decision == "blocked"
     assert decision.decide(config, None, None).decision == "blocked"
 
 

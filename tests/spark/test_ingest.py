@@ -1,4 +1,4 @@
-"""Records that do not fit the schema are set aside with a reason; none is lost, none is read wrongly."""
+"""Records that do not fit the schema go to quarantine with a reason; none is lost, none is read wrongly."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def test_bad_records_go_to_quarantine_with_file_record_and_reason(spark: SparkSe
     rows = prepared.manifest.rows
     assert (rows.read, rows.quarantined, rows.dropped) == (60 + len(BAD), len(BAD), 0)
     assert rows.train + rows.validation == 60
-    found = quarantined(Path(prepared.folder.path))
-    assert {bad["record"]: bad["reason"] for bad in found} == BAD
-    assert {bad["file"] for bad in found} == {f"file:{config.folder / 'data.csv'}"}
+    bad_records = quarantined(Path(prepared.folder.path))
+    assert {bad["record"]: bad["reason"] for bad in bad_records} == BAD
+    assert {bad["file"] for bad in bad_records} == {f"file:{config.folder / 'data.csv'}"}
 
 
 def test_a_bad_value_in_a_column_that_no_feature_uses_is_bad_too(spark: SparkSession, use_case: UseCase) -> None:
@@ -52,9 +52,9 @@ def test_bad_records_fail_names_the_first_and_leaves_no_data_set(spark: SparkSes
         csv_rows(60) + "abc,x,0\n",
         source={"path": "data.csv", "schema": "a DOUBLE, k STRING, y INT", "bad_records": "fail"},
     )
-    said = r"1 of 61 records do not fit.*data\.csv: a: 'abc' is not DOUBLE; all are in"
+    message = r"1 of 61 records do not fit.*data\.csv: a: 'abc' is not DOUBLE; all are in"
     for _ in range(2):  # and the second run does not take the first one's leftovers for a data set
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             prepare_data(spark, config, 2)
 
 
@@ -97,56 +97,56 @@ def test_folders_globs_lists_and_gz(spark: SparkSession, use_case: UseCase, tmp_
 
 
 @pytest.mark.parametrize(
-    ("header", "said"),
+    ("header", "message"),
     [
         ("k,a,y", "has the header 'k' where source.schema has 'a'; the columns are in another order"),
         ("a,kk,y", "has the header 'kk' where source.schema has 'k'; did you mean 'k'?"),
         ("a,k,y,z", "has a header of 4 columns, but the schema declares 3"),
     ],
 )
-def test_a_header_that_is_not_the_schema_s_is_told(
-    spark: SparkSession, use_case: UseCase, header: str, said: str
+def test_a_header_that_differs_from_the_schema_is_reported(
+    spark: SparkSession, use_case: UseCase, header: str, message: str
 ) -> None:
     with pytest.raises(UserError) as raised:
         prepare_data(spark, use_case(csv_rows(60, header)), 2)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "data.csv" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("schema", "said"),
+    ("schema", "message"),
     [
         ("a DOUBL, k STRING, y INT", "source.schema: is not valid Spark DDL"),
         ("a DOUBLE, A STRING, y INT", "source.schema: names column 'a' twice"),
     ],
 )
-def test_a_bad_schema_is_told(spark: SparkSession, use_case: UseCase, schema: str, said: str) -> None:
+def test_an_invalid_schema_is_reported(spark: SparkSession, use_case: UseCase, schema: str, message: str) -> None:
     with pytest.raises(UserError) as raised:
         prepare_data(spark, use_case(csv_rows(10), source={"path": "data.csv", "schema": schema}), 1)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"encoding": "latin-99"}, "source.options.encoding: 'latin-99' is not an encoding that Java knows"),
         ({"sep": ""}, "source.options: "),
     ],
 )
-def test_a_bad_reader_option_is_told(
-    spark: SparkSession, use_case: UseCase, options: dict[str, str], said: str
+def test_an_invalid_reader_option_is_reported(
+    spark: SparkSession, use_case: UseCase, options: dict[str, str], message: str
 ) -> None:
     source = {"path": "data.csv", "schema": "a DOUBLE, k STRING, y INT", "options": options}
     with pytest.raises(UserError) as raised:
         prepare_data(spark, use_case(csv_rows(10), source=source), 1)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("csv", "label", "said"),
+    ("csv", "label", "message"),
     [
         ("", {}, r"source\.path: every file in .*data\.csv is empty"),
         ("a,k,y\n", {}, r"'k' has no value in any usable row|'y' has no value in any usable row"),
@@ -154,15 +154,15 @@ def test_a_bad_reader_option_is_told(
     ],
     ids=["empty", "header only", "header only, regression"],
 )
-def test_a_source_without_rows_is_told(
-    spark: SparkSession, use_case: UseCase, csv: str, label: dict[str, str], said: str
+def test_a_source_without_rows_is_reported(
+    spark: SparkSession, use_case: UseCase, csv: str, label: dict[str, str], message: str
 ) -> None:
     features = {"numeric": ["a"], "categorical": [] if label else ["k"]}
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         prepare_data(spark, use_case(csv, features=features, label={"column": "y", **label}), 1)
 
 
-def test_a_source_that_is_not_there_is_told(spark: SparkSession, use_case: UseCase) -> None:
+def test_a_missing_source_is_reported(spark: SparkSession, use_case: UseCase) -> None:
     with pytest.raises(UserError, match=r"source\.path: Path does not exist: file:.*data\.csv"):
         prepare_data(spark, use_case(None), 1)
 

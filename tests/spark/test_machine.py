@@ -1,4 +1,4 @@
-"""What is wrong with the machine or the store is told before any work is done."""
+"""A job reports a problem of the machine or the store before it does any work."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ def test_ranks_and_cores_of_local_spark(spark: SparkSession, use_case: UseCase) 
 
 
 def test_more_ranks_than_slots_are_refused(spark: SparkSession, use_case: UseCase) -> None:
-    said = "run.num_proc: 3 ranks cannot run at once on the 2 slot(s) of local[2]; start Spark with --master 'local[3]'"
-    with pytest.raises(UserError, match=re.escape(said)):
+    message = (
+        "run.num_proc: 3 ranks cannot run at once on the 2 slot(s) of local[2]; start Spark with --master 'local[3]'"
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
         executors.await_ranks(spark, use_case(run={"num_proc": 3}))
 
 
-def test_a_store_that_cannot_be_used_is_told(use_case: UseCase) -> None:
+def test_an_unusable_store_is_reported(use_case: UseCase) -> None:
     with pytest.raises(UserError, match=r"tracking\.uri: cannot use the MLflow store foo://bar: ") as raised:
         open_store(use_case(), "foo://bar")()
     assert "\n" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""Spark and DuckDB make the same features of the same rows, or the job says where they differ."""
+"""Spark and DuckDB make the same features of the same rows, or the job names the difference."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_features_sql_does_what_the_lab_s_cell_does(spark: SparkSession, tmp_pat
     assert (first["Island"], first["Species"]) == (2, 0)
 
 
-def test_statistics_are_those_of_the_training_rows(spark: SparkSession, use_case: UseCase) -> None:
+def test_statistics_come_from_the_training_rows(spark: SparkSession, use_case: UseCase) -> None:
     prepared = prepare_data(spark, use_case(csv_rows(300), split={"oversample": 3}), 2)
     train = to_pandas(read_split(spark, prepared, "train"))["a"]
     assert len(train) == prepared.manifest.rows.train * 3 == prepared.manifest.splits["train"].rows
@@ -119,7 +119,7 @@ def test_regression_labels_have_statistics_instead_of_classes(spark: SparkSessio
 
 
 @pytest.mark.parametrize(
-    ("sql", "said"),
+    ("sql", "message"),
     [
         ("SELECT a AS aa, k, y FROM raw", "features.sql does not produce a column 'a'; did you mean 'aa'?"),
         ("SELECT a, a AS a, k, y FROM raw", "features.sql produces more than once a column 'a'"),
@@ -131,22 +131,22 @@ def test_regression_labels_have_statistics_instead_of_classes(spark: SparkSessio
         ("SELECT a, k, CAST(NULL AS INT) AS y FROM raw", "has no value in any usable row"),
     ],
 )
-def test_a_mistake_in_the_sql_is_told(spark: SparkSession, use_case: UseCase, sql: str, said: str) -> None:
+def test_a_mistake_in_the_sql_is_reported(spark: SparkSession, use_case: UseCase, sql: str, message: str) -> None:
     with pytest.raises(UserError) as raised:
         prepare_data(spark, use_case(csv_rows(1_200), sql=sql), 1)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("classes", "said"),
+    ("classes", "message"),
     [
         (["a", "b", "c"], "label.classes: lists 3 classes, but no row has c as its 'y'"),
         (["p", "q"], "label.classes: lists 2 classes, but 20 of 60 rows have another 'y' than p, q"),
     ],
 )
-def test_a_class_count_that_does_not_match_the_data_is_told(
-    spark: SparkSession, use_case: UseCase, classes: list[str], said: str
+def test_classes_that_do_not_match_the_data_are_reported(
+    spark: SparkSession, use_case: UseCase, classes: list[str], message: str
 ) -> None:
     modulo = 2 if len(classes) == 3 else 3
     config = use_case(
@@ -156,10 +156,10 @@ def test_a_class_count_that_does_not_match_the_data_is_told(
     )
     with pytest.raises(UserError) as raised:
         prepare_data(spark, config, 1)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
-def test_a_split_that_leaves_a_side_empty_is_told(spark: SparkSession, use_case: UseCase) -> None:
+def test_an_empty_split_is_reported(spark: SparkSession, use_case: UseCase) -> None:
     config = use_case(
         "a,k,y\n1,x,0\n1,x,0\n", features={"numeric": ["a"], "categorical": []}, label={"classes": ["n", "y"]}
     )

@@ -21,7 +21,7 @@ def test_the_lab_s_own_penguin_through_the_translation() -> None:
     assert row == ("Biscoe", pytest.approx(50.4), pytest.approx(15.3), 20.0, 50.0, None)
 
 
-def test_what_a_model_needs_of_the_raw_row() -> None:
+def test_a_model_needs_the_columns_of_its_features() -> None:
     assert "Species" not in translate(load_config(PENGUINS)).needed
     assert len(translate(load_config(PENGUINS)).needed) == 5
 
@@ -41,7 +41,7 @@ def test_columns_are_followed_to_the_raw_row(use_case: UseCase, sql: str, needed
 
 
 @pytest.mark.parametrize(
-    ("sql", "said"),
+    ("sql", "problem"),
     [
         ("SELECT sum(a) AS a FROM raw", "'SUM(a)' is an aggregate"),
         ("SELECT a FROM raw GROUP BY a", "'GROUP BY a' is an aggregate"),
@@ -69,16 +69,16 @@ def test_columns_are_followed_to_the_raw_row(use_case: UseCase, sql: str, needed
         ("SELECT xxhash64(a) AS a FROM raw", "cannot run outside Spark, as a model must"),
     ],
 )
-def test_what_is_not_row_wise_or_translatable_is_refused(use_case: UseCase, sql: str, said: str) -> None:
+def test_sql_that_is_not_row_wise_or_translatable_is_refused(use_case: UseCase, sql: str, problem: str) -> None:
     config = use_case(sql=sql)
     with pytest.raises(UserError) as raised:
         translate(config)
     message = str(raised.value)
     assert message.startswith(f"{config.file}: features.sql: {config.folder / 'features.sql'}: ")
-    assert said in message
+    assert problem in message
     assert "\n" not in message
 
 
-def test_a_bad_schema_is_told_as_such(use_case: UseCase) -> None:
+def test_an_invalid_schema_is_reported(use_case: UseCase) -> None:
     with pytest.raises(UserError, match=r"source\.schema: .*DOUBL"):
         translate(use_case(source={"path": "data.csv", "schema": "a DOUBL, k STRING, y INT"}))

@@ -1,4 +1,4 @@
-"""Figures with something in them."""
+"""Figures show the numbers of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.evaluation import figures
 from pipeline.evaluation.metrics import HISTOGRAM_BINS, CalibrationBin, SplitMetrics
 
 
-def test_figures_show_what_they_are_given() -> None:
+def test_figures_show_their_numbers() -> None:
     history = [
         an_epoch(
             e, train=SplitMetrics(9, 1 / e, {"accuracy": 0.5}), validation=SplitMetrics(9, 2 / e, {"accuracy": 0.6})

@@ -1,4 +1,4 @@
-"""Every path that a user may name, as Spark and as Python call it; files that are there whole or not at all."""
+"""A user's path for Spark, Python and Petastorm; files are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ def test_relative_paths_start_where_the_job_is_started(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("run.data_dir=ftp://host/x", "run.data_dir: ftp://host/x is neither a path nor one of file:, dbfs:, s3a://, "),
         ("run.data_dir=s3a:/x", "run.data_dir: s3a:/x is neither a path nor one of "),
         ("run.work_dir=s3a://lake/x", "run.work_dir: must be a folder of the driver's machine, not s3a://lake/x"),
     ],
 )
-def test_what_cannot_be_used_is_told_at_once(override: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_a_path_of_an_unknown_file_system_is_refused(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         load_config(PENGUINS, [override])
 
 
-def test_a_folder_that_cannot_be_written_is_told_with_its_setting(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported_with_its_setting(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for key in ("data_dir", "work_dir"):
         config = load_config(PENGUINS, [f"run.{key}={tmp_path / 'file' / 'x'}"])
@@ -98,7 +98,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert folder.read("a") == b"second"
 
 
-def test_nothing_there_is_no_error(tmp_path: Path) -> None:
+def test_a_missing_folder_is_empty(tmp_path: Path) -> None:
     nowhere = Folder(str(tmp_path / "nowhere"))
     assert not nowhere.exists()
     assert nowhere.names() == []
@@ -107,5 +107,5 @@ def test_nothing_there_is_no_error(tmp_path: Path) -> None:
         nowhere.read("a")
 
 
-def test_the_ranks_get_what_opens_a_store() -> None:
+def test_the_ranks_get_the_credentials_of_object_stores() -> None:
     assert {"AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_ACCOUNT_KEY"} <= set(storage.CREDENTIALS)
