@@ -77,7 +77,7 @@ def requested_executors(master: str, conf: SparkConf) -> int | None:
     """Return how many executors this application has requested; None if no setting says it."""
     if cluster := re.fullmatch(r"local-cluster\[\s*(\d+)\s*,.*\]", master):
         return int(cluster[1])
-    if _come_and_go(conf):
+    if _allocates_dynamically(conf):
         return int(str(conf.get("spark.dynamicAllocation.minExecutors", "0"))) or None
     if instances := conf.get("spark.executor.instances"):
         return int(instances)
@@ -89,7 +89,7 @@ def requested_executors(master: str, conf: SparkConf) -> int | None:
     return max(1, int(all_cores) // int(cores_each)) if all_cores and cores_each else None
 
 
-def _come_and_go(conf: SparkConf) -> bool:
+def _allocates_dynamically(conf: SparkConf) -> bool:
     return conf.get("spark.dynamicAllocation.enabled", "false") == "true"
 
 
@@ -106,7 +106,7 @@ def await_ranks(spark: SparkSession, config: Config) -> int:
     slots = local_slots(master)
     if slots is not None:
         return _ranks_on_local_master(config, master, slots)
-    demand = demanded_executors(config, requested_executors(master, conf), _come_and_go(conf))
+    demand = demanded_executors(config, requested_executors(master, conf), _allocates_dynamically(conf))
     registered = _await_executors(spark, config, demand)
     each, elastic = config.run.ranks_per_executor, config.recovery.elastic
     if config.run.num_proc != "auto":
@@ -114,7 +114,7 @@ def await_ranks(spark: SparkSession, config: Config) -> int:
     return min(registered * each, elastic.max) if elastic else (demand.target or registered) * each
 
 
-def demanded_executors(config: Config, requested: int | None, come_and_go: bool) -> Demand:
+def demanded_executors(config: Config, requested: int | None, dynamic_allocation: bool) -> Demand:
     """Return how many executors to wait for, given how many the application has ``requested`` (None: unknown).
 
     Raises:
@@ -124,10 +124,10 @@ def demanded_executors(config: Config, requested: int | None, come_and_go: bool)
     target = requested if num_proc == "auto" else _ceil(num_proc, each)
     if elastic:
         least, most = _ceil(elastic.min, each), _ceil(elastic.max, each)
-        if target is None and come_and_go:
+        if target is None and dynamic_allocation:
             target = least
         return Demand(target and min(max(target, least), most), least)
-    if target is None and come_and_go:
+    if target is None and dynamic_allocation:
         problem = "auto has no meaning while executors come and go"
         remedy = "set spark.dynamicAllocation.minExecutors, or a number, or recovery.elastic"
         raise config.mistake("run.num_proc", f"{problem}: {remedy}")

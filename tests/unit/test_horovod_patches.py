@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -149,3 +151,9 @@ def test_a_function_that_is_gone_is_refused_by_name(monkeypatch: pytest.MonkeyPa
         UserError, match=r"runner\._make_spark_thread is missing in the installed package, where version"
     ):
         check_signatures()
+
+
+def test_ranks_and_spark_tasks_load_the_patches_without_pyspark_and_torch() -> None:
+    code = "import sys, pipeline.launch.horovod_patches; print(sorted({'pyspark', 'torch'} & set(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout == "[]\n"

@@ -48,7 +48,7 @@ def test_the_executors_that_an_application_asked_for(master: str, conf: dict[str
 
 
 @pytest.mark.parametrize(
-    ("run", "elastic", "requested", "come_and_go", "demand"),
+    ("run", "elastic", "requested", "dynamic_allocation", "demand"),
     [
         ({"num_proc": 4}, None, 2, False, Demand(4, 4)),
         ({"num_proc": 5, "ranks_per_executor": 2}, None, None, False, Demand(3, 3)),
@@ -66,16 +66,16 @@ def test_the_executors_that_the_ranks_wait_for(
     run: dict[str, int],
     elastic: dict[str, int] | None,
     requested: int | None,
-    come_and_go: bool,
+    dynamic_allocation: bool,
     demand: Demand,
 ) -> None:
     config = use_case(run=run, recovery={"elastic": elastic})
-    assert demanded_executors(config, requested, come_and_go) == demand
+    assert demanded_executors(config, requested, dynamic_allocation) == demand
 
 
-def test_automatic_ranks_need_a_number_of_executors_while_these_come_and_go(use_case: UseCase) -> None:
+def test_automatic_ranks_need_a_number_of_executors_while_these_dynamic_allocation(use_case: UseCase) -> None:
     with pytest.raises(UserError, match=r"run\.num_proc: auto has no meaning .* set spark\.dynamicAllocation\.minExec"):
-        demanded_executors(use_case(), None, come_and_go=True)
+        demanded_executors(use_case(), None, dynamic_allocation=True)
 
 
 def test_two_ranks_on_one_executor_are_told_unless_they_were_asked_for() -> None:
