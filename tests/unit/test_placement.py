@@ -73,7 +73,7 @@ def test_the_executors_that_the_ranks_wait_for(
     assert demanded_executors(config, requested, dynamic_allocation) == demand
 
 
-def test_automatic_ranks_need_a_number_of_executors_while_these_dynamic_allocation(use_case: UseCase) -> None:
+def test_automatic_ranks_need_a_number_of_executors_under_dynamic_allocation(use_case: UseCase) -> None:
     with pytest.raises(UserError, match=r"run\.num_proc: auto has no meaning .* set spark\.dynamicAllocation\.minExec"):
         demanded_executors(use_case(), None, dynamic_allocation=True)
 
