@@ -1,0 +1,94 @@
+"""Models of older formats stay usable: through MLflow, in the job predict, as champion in the gate.
+
+Whoever changes the format adds one folder to tests/models, with the answers of the code that packaged it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from pyspark.sql import SparkSession
+
+from conftest import OLD_MLFLOW, PACKAGED_MODELS, PENGUINS
+from pipeline import gate, predict
+from pipeline.config import load_config
+from pipeline.data import shards
+from pipeline.tracking import package, registry, runs, store
+
+pytestmark = [
+    pytest.mark.parametrize("model", PACKAGED_MODELS, ids=lambda folder: folder.name),
+    pytest.mark.skipif(OLD_MLFLOW, reason="MLflow 2 cannot read the type `any` of the older models' signature"),
+]
+
+
+def expected(model: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return some raw rows, and what the code that packaged the model has answered."""
+    recorded = json.loads((model / "expected.json").read_text())
+    return recorded["rows"], recorded["answers"]
+
+
+def registered(model: Path, folder: Path, uri: str) -> None:
+    """Register a copy of the model as version 1 of `penguins`, its champion."""
+    shutil.copytree(model, folder / "registered")
+    client = MlflowClient(uri)
+    client.create_registered_model("penguins")
+    version = client.create_model_version("penguins", source=(folder / "registered").as_uri())
+    registry.promote(uri, "penguins", version.version)
+
+
+def test_mlflow_loads_it_where_today_s_package_is_imported(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))  # MLflow puts the model's code in front
+    rows, answers = expected(model)
+    loaded = mlflow.pyfunc.load_model(str(model))
+    assert loaded.predict(pd.DataFrame(rows)).to_dict("records") == answers
+
+
+def test_the_job_predict_scores_a_row_and_files(spark: SparkSession, model: Path, tmp_path: Path) -> None:
+    rows, answers = expected(model)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    registered(model, tmp_path, uri)
+    name = "models:/penguins@champion"
+    assert [predict.predict_row(name, json.dumps(row), uri) for row in rows] == answers
+
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    output = str(tmp_path / "out")
+    summary = predict.predict_files(name, [str(tmp_path / "rows.csv")], output, "parquet", uri)
+    refused = sum(answer["reason"] is not None for answer in answers)
+    assert summary["rows"] == {
+        "read": len(rows),
+        "quarantined": 0,
+        "predicted": len(rows) - refused,
+        "refused": refused,
+    }
+    scored = [row.asDict() for row in spark.read.parquet(output).coalesce(1).collect()]
+    assert [{name: row[name] for name in answers[0]} for row in scored] == answers
+
+
+def test_the_gate_compares_with_it_as_champion(spark: SparkSession, model: Path, tmp_path: Path) -> None:
+    config = load_config(PENGUINS, [f"run.work_dir={tmp_path}"])
+    uri = store.tracking_uri(config)
+    store.open_store(config, uri)()
+    registered(model, tmp_path, uri)
+
+    # the same weights, packaged by today's code, are neither better nor worse
+    data = shards.prepare_data(spark, config, 2).manifest
+    weights = (model / "artifacts" / "model" / "weights.safetensors").read_bytes()
+    accuracy = json.loads((model / "expected.json").read_text())["validation_accuracy"]
+    run_id = runs.start_run(config, uri)
+    model_uri = package.log_model(config, data, weights, uri, run_id)
+    decision = gate.judge_candidate(spark, config, data, uri, run_id, model_uri, {"accuracy": accuracy})
+    assert (decision.decision, decision.candidate, decision.champion) == ("rejected", accuracy, accuracy)
+    assert "better by 0, but that must be more than 0" in decision.reason
+    assert registry.champion_version(uri, "penguins") == "1"
