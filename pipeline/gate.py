@@ -56,7 +56,7 @@ def judge(config_files: ConfigFiles, overrides: Sequence[str] = (), run_id: str 
     if not config.tracking.registered_model:
         raise config.mistake("tracking.registered_model", "is missing: set the name whose champion the gate decides on")
     uri, spark = open_job(config, "gate")
-    with store.told_if_down(uri):
+    with store.delivery_errors(uri):
         executor_checks.check_executors(spark, config)
         run = runs.read_run(config, uri, run_id)
         shards.check_prepared_from(config, run.data)

@@ -64,7 +64,7 @@ def train(
         runs.open_run(config, uri, training.run_id) as run_id,
     ):
         training.remember(run_id)
-        with store.told_if_down(uri):
+        with store.delivery_errors(uri):
             runs.log_setup(uri, run_id, config, prepared.manifest, _versions(), num_proc)
         cores = executors.cores(spark)
         task = Task(config, prepared.manifest, prepared.folder, uri, run_id, cores, training.folder, cache=cache)

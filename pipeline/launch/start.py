@@ -20,6 +20,7 @@ def open_job(config: Config, job: str) -> tuple[str, SparkSession]:
         UserError: features.sql cannot be translated, or the store does not answer or refuses the password.
     """
     features_sql.translate(config)  # before Spark starts, so that an error in the SQL costs no time
+    store.configure_mlflow()
     uri = store.tracking_uri(config)
     wait_for_store = store.open_store(config, uri)
     spark = session.get_session(f"{job} {config.folder.name}", config.work_dir)

@@ -33,6 +33,7 @@ class MetricWriter:
     """
 
     def __init__(self, uri: str, run_id: str, history: Sequence[EpochRecord] = ()) -> None:
+        store.configure_mlflow()
         self._uri = uri
         self._run_id = run_id
         self._records = deque(history)

@@ -18,6 +18,7 @@ import pipeline.model
 from pipeline.config import Config
 from pipeline.data import features_sql
 from pipeline.runtime.console import log
+from pipeline.tracking import store
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -45,12 +46,10 @@ def log_model(config: Config, data: Manifest, weights: bytes, uri: str, run_id: 
     """Package the weights as the run's MLflow model; return the model's URI."""
     import mlflow
 
-    with _packaged(config, data, weights) as model:
-        mlflow.set_tracking_uri(uri)
-        with mlflow.start_run(run_id=run_id):
-            # 2.13, which Databricks 15.4 LTS ML has, calls the name artifact_path
-            key = "name" if "name" in inspect.signature(mlflow.pyfunc.log_model).parameters else "artifact_path"
-            info = mlflow.pyfunc.log_model(**{key: "model"}, **model)
+    with _packaged(config, data, weights) as model, store.active(uri), mlflow.start_run(run_id=run_id):
+        # 2.13, which Databricks 15.4 LTS ML has, calls the name artifact_path
+        key = "name" if "name" in inspect.signature(mlflow.pyfunc.log_model).parameters else "artifact_path"
+        info = mlflow.pyfunc.log_model(**{key: "model"}, **model)
     log.info("logged the model: %s", info.model_uri)
     return str(info.model_uri)
 

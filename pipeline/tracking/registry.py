@@ -8,10 +8,7 @@ from pathlib import Path
 
 from pipeline.runtime.console import log
 from pipeline.runtime.errors import UserError, hide_password, one_line
-from pipeline.tracking import (
-    runs,
-    store,  # before mlflow: it sets what mlflow reads when it is imported
-)
+from pipeline.tracking import runs, store
 from pipeline.tracking.store import connect
 
 CHAMPION = "champion"
@@ -21,14 +18,14 @@ def download_model(uri: str, model: str) -> tuple[Path, str]:
     """Return the local folder of a logged model (`models:/…` or `runs:/…`), and its version, or id if it has none."""
     import mlflow
 
-    mlflow.set_tracking_uri(uri)
     if alias := re.fullmatch(r"models:/([^/@]+)@([^/@]+)", model):
-        # looked up once: an alias may move between two looks
+        # looked up once: an alias may move between two look-ups
         model = f"models:/{alias[1]}/{connect(uri).get_model_version_by_alias(alias[1], alias[2]).version}"
-    folder = Path(mlflow.artifacts.download_artifacts(model))
-    if registered := re.fullmatch(r"models:/[^/@]+/(\d+)", model):
-        return folder, registered[1]
-    info = mlflow.models.get_model_info(str(folder))
+    with store.active(uri):
+        folder = Path(mlflow.artifacts.download_artifacts(model))
+        if registered := re.fullmatch(r"models:/[^/@]+/(\d+)", model):
+            return folder, registered[1]
+        info = mlflow.models.get_model_info(str(folder))
     return folder, str(getattr(info, "model_id", None) or info.model_uuid)
 
 
@@ -42,8 +39,8 @@ def register(uri: str, run_id: str, model_uri: str, name: str) -> str:
     tags = connect(uri).get_run(run_id).data.tags
     if tags.get("gate.model") == name and "gate.version" in tags:
         return str(tags["gate.version"])
-    mlflow.set_tracking_uri(uri)
-    version = str(mlflow.register_model(model_uri, name).version)
+    with store.active(uri):
+        version = str(mlflow.register_model(model_uri, name).version)
     runs.log_outcome(uri, run_id, {}, {"gate.model": name, "gate.version": version})
     return version
 
@@ -75,6 +72,7 @@ def fetch_model(model: str, tracking_uri: str) -> tuple[Path, str]:
     Raises:
         UserError: the store has no such model, or it is not one of this pipeline.
     """
+    store.configure_mlflow()
     from mlflow.exceptions import MlflowException
 
     begin = time.perf_counter()

@@ -6,16 +6,18 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pipeline
 from pipeline.config import Config
 from pipeline.runtime import storage
 from pipeline.runtime.console import log
 from pipeline.runtime.errors import one_line
-from pipeline.tracking.store import connect, is_down, told_if_down
+from pipeline.tracking.store import active, connect, delivery_errors, is_down
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,14 +34,10 @@ def start_run(config: Config, uri: str) -> str:
     if experiment is not None:
         experiment_id = experiment.experiment_id
     else:
-        # a server knows where its artifacts go; beside an SQLite file that is for us to say
+        # a server knows where its artifacts go; an SQLite file does not
         place = (config.work_dir / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
         experiment_id = client.create_experiment(name, artifact_location=place)
-    tags = {"mlflow.source.name": "jobs/train.py", "mlflow.source.type": "JOB"}
-    commit = _git_commit(config.folder)
-    if commit:
-        tags["mlflow.source.git.commit"] = commit
-    run = client.create_run(experiment_id, tags=tags, run_name=config.tracking.run_name)
+    run = client.create_run(experiment_id, tags=_source_tags(config), run_name=config.tracking.run_name)
     log.info("MLflow run %s (%s) in experiment '%s'", run.info.run_name, run.info.run_id, name)
     return str(run.info.run_id)
 
@@ -50,7 +48,7 @@ def open_run(config: Config, uri: str, earlier: str | None = None) -> Iterator[s
 
     It ends as FINISHED, as FAILED if the block raises, as KILLED if it is interrupted.
     """
-    with told_if_down(uri):
+    with delivery_errors(uri):
         run_id = _reopened(config, uri, earlier) or start_run(config, uri)
     status = "FAILED"
     try:
@@ -144,8 +142,8 @@ def read_run(config: Config, uri: str, run_id: str | None) -> LoggedRun:
                 named = f" named '{config.tracking.run_name}'" if config.tracking.run_name else ""
                 raise config.mistake("tracking", f"experiment '{name}' has no finished run{named}; train first")
         run = client.get_run(run_id)
-        mlflow.set_tracking_uri(uri)
-        manifest = mlflow.artifacts.load_text(f"runs:/{run_id}/data/manifest.json")
+        with active(uri):
+            manifest = mlflow.artifacts.load_text(f"runs:/{run_id}/data/manifest.json")
         model_uri = run.data.tags["model_uri"]
     except (MlflowException, OSError, KeyError) as error:
         if is_down(error):
@@ -212,9 +210,28 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _git_commit(folder: Path) -> str | None:
+def _source_tags(config: Config) -> dict[str, str]:
+    """Return what a run came from: the job, this project's version and commit, and the commit of the configuration.
+
+    A commit is left out where there is none: an installed wheel is no checkout.
+    """
+    tags = {"mlflow.source.name": "jobs/train.py", "mlflow.source.type": "JOB"}
+    with suppress(PackageNotFoundError):  # a folder on PYTHONPATH has no version
+        tags["pipeline.version"] = version("pipeline")
+    checkout = Path(pipeline.__file__).resolve().parents[1]
+    # a folder of packages may lie inside the checkout of something else
+    is_ours = _git(checkout, "rev-parse", "--show-toplevel") == str(checkout)
+    commits = {
+        "mlflow.source.git.commit": _git(checkout, "rev-parse", "HEAD") if is_ours else None,
+        "config.git.commit": _git(config.folder, "rev-parse", "HEAD"),
+    }
+    return tags | {name: commit for name, commit in commits.items() if commit}
+
+
+def _git(folder: Path, *command: str) -> str | None:
+    """Return what git answers about a folder; None where it has no answer."""
     try:
-        asked = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        ran = subprocess.run(["git", "-C", folder, *command], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return asked.stdout.strip() if asked.returncode == 0 else None
+    return ran.stdout.strip() if ran.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""MLflow: the run, its parameters, metrics, figures and data set. The driver opens and ends it, rank 0 fills it."""
+"""The MLflow store: which one a job uses, how it is reached, and what it means when it does not answer."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from pipeline.runtime.errors import DeliveryError, hide_password, one_line
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-
-# Read when mlflow is imported: a user's job reports to nobody but the user's own store, and warns but does not chat.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# A store that does not answer is told within seconds; MLflow's own patience is minutes.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-# As the user has set it: MLflow itself writes to this variable later.
-_ENVIRONMENT_URI = os.environ.get("MLFLOW_TRACKING_URI")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+_MLFLOW_SETTINGS = {
+    # a user's job reports to nobody but the user's own store
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # a store that does not answer is an error within seconds; MLflow's own patience is minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
 
 CREDENTIALS = (
     "MLFLOW_TRACKING_USERNAME",
@@ -43,11 +42,38 @@ CREDENTIALS = (
 """Variables that rank 0 needs to reach the store; they travel in the environment of the ranks, nowhere else."""
 
 
+def configure_mlflow() -> None:
+    """Set what MLflow reads from the environment when it is imported; every job, and rank 0, calls this before.
+
+    A variable that the user has set stays as it is.
+    """
+    for name, value in _MLFLOW_SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
 def connect(uri: str) -> MlflowClient:
     """Return a client of the store. MLflow takes seconds to import, so not every rank does it at its start."""
     import mlflow
 
     return mlflow.MlflowClient(uri)
+
+
+@contextmanager
+def active(uri: str) -> Iterator[None]:
+    """Let MLflow's functions that take no URI use this store during the block.
+
+    MLflow writes the URI to MLFLOW_TRACKING_URI, too. Afterwards that variable holds again what the user has set.
+    """
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+        if before is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow 2 leaves it
 
 
 def tracking_uri(config: Config) -> str:
@@ -66,7 +92,8 @@ def tracking_uri(config: Config) -> str:
 
 def default_uri(work_dir: Path | None = None) -> str:
     """Return MLFLOW_TRACKING_URI, else the SQLite file in the work directory (without one, that of a plain run)."""
-    return _ENVIRONMENT_URI or f"sqlite:///{(work_dir or Path(Run().work_dir).absolute()) / 'mlflow.db'}"
+    folder = work_dir or Path(Run().work_dir).absolute()
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
 
 
 def open_store(config: Config, uri: str) -> Callable[[], None]:
@@ -97,8 +124,8 @@ def open_store(config: Config, uri: str) -> Callable[[], None]:
 
 
 @contextmanager
-def told_if_down(uri: str) -> Iterator[None]:
-    """Turn what a store that does not answer makes of the block into one sentence, a DeliveryError."""
+def delivery_errors(uri: str) -> Iterator[None]:
+    """Turn an error of the block into a DeliveryError, one sentence, if the store does not answer."""
     try:
         yield
     except Exception as error:

@@ -37,8 +37,9 @@ def model(use_case: UseCase, tmp_path: Path) -> Path:
     config, data = use_case(model={"hidden_sizes": []}), write_dataset(tmp_path / "data", 20, 10, 1)
     net = TabularNet(net_spec(config, data))
     with torch.no_grad():
-        net.layers[0].weight.zero_()
-        net.layers[0].bias.copy_(torch.tensor([-1.0, 1.0]))
+        weights, biases = net.layers[0].parameters()
+        weights.zero_()
+        biases.copy_(torch.tensor([-1.0, 1.0]))
     package.save_model(config, data, weight_bytes(net), tmp_path / "today")
     return tmp_path / "today"
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import requests
 from mlflow.exceptions import MlflowException, RestException
 
-from conftest import ROOT
+import pipeline
+from conftest import ROOT, UseCase
 from pipeline.config import load_config
 from pipeline.runtime import errors
 from pipeline.runtime.errors import DeliveryError, UserError
-from pipeline.tracking import store
+from pipeline.tracking import runs, store
 
 
 def answered(status: int) -> requests.HTTPError:
@@ -74,8 +76,61 @@ def test_a_password_in_the_settings_is_refused(tmp_path: Path, uri: str) -> None
 def test_a_store_that_goes_away_between_two_stages_is_one_sentence() -> None:
     with (
         pytest.raises(DeliveryError, match="the MLflow store http://host does not answer"),
-        store.told_if_down("http://host"),
+        store.delivery_errors("http://host"),
     ):
         raise requests.ConnectionError("refused")
-    with pytest.raises(KeyError), store.told_if_down("http://host"):
+    with pytest.raises(KeyError), store.delivery_errors("http://host"):
         raise KeyError("ours")
+
+
+def commit_of(folder: Path) -> str | None:
+    ran = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True)
+    return ran.stdout.strip() if ran.returncode == 0 else None
+
+
+def test_a_run_names_the_version_and_commit_of_this_project_and_of_the_configuration(
+    use_case: UseCase, tmp_path: Path
+) -> None:
+    config = use_case()
+    subprocess.run(["git", "init", "-q", config.folder], check=True)
+    author = ["-c", "user.name=me", "-c", "user.email=me@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", "-C", config.folder, *author, "commit", "-q", "--allow-empty", "-m", "mine"], check=True)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    tags = store.connect(uri).get_run(runs.start_run(config, uri)).data.tags
+    assert tags["pipeline.version"] == version("pipeline")
+    assert tags["config.git.commit"] == commit_of(config.folder)
+    assert tags.get("mlflow.source.git.commit") == commit_of(ROOT)
+    assert tags["config.git.commit"] != commit_of(ROOT)
+
+
+def test_an_installed_package_in_somebody_s_checkout_has_no_commit(
+    use_case: UseCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    monkeypatch.setattr(pipeline, "__file__", str(tmp_path / "site-packages" / "pipeline" / "__init__.py"))
+    assert "mlflow.source.git.commit" not in runs._source_tags(use_case())
+
+
+@pytest.mark.parametrize("before", [None, "sqlite:///mine.db"])
+def test_a_job_s_store_does_not_outlive_it(before: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if before:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", before)
+    with store.active(f"sqlite:///{tmp_path / 'job.db'}"):
+        assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path / 'job.db'}"
+    assert os.environ.get("MLFLOW_TRACKING_URI") == before
+    assert store.default_uri(tmp_path) == (before or f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+def test_mlflow_is_configured_before_it_is_imported_and_a_user_s_setting_stays(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from pipeline.tracking import metric_writer, package, registry, runs, store
+assert "MLFLOW_LOGGING_LEVEL" not in os.environ, "an import changes the environment"
+store.configure_mlflow()
+assert "mlflow" not in sys.modules
+print(os.environ["MLFLOW_LOGGING_LEVEL"], os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    environment["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "7"
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert ran.stdout == "WARNING 7\n", ran.stderr
