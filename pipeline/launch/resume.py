@@ -74,6 +74,8 @@ def _fingerprint(config: Config, data: Manifest, num_proc: int) -> str:
     settings = config.model_dump(exclude={"run", "recovery", "tracking", "source"}, mode="json")
     for about_checkpoints in ("checkpoint_every", "checkpoint_keep"):
         del settings["training"][about_checkpoints]
+    # hashed where it was before it moved, so that an older training goes on
+    settings["oversample"] = settings["split"].pop("oversample")
     ranks = num_proc if config.recovery.elastic is None else "elastic"  # the number of elastic ranks may change
     shape = {"data": data.fingerprint, "settings": settings, "num_proc": ranks}
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]

@@ -17,6 +17,7 @@ import pandas as pd
 import pipeline.model
 from pipeline.config import Config
 from pipeline.data import features_sql
+from pipeline.data.specs import model_spec
 from pipeline.runtime.console import log
 from pipeline.tracking import store
 
@@ -55,7 +56,7 @@ def log_model(config: Config, data: Manifest, weights: bytes, uri: str, run_id: 
 
 
 def save_model(config: Config, data: Manifest, weights: bytes, folder: Path) -> None:
-    """Package the weights as an MLflow model in ``folder``, for want of a store that answers."""
+    """Package the weights as an MLflow model in ``folder``, when no store takes it."""
     import mlflow
 
     with _packaged(config, data, weights) as model:
@@ -66,22 +67,12 @@ def save_model(config: Config, data: Manifest, weights: bytes, folder: Path) -> 
 def _packaged(config: Config, data: Manifest, weights: bytes) -> Iterator[dict[str, Any]]:
     """Yield what `mlflow.pyfunc.log_model` and `save_model` need; its files are there during the block.
 
-    The model's folder holds weights.safetensors, model.json, pipeline.yaml, features.sql, its DuckDB translation, and
-    the code that runs them. What it needs to be loaded is pinned to the versions that are here; Spark is not among it.
+    The packages that a model needs are pinned to the versions of this environment; Spark is not among them.
     """
-    from pipeline.data.specs import model_spec  # imports torch
-
     spec = model_spec(config, data, features_sql.translate(config))
     with tempfile.TemporaryDirectory() as scratch:
         model, entry = Path(scratch) / "model", Path(scratch) / "raw_row_model.py"
-        model.mkdir()
-        (model / "weights.safetensors").write_bytes(weights)
-        (model / "model.json").write_text(spec.to_json(), encoding="utf-8")
-        here_sql = config.features.model_copy(update={"sql": "features.sql"})
-        as_packaged = config.model_copy(update={"features": here_sql})
-        (model / "pipeline.yaml").write_text(as_packaged.to_yaml(), encoding="utf-8")
-        (model / "features.sql").write_text(config.features_sql, encoding="utf-8")
-        (model / "features.duckdb.sql").write_text(spec.select + "\n", encoding="utf-8")
+        _write_model(model, config, spec, weights)
         code = _copy_code(Path(scratch) / "code")
         entry.write_text(_ENTRY.format(code=code.name), encoding="utf-8")
         with _importable(code):  # MLflow runs the file once before it keeps it
@@ -95,11 +86,23 @@ def _packaged(config: Config, data: Manifest, weights: bytes) -> Iterator[dict[s
             }
 
 
-def _copy_code(folder: Path) -> Path:
-    """Copy `pipeline/model` into ``folder`` as a package whose name says what is in it; return the package.
+def _write_model(folder: Path, config: Config, spec: ModelSpec, weights: bytes) -> None:
+    """Write the files that :func:`pipeline.data.packaged.read_model` and the packaged code read."""
+    folder.mkdir()
+    (folder / "weights.safetensors").write_bytes(weights)
+    (folder / "model.json").write_text(spec.to_json(), encoding="utf-8")
+    features = config.features.model_copy(update={"sql": "features.sql"})
+    packaged = config.model_copy(update={"features": features})
+    (folder / "pipeline.yaml").write_text(packaged.to_yaml(), encoding="utf-8")
+    (folder / "features.sql").write_text(config.features_sql, encoding="utf-8")
+    (folder / "features.duckdb.sql").write_text(spec.select + "\n", encoding="utf-8")
 
-    So models that were packaged by different versions of this project run each their own code in one process, and none
-    of them depends on whose package is called `pipeline` there.
+
+def _copy_code(folder: Path) -> Path:
+    """Copy `pipeline/model` into ``folder`` as a package that is named after a hash of its files; return the package.
+
+    So models of different versions of this project run each their own code in one process, and an application that
+    loads a model may have a package `pipeline` of its own.
     """
     files = sorted(Path(pipeline.model.__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()
@@ -125,7 +128,7 @@ def _importable(package: Path) -> Iterator[None]:
 def _signature(spec: ModelSpec) -> ModelSignature:
     """Name the raw columns and the outputs.
 
-    Every column has the type `any`: a value of another type must not refuse the whole batch, it gets its row a reason.
+    Every column has the type `any`: a value of another type must not refuse the whole batch; its row gets a reason.
     MLflow before 2.16 has no such type.
     """
     from mlflow.models import ModelSignature

@@ -1,4 +1,4 @@
-"""MLflow's model registry: versions of a name, and the alias of the one that is in use."""
+"""MLflow's model registry: versions of a name, and the alias of the version in use."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ CHAMPION = "champion"
 
 
 def download_model(uri: str, model: str) -> tuple[Path, str]:
-    """Return the local folder of a logged model (`models:/…` or `runs:/…`), and its version, or id if it has none."""
+    """Download a logged model (`models:/…` or `runs:/…`); return its local folder, and its version or else its id."""
     import mlflow
 
     if alias := re.fullmatch(r"models:/([^/@]+)@([^/@]+)", model):
-        # looked up once: an alias may move between two look-ups
+        # resolved once: an alias may move between two calls
         model = f"models:/{alias[1]}/{connect(uri).get_model_version_by_alias(alias[1], alias[2]).version}"
     with store.active(uri):
         folder = Path(mlflow.artifacts.download_artifacts(model))
@@ -30,9 +30,9 @@ def download_model(uri: str, model: str) -> tuple[Path, str]:
 
 
 def register(uri: str, run_id: str, model_uri: str, name: str) -> str:
-    """Register a run's model as the next version of ``name``, which is made if need be; return the version.
+    """Register a run's model as the next version of ``name``; return the version. A new name is created.
 
-    A run is registered once, however often it is judged: it keeps its version in a tag.
+    A run is registered once, however often the gate judges it: a tag of the run holds its version.
     """
     import mlflow
 

@@ -60,7 +60,7 @@ def open_run(config: Config, uri: str, earlier: str | None = None) -> Iterator[s
     finally:
         try:
             connect(uri).set_terminated(run_id, status)
-        except Exception as error:  # what the block has done, or how it failed, matters more
+        except Exception as error:  # the block's own result or error matters more
             log.warning("the run %s stays RUNNING in the store: %s", run_id, one_line(error))
 
 
@@ -86,12 +86,12 @@ def _reopened(config: Config, uri: str, run_id: str | None) -> str | None:
 
 
 def log_setup(uri: str, run_id: str, config: Config, data: Manifest, versions: dict[str, str], num_proc: int) -> None:
-    """Log what is known before training: parameters, configuration, features.sql, the data set, versions."""
+    """Log what a training starts from: parameters, configuration, features.sql, the data set, versions of packages."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
     client = connect(uri)
     if client.get_run(run_id).data.params:
-        return  # an attempt before this one has
+        return  # an earlier attempt has logged them
     client.log_text(run_id, config.to_yaml(), "config/pipeline.yaml")
     client.log_text(run_id, config.features_sql, "config/features.sql")
     client.log_text(run_id, data.model_dump_json(indent=1), "data/manifest.json")
@@ -103,7 +103,7 @@ def log_setup(uri: str, run_id: str, config: Config, data: Manifest, versions: d
         profile=json.dumps({"num_rows": data.rows.read, "num_files": data.source.files, "bytes": data.source.bytes}),
     )
     client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
-    # last, for it says that all the others are there
+    # last: a run that has parameters has all of these
     params = {"num_proc": num_proc, **_flat(config.model_dump(by_alias=True)), **data.rows.model_dump()}
     client.log_batch(
         run_id,
@@ -156,11 +156,11 @@ def read_run(config: Config, uri: str, run_id: str | None) -> LoggedRun:
 
 
 def _newest_run(client: MlflowClient, experiment: str, run_name: str | None) -> str | None:
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
+    named = client.get_experiment_by_name(experiment)
+    if named is None:
         return None
     newest_first = {"max_results": 1000, "order_by": ["attributes.start_time DESC"]}
-    runs = client.search_runs([found.experiment_id], "attributes.status = 'FINISHED'", **newest_first)  # type: ignore[arg-type]
+    runs = client.search_runs([named.experiment_id], "attributes.status = 'FINISHED'", **newest_first)  # type: ignore[arg-type]
     ids = (str(run.info.run_id) for run in runs if run_name in (None, run.info.run_name))
     return next(ids, None)
 
@@ -168,9 +168,9 @@ def _newest_run(client: MlflowClient, experiment: str, run_name: str | None) -> 
 def log_outcome(
     uri: str, run_id: str, metrics: dict[str, float | None], tags: dict[str, str], params: dict[str, str] | None = None
 ) -> None:
-    """Log what is known at the end of a training: metrics, tags, and parameters that only the ranks could tell."""
+    """Log the end of a training: metrics, tags, and the parameters that only the ranks know."""
     client = connect(uri)
-    known = client.get_run(run_id).data  # an attempt before this one may have come as far as here
+    known = client.get_run(run_id).data  # an earlier attempt may have come as far as here
     for name, text in (params or {}).items():
         if name not in known.params:  # a parameter cannot change
             client.log_param(run_id, name, text[:6000])
