@@ -1,4 +1,4 @@
-"""What pydantic found wrong with the settings, as one sentence for the user."""
+"""A mistake in the settings, as pydantic reports it, in one sentence for the user."""
 
 from __future__ import annotations
 

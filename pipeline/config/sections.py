@@ -1,6 +1,6 @@
 """The sections of a use case's settings, each with what it checks by itself.
 
-The docstring line under each field is the field's documentation; ``python -m pipeline.config`` prints them as a table.
+The docstring under each field documents it; ``python -m pipeline.config`` prints them all as a table.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Source(Settings):
     def reader_options(self) -> dict[str, str | bool | int | float]:
         """Options for Spark's CSV reader, in lower case (Spark does not care), defaults included.
 
-        RFC 4180 doubles a quote inside quotes, where Spark's own default is a backslash; and Spark compares a file's
-        header with the schema only when it is not told to enforce the schema by position.
+        RFC 4180 doubles a quote inside quotes; Spark's own default is a backslash. Spark compares a file's header with
+        the schema only if `enforceSchema` is false.
         """
         given = {option.lower(): value for option, value in self.options.items()}
         return {"header": True, "escape": '"', "enforceschema": False, **given}
@@ -67,13 +67,13 @@ class CategoricalFeature(Settings):
     column: str
     """Name of the column in the result of features.sql."""
     encoding: Literal["index", "onehot", "embedding"] = "onehot"
-    """How the network sees it: its position in the sorted vocabulary, one input per value, or a learned vector."""
+    """What the network takes: the position in the sorted vocabulary, one input per value, or a learned vector."""
     dim: int | None = Field(default=None, ge=1)
     """Length of the learned vector (embedding only); default min(600, round(1.6 · values^0.56))."""
     values: list[str] | None = Field(default=None, min_length=1)
-    """The vocabulary, if known; without it one more pass over the data finds the training rows' values."""
+    """The vocabulary. Without it, one more pass over the data collects the training rows' values."""
     unknown: Literal["refuse", "encode"] = "refuse"
-    """What a model does with a value that training never saw: no prediction but a reason, or encode it as such."""
+    """What a model does with an unseen value: refuse the row with a reason, or encode the value as unseen."""
 
     @model_validator(mode="after")
     def _dim_needs_embedding(self) -> CategoricalFeature:
@@ -83,7 +83,7 @@ class CategoricalFeature(Settings):
 
 
 class Features(Settings):
-    """What the network sees of a row."""
+    """What the network takes of a row."""
 
     sql: str = "features.sql"
     """File with one Spark SQL `SELECT … FROM raw`; relative to the config's folder."""
@@ -117,11 +117,11 @@ class Split(Settings):
     """Which rows are kept from training to measure it."""
 
     validation_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the rows held out; identical rows always fall on the same side."""
+    """Share of the rows held out; identical rows are always in the same split."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Another seed, another split."""
     oversample: int = Field(default=1, ge=1)
-    """Each training row is there this many times; validation rows never are."""
+    """How often each training row is in the data; validation rows are there once."""
 
 
 class Model(Settings):
@@ -173,9 +173,9 @@ class Elastic(Settings):
     """Between how many ranks a training goes on while executors come and go."""
 
     min: int = Field(ge=1)
-    """With fewer ranks than this training waits for others."""
+    """With fewer ranks than this, training waits for more."""
     max: int = Field(ge=1)
-    """More ranks than this there never are; the prepared data are cut for so many."""
+    """Training never has more ranks than this; the data are prepared for this number."""
 
     @model_validator(mode="after")
     def _min_is_not_more_than_max(self) -> Elastic:
@@ -196,7 +196,7 @@ class Run(Settings):
     ranks_per_executor: int = Field(default=1, ge=1)
     """On a cluster: ranks that may share an executor; they share its cores."""
     network_interfaces: list[str] | None = None
-    """Network interfaces that the ranks may use, by name (`[eth0]`); default: Horovod finds those that work."""
+    """Network interfaces that the ranks may use, by name (`[eth0]`); default: Horovod finds the ones that work."""
     start_timeout_s: int = Field(default=600, ge=1)
     """Seconds to wait for the executors, and then for Spark to give every rank its slot."""
     cache: Literal["auto", "memory", "stream"] = "auto"
@@ -213,7 +213,7 @@ class Recovery(Settings):
     """What happens when a rank is lost while a training runs."""
 
     stall_timeout_s: int = Field(default=600, ge=5)
-    """Seconds after which a rank that keeps the others waiting is taken for lost."""
+    """Seconds after which a rank that keeps the others waiting counts as lost."""
     max_restarts: int = Field(default=3, ge=0)
     """How often all ranks start again, from the newest checkpoint, when one of them is lost."""
     elastic: Elastic | None = None
@@ -229,8 +229,8 @@ class Gate(Settings):
     min_improvement: float = Field(default=0.0, ge=0)
     """By how much a candidate must be better than the champion on the metric; equal is never better."""
     thresholds: dict[str, float] = Field(default={})
-    """What a candidate must reach in any case, by metric: at least, or of log_loss, calibration_error, rmse, mae at
-    most."""
+    """What a candidate must reach, by metric: at least this, or at most this for log_loss, calibration_error, rmse and
+    mae."""
 
 
 class Tracking(Settings):

@@ -23,7 +23,7 @@ class Config(Settings):
     source: Source
     """Where the rows come from and what they look like."""
     features: Features
-    """What the network sees of a row."""
+    """What the network takes of a row."""
     label: Label
     """What the network learns to predict."""
     split: Split = Split()
@@ -46,7 +46,7 @@ class Config(Settings):
         names = self.feature_columns
         if not names:
             raise ValueError("features lists no column: name at least one under features.numeric or .categorical")
-        lower = [name.lower() for name in names]  # Spark does not tell `a` from `A`
+        lower = [name.lower() for name in names]  # to Spark, `a` and `A` are the same
         for name in names:
             if lower.count(name.lower()) > 1:
                 raise ValueError(f"features lists column '{name}' twice")

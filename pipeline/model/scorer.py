@@ -79,7 +79,7 @@ class Scorer:
         return np.where(codes < 0, category.values, codes).astype(np.float32)
 
     def _answers(self, outputs: torch.Tensor, reasons: Objects) -> pd.DataFrame:
-        """Return the network's outputs as the model's columns; a refused row has a reason and nothing else."""
+        """Return the network's outputs as the model's columns; a refused row has its reason only."""
         _refuse(reasons, ~torch.isfinite(outputs).all(dim=1).numpy(), "the network has no finite answer")
         refused = np.array([reason is not None for reason in reasons], dtype=bool)
         columns: dict[str, Any] = {}

@@ -71,12 +71,8 @@ class MetricWriter:
             self._wake.wait()
             self._wake.clear()
             while self._records and time.monotonic() < self._give_up_at:
-                # what has come in since the last time goes out together: one transaction, not one an epoch
-                batch = list(itertools.islice(self._records, _RECORDS_PER_BATCH))
                 try:
-                    if self._logged is None:
-                        self._logged = logged_epochs(client, self._run_id)
-                    log_records(self._uri, self._run_id, [r for r in batch if r.epoch not in self._logged], client)
+                    self._deliver_batch(client)
                 except Exception as error:
                     if not is_down(error):
                         _print_line(f"the MLflow store refuses the metrics; training goes on ({one_line(error)})")
@@ -89,11 +85,18 @@ class MetricWriter:
                 if is_away:
                     _print_line("the MLflow store answers again")
                 is_away, wait_s = False, 0.5
-                for _ in batch:
-                    self._records.popleft()
             if time.monotonic() >= self._give_up_at:
                 return
             self._closing.wait(_GATHERING_S)
+
+    def _deliver_batch(self, client: MlflowClient) -> None:
+        """Log the oldest epochs in one transaction. They stay pending until the store has confirmed them."""
+        batch = list(itertools.islice(self._records, _RECORDS_PER_BATCH))
+        if self._logged is None:
+            self._logged = logged_epochs(client, self._run_id)
+        log_records(self._uri, self._run_id, [r for r in batch if r.epoch not in self._logged], client)
+        for _ in batch:
+            self._records.popleft()
 
 
 def logged_epochs(client: MlflowClient, run_id: str) -> set[int]:

@@ -106,7 +106,7 @@ def open_store(config: Config, uri: str) -> Callable[[], None]:
         from mlflow.exceptions import MlflowException
 
         try:
-            databricks.credentials(uri)  # what the ranks will need is there, or is told now
+            databricks.credentials(uri)  # fails now, before any work, if the ranks would lack them
             if uri.startswith("sqlite:"):
                 storage.make_private(config.work_dir)
             connect(uri).search_experiments(max_results=1)
@@ -136,7 +136,7 @@ def delivery_errors(uri: str) -> Iterator[None]:
 
 
 def is_down(error: BaseException) -> bool:
-    """Whether an error says that the store cannot be reached or is overloaded, not that it refuses what we ask."""
+    """Return whether an error means that the store is away or overloaded; False if the store refuses the request."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
 
