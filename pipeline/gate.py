@@ -24,7 +24,7 @@ from pipeline.data.packaged import PackagedModel, read_model
 from pipeline.data.source_csv import column, quoted
 from pipeline.data.split import SPLIT
 from pipeline.evaluation.decision import Decision, Verdict, decide, finite_metric
-from pipeline.evaluation.metrics import Evaluation, Tally
+from pipeline.evaluation.metrics import Evaluation
 from pipeline.launch import executor_checks
 from pipeline.launch.start import open_job
 from pipeline.runtime.console import Stopwatch, log
@@ -201,6 +201,8 @@ def evaluate(spark: SparkSession, config: Config, data: Manifest, models: dict[s
     Raises:
         UserError: the source no longer holds the rows of the manifest.
     """
+    from pipeline.evaluation.sums import MetricSums
+
     rows, classes = _validation_inputs(spark, config, data, models)
     count = _counter([score.ship_model(spark, folder) for folder in models.values()], data.label, classes)
     expected = data.rows.validation
@@ -209,16 +211,16 @@ def evaluate(spark: SparkSession, config: Config, data: Manifest, models: dict[s
             # one row more than expected is enough to notice that the source has grown
             collected = [row.asDict() for row in rows.limit(expected + 1).collect()]
             batch = pa.RecordBatch.from_pylist(collected, to_arrow_schema(rows.schema))
-            sums = pa.Table.from_batches(count([batch])).to_pandas()
+            cells = pa.Table.from_batches(count([batch])).to_pandas()
         else:
             counted = rows.mapInArrow(count, "model int, cell bigint, amount double")
-            sums = counted.groupBy("model", "cell").agg(F.sum("amount").alias("amount")).toPandas()
+            cells = counted.groupBy("model", "cell").agg(F.sum("amount").alias("amount")).toPandas()
     evaluations = {}
     for i, name in enumerate(models):
-        tally = Tally(data.label)
-        of_model = sums[sums["model"] == i]
-        tally.vector[of_model["cell"].to_numpy()] = of_model["amount"].to_numpy()
-        evaluations[name] = tally.evaluate()
+        sums = MetricSums(data.label, with_detail=True)
+        of_model = cells[cells["model"] == i]
+        sums.vector.numpy()[of_model["cell"].to_numpy()] = of_model["amount"].to_numpy()
+        evaluations[name] = sums.evaluate()
         if (rows_now := evaluations[name].rows) != expected:
             now = f"at least {rows_now}" if rows_now > expected else f"{rows_now}"
             problem = f"has changed since it was prepared: it held {expected} validation rows, now {now}"
@@ -256,22 +258,29 @@ def _counter(
 
     def count(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         import pandas as pd
+        import torch
+
+        from pipeline.evaluation.sums import MetricSums
 
         scorers = [score.shipped_model(model) for model in shipped]
-        tallies = [Tally(label) for _ in shipped]
+        sums = [MetricSums(label, with_detail=True) for _ in shipped]
         code_of = pd.Index(classes, dtype=object)
         for batch in batches:
             labels = batch.column(_LABEL).to_pandas()
             codes = code_of.get_indexer(labels) if label.classes else labels.to_numpy(np.float64)
             # a class that the manifest lacks means that the source has changed, and the number of rows shows it
             known = codes >= 0 if label.classes else np.full(len(codes), True)
-            for i, (scorer, tally) in enumerate(zip(scorers, tallies, strict=True)):
+            for i, (scorer, of_model) in enumerate(zip(scorers, sums, strict=True)):
                 scored = scorer.score(score.read_inputs(batch, scorer.spec, f"{_MODEL}{i}_"))
                 refused = scored["reason"].notna().to_numpy()
-                tally.add(_answers(scored, label)[known], codes[known], refused=refused[known])
-        for i, tally in enumerate(tallies):
-            cells = np.flatnonzero(tally.vector)
-            columns = [np.full(len(cells), i, np.int32), cells, tally.vector[cells]]
+                answers, actual, no_answer = (
+                    torch.from_numpy(rows[known]) for rows in (_answers(scored, label), codes, refused)
+                )
+                of_model.add(answers, actual, refused=no_answer)
+        for i, of_model in enumerate(sums):
+            vector = of_model.vector.numpy()
+            cells = np.flatnonzero(vector)
+            columns = [np.full(len(cells), i, np.int32), cells, vector[cells]]
             yield pa.RecordBatch.from_arrays([pa.array(c) for c in columns], names=["model", "cell", "amount"])
 
     return count

@@ -1,9 +1,9 @@
-"""What a training needs to go on after it was interrupted: rank 0 writes it, every rank reads it.
+"""What an interrupted training needs to resume: rank 0 writes it, every rank reads it.
 
-A checkpoint is one safetensors file: the network, the weights kept so far, the optimizer, and as JSON in its header the
-epoch, the step, the records of all epochs and each rank's count of rows. Its name holds its own checksum, and it is
-there whole or not at all, so one that is cut off or altered is known by its name and never taken. Random numbers need
-no room: every epoch seeds its own (only a stop within an epoch keeps the generators). Nothing here can run code.
+A checkpoint is one safetensors file. Its tensors are the network, the weights kept so far and the optimizer. The JSON
+in its header holds the epoch, the step and the records of all epochs. A checkpoint within an epoch also holds each
+rank's sums and its generator of random numbers; every other epoch seeds its own. A checkpoint's name holds its
+checksum, and it is written whole or not at all, so a damaged one is never taken. Nothing in it can run code.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import math
 import re
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.evaluation.metrics import EpochRecord
 from pipeline.runtime.console import log
-from pipeline.runtime.errors import StorageError, one_line
+from pipeline.runtime.errors import StorageError, UserError, one_line
 from pipeline.runtime.storage import Folder
-from pipeline.training.task import Cache
+from pipeline.training.task import Cache, Task
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
 _NAME = re.compile(r"epoch-(\d{6,})-step-(\d{9,})-([0-9a-f]{32})\.safetensors")
-_FORMAT = "3"
+_FORMAT = 3
 
 
 @dataclass
@@ -38,18 +38,19 @@ class Progress:
     epoch: int = 0
     """Epochs that are done."""
     step: int = 0
-    """Steps that are done of the next one; only a training that was told to stop keeps a part of an epoch."""
-    parts: list[dict[str, Any]] = field(default_factory=list)
-    """Of the epoch in which it stopped, by rank: rows, loss and detail so far."""
+    """Steps that are done of the next epoch; only a training that was asked to stop keeps a part of an epoch."""
+    parts: list[list[float]] = field(default_factory=list)
+    """Of that part of an epoch, by rank: the vector of :class:`pipeline.evaluation.sums.MetricSums`."""
     history: list[EpochRecord] = field(default_factory=list)
     """The epochs that are done, in order."""
     best: EpochRecord | None = None
     """The epoch whose weights are kept: the one with the lowest validation loss."""
     lowest: float = math.inf
-    """The validation loss that early stopping compares with, which is lower only if it is so by `min_delta`."""
+    """The validation loss that early stopping compares with; another is lower only if it is so by `min_delta`."""
     lowest_epoch: int = 0
+    """The epoch that had it."""
     cache: Cache = "memory"
-    """Whether rows were kept in memory or streamed: their order in an epoch depends on it."""
+    """The order of the rows in an epoch depends on it."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Checkpoint:
 
     progress: Progress
     tensors: dict[str, Tensor]
-    """`net.…`, `best.…`, `optimizer.<parameter>.…`, `random.<rank>`"""
+    """By name: `net.…`, `best.…`, `optimizer.<parameter>.…`, `random.<rank>`."""
 
     def below(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors whose names begin with ``prefix`` and a dot, without these."""
@@ -81,11 +82,11 @@ def pack(
         tensors |= {f"optimizer.{parameter}.{name}": tensor for name, tensor in state.items() if tensor is not None}
     tensors |= {f"random.{rank}": tensor for rank, tensor in enumerate(random or [])}
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    return bytes(save(whole, {"format": _FORMAT, "progress": json.dumps(vars(progress), default=vars)}))
+    return bytes(save(whole, {"format": str(_FORMAT), "progress": json.dumps(vars(progress), default=vars)}))
 
 
 def unpack(content: bytes) -> Checkpoint:
-    """Return what :func:`pack` has packed. Raises ValueError."""
+    """Return what :func:`pack` has packed. Raises ValueError if it is no checkpoint, UserError if it is newer."""
     from safetensors.torch import load
 
     return Checkpoint(_progress(content), load(content))
@@ -96,16 +97,36 @@ def restore(checkpoint: Checkpoint, net: nn.Module, optimizer: torch.optim.Optim
     net.load_state_dict(checkpoint.below("net"))
     states: dict[int, dict[str, Tensor]] = {}
     for name, tensor in checkpoint.below("optimizer").items():
-        parameter, _, what = name.partition(".")
-        states.setdefault(int(parameter), {})[what] = tensor
+        parameter, _, state = name.partition(".")
+        states.setdefault(int(parameter), {})[state] = tensor
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
     return checkpoint.below("best") or None
+
+
+def random_state(device: torch.device) -> Tensor:
+    """Return the state of the generator that dropout draws from on ``device``."""
+    import torch
+
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def restore_random_state(checkpoint: Checkpoint, rank: int, device: torch.device) -> None:
+    """Put the generator of ``device`` in the state that ``rank`` had when it stopped within an epoch."""
+    import torch
+
+    state = checkpoint.tensors[f"random.{rank}"]
+    torch.cuda.set_rng_state(state, device) if device.type == "cuda" else torch.set_rng_state(state)
 
 
 def newest(folder: Folder, cache: Cache | None = None) -> tuple[str, Progress] | None:
     """Return name and progress of the newest checkpoint that is as it was written; None when there is none.
 
-    With ``cache``, one within an epoch is passed over if that epoch was begun with another: the order was another.
+    With ``cache``, a checkpoint within an epoch is skipped if that epoch began with another ``cache``: its rows came in
+    another order.
+
+    Raises:
+        StorageError: a checkpoint cannot be read.
+        UserError: a newer version of this package has written it.
     """
     for name in sorted((name for name in folder.names() if _NAME.fullmatch(name)), reverse=True):
         try:
@@ -116,16 +137,21 @@ def newest(folder: Folder, cache: Cache | None = None) -> tuple[str, Progress] |
             log.warning("removing the checkpoint %s/%s: %s", folder, name, one_line(error))
             folder.delete(name)
         except OSError as error:
-            what = f"cannot read the checkpoint {folder}/{name}: {one_line(error)}"
-            raise StorageError(f"{what}; mend that, or begin anew with --fresh") from None
+            problem = f"cannot read the checkpoint {folder}/{name}: {one_line(error)}"
+            raise StorageError(f"{problem}; make it readable, or begin anew with --fresh") from None
     return None
 
 
+def of_task(task: Task) -> bytes | None:
+    """Return the checkpoint that ``task`` resumes from; None when it begins. Raises what :func:`read` does."""
+    return read(task.checkpoints, task.checkpoint) if task.checkpoint else None
+
+
 def read(folder: Folder, name: str) -> bytes:
-    """Return a checkpoint as it was written. Raises OSError, and ValueError where it is not that any more."""
-    found = _NAME.fullmatch(name)
+    """Return a checkpoint as it was written. Raises OSError if it cannot be read, ValueError if it was altered."""
+    match = _NAME.fullmatch(name)
     content = folder.read(name)
-    if not found or _digest(content) != found[3]:
+    if not match or _digest(content) != match[3]:
         raise ValueError("it is not as it was written")
     return content
 
@@ -133,8 +159,8 @@ def read(folder: Folder, name: str) -> bytes:
 class Writer:
     """Writes checkpoints in a thread of its own, so that no step waits for a disk, and keeps the newest ``keep``.
 
-    While one is being written, of those that come meanwhile only the last is: with epochs shorter than a write there
-    are fewer checkpoints than epochs, but never an older newest one.
+    Of the checkpoints that come while one is being written, only the last is written. So if epochs are shorter than a
+    write there are fewer checkpoints than epochs, and the newest one is still the newest.
     """
 
     def __init__(self, folder: Folder, keep: int) -> None:
@@ -148,7 +174,7 @@ class Writer:
         self._thread.start()
 
     def put(self, progress: Progress, content: bytes) -> None:
-        """Have ``content`` written; returns at once. Raises StorageError when an earlier one could not be."""
+        """Have ``content`` written; returns at once. Raises StorageError if an earlier write failed."""
         self._raise_if_failed()
         with self._changed:
             self._waiting = (Progress(progress.epoch, progress.step), content)
@@ -158,7 +184,7 @@ class Writer:
         return self
 
     def __exit__(self, raised: type[BaseException] | None, *_: object) -> None:
-        """Wait until the newest is written. Raises StorageError when it could not be."""
+        """Wait until the newest is written. Raises StorageError if a write failed."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
@@ -179,11 +205,11 @@ class Writer:
                     return
                 (progress, content), self._waiting = self._waiting, None
             try:
-                written = write_or_tell(self._folder, progress, content)
+                written = write_or_explain(self._folder, progress, content)
             except StorageError as error:
                 self._error = error
                 return
-            with contextlib.suppress(Exception):  # what is not deleted now is so the next time
+            with contextlib.suppress(Exception):  # the next write deletes what is left now
                 names = sorted(name for name in self._folder.names() if _NAME.fullmatch(name) and name <= written)
                 for old in names[: -self._keep]:
                     self._folder.delete(old)
@@ -196,13 +222,13 @@ def write(folder: Folder, progress: Progress, content: bytes) -> str:
     return name
 
 
-def write_or_tell(folder: Folder, progress: Progress, content: bytes) -> str:
+def write_or_explain(folder: Folder, progress: Progress, content: bytes) -> str:
     """Write a checkpoint and return its name. Raises StorageError, which says what to do."""
     try:
         return write(folder, progress, content)
     except Exception as error:  # each store has errors of its own
-        what = f"cannot write a checkpoint in {folder}: {one_line(error)}"
-        raise StorageError(f"{what}; make room or mend it, and run again to go on from the last one") from None
+        problem = f"cannot write a checkpoint in {folder}: {one_line(error)}"
+        raise StorageError(f"{problem}; make room there, and run again to resume from the last checkpoint") from None
 
 
 def _digest(content: bytes) -> str:
@@ -210,13 +236,16 @@ def _digest(content: bytes) -> str:
 
 
 def _progress(content: bytes) -> Progress:
-    """Return what the header says, without torch: the driver reads it, too."""
+    """Return the progress in the header, without torch: the driver reads it, too."""
     length = int.from_bytes(content[:8], "little")
     try:
-        said = json.loads(content[8 : 8 + length])["__metadata__"]
-        if said["format"] != _FORMAT:
-            raise ValueError(f"it has format {said['format']}, which this version does not know")
-        fields = json.loads(said["progress"])
+        header = json.loads(content[8 : 8 + length])["__metadata__"]
+        if int(header["format"]) > _FORMAT:
+            problem = f"a checkpoint has format {header['format']}, but this version knows only up to {_FORMAT}"
+            raise UserError(f"{problem}; use the newer version, or begin anew with --fresh")
+        if int(header["format"]) < _FORMAT:
+            raise ValueError(f"its format {header['format']} is older than this version's, {_FORMAT}")
+        fields = json.loads(header["progress"])
         fields["history"] = [EpochRecord.from_dict(record) for record in fields["history"]]
         fields["best"] = fields["best"] and EpochRecord.from_dict(fields["best"])
         return Progress(**fields)

@@ -1,4 +1,4 @@
-"""What Horovod starts on each rank."""
+"""The function that Horovod starts on each rank."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pipeline.training.task import RankReport, Task
 
 
 def run_rank(task: Task) -> RankReport:
-    """Train as one rank; Horovod starts this on each. torch is imported here, so never in the driver."""
+    """Train as one rank. The import is here, since the driver imports this module and must not import torch."""
     from pipeline.training import worker
 
     return worker.run_rank(task)

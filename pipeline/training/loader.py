@@ -1,24 +1,21 @@
 """One rank's shard of a split, read through Petastorm, as batches of tensors.
 
-Guarantees: an epoch yields every row of the shard exactly once, in batches of which only the last may be short; the
-order of an epoch depends on the seed, the epoch's number and on whether the shard is streamed, and on nothing else.
-Both splits of a job are counted: see :func:`check_rows`.
+Guarantees: an epoch yields every row of the shard exactly once, in batches of which only the last may be short. The
+order of an epoch depends only on the seed, the epoch, the rank and whether the shard is streamed. The rows of both
+splits are counted: see :func:`check_rows`.
 
-A shard that fits in memory is decoded once, and shuffled as a whole every epoch. One that does not is read anew every
-epoch: its row groups in a random order, the rows of several (`_MIXED_GROUPS`) shuffled together, and the next ones
-decoded while these are trained on. Memory then does not depend on the rows.
+A shard in memory is decoded once, and shuffled as a whole in every epoch. A streamed shard is read again in every
+epoch. Its row groups come in a random order, and the rows of several (`_MIXED_GROUPS`) are shuffled together. The next
+row groups are decoded while the network trains on these. So the memory does not grow with the rows.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,52 +24,37 @@ from torch import Tensor
 from pipeline.data.manifest import Manifest, SplitName
 from pipeline.runtime.errors import RowAccountingError
 from pipeline.runtime.storage import Folder
+from pipeline.training.petastorm_reader import Block, advice, check_files, read_row_groups
 from pipeline.training.task import Cache
-
-with warnings.catch_warnings():  # Petastorm 0.12 uses names that pyarrow 14 has deprecated
-    warnings.simplefilter("ignore")
-    from petastorm import make_batch_reader
-    from pyarrow.filesystem import DaskFileSystem
-
-
-class _AnyFileSystem(DaskFileSystem):  # type: ignore[misc]
-    """A file system of fsspec in the only form in which Petastorm 0.12 can read a store: pyarrow's old interface."""
-
-    def isdir(self, path: str) -> bool:
-        return bool(self.fs.isdir(path))
-
-    def isfile(self, path: str) -> bool:
-        return bool(self.fs.isfile(path))
-
 
 Batch = tuple[Tensor, Tensor]
 """Features, float32 (rows, features), and labels: int64 (rows,) class codes, or float32 (rows,) for regression."""
 
-# So many row groups make a tenth of a batch's rows, more or less, come from any one of them.
+# With so many row groups mixed, each makes about a tenth of a batch's rows.
 _MIXED_GROUPS = 8
 
 
 class Shard(Protocol):
-    """The rows of one rank, in memory or not."""
+    """The rows of one rank, in memory or streamed."""
 
     @property
     def rows(self) -> int:
         """Rows of the shard."""
 
     @property
-    def nothing(self) -> Batch:
+    def no_rows(self) -> Batch:
         """A batch of no rows."""
 
     def epoch(self, batch_size: int, seed: int, epoch: int, rank: int, skip: int = 0) -> Iterator[Batch]:
         """Yield the shard in this epoch's order, without its first ``skip`` batches."""
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Yield the shard as it lies in Parquet."""
+        """Yield the shard in the order of the Parquet files."""
 
 
 @dataclass(frozen=True)
 class MemoryShard:
-    """The rows of one rank, in memory: decoded once, shuffled anew each epoch."""
+    """The rows of one rank in memory: decoded once, shuffled in each epoch."""
 
     features: Tensor
     labels: Tensor
@@ -83,7 +65,7 @@ class MemoryShard:
         return len(self.labels)
 
     @property
-    def nothing(self) -> Batch:
+    def no_rows(self) -> Batch:
         """A batch of no rows."""
         return self.features[:0], self.labels[:0]
 
@@ -95,14 +77,14 @@ class MemoryShard:
             yield self.features[chosen], self.labels[chosen]
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Yield the shard as it lies in Parquet."""
+        """Yield the shard in the order of the Parquet files."""
         for start in range(0, self.rows, batch_size):
             yield self.features[start : start + batch_size], self.labels[start : start + batch_size]
 
 
 @dataclass(frozen=True)
 class StreamedShard:
-    """The rows of one rank, read anew in every epoch; in memory are some row groups at a time."""
+    """The rows of one rank, read again in each epoch; only some row groups are in memory at a time."""
 
     folder: Folder
     data: Manifest
@@ -116,7 +98,7 @@ class StreamedShard:
         return self.data.splits[self.split].shard_rows(self.num_proc)[self.rank]
 
     @property
-    def nothing(self) -> Batch:
+    def no_rows(self) -> Batch:
         """A batch of no rows."""
         return _tensors(self.data, [])
 
@@ -131,18 +113,18 @@ class StreamedShard:
             for chunk in _even_chunks(groups, _MIXED_GROUPS):
                 yield shuffled(list(itertools.islice(blocks, chunk)))
 
-        def shuffled(blocks: list[_Block]) -> Batch:
+        def shuffled(blocks: list[Block]) -> Batch:
             order = torch.randperm(sum(len(labels) for _, labels in blocks), generator=random)
             return _tensors(self.data, blocks, torch.argsort(order))
 
-        return itertools.islice(_rebatched(_ahead(mixed()), batch_size), skip, None)
+        return itertools.islice(_rebatched(_prefetched(mixed()), batch_size), skip, None)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Yield the shard as it lies in Parquet."""
-        return _rebatched(_ahead(_tensors(self.data, [block]) for block in self._blocks()), batch_size)
+        """Yield the shard in the order of the Parquet files."""
+        return _rebatched(_prefetched(_tensors(self.data, [block]) for block in self._blocks()), batch_size)
 
-    def _blocks(self, seed: int | None = None) -> Iterator[_Block]:
-        return _read(self.folder, self.data, self.split, self.rank, self.num_proc, seed)
+    def _blocks(self, seed: int | None = None) -> Iterator[Block]:
+        return read_row_groups(self.folder, self.data, self.split, self.rank, self.num_proc, seed)
 
 
 def _generator(seed: int, epoch: int, rank: int) -> torch.Generator:
@@ -155,14 +137,14 @@ def _even_chunks(items: int, least: int) -> list[int]:
     return [items // chunks + (i < items % chunks) for i in range(chunks)]
 
 
-def _ahead(items: Iterator[Batch]) -> Iterator[Batch]:
+def _prefetched(items: Iterator[Batch]) -> Iterator[Batch]:
     """Make each item in a thread while the one before it is used."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)
         while (item := coming.result()) is not None:
             coming = thread.submit(next, items, None)
             yield item
-            del item  # while the next is waited for
+            del item  # frees its memory while this waits for the next
 
 
 def _rebatched(blocks: Iterator[Batch], batch_size: int) -> Iterator[Batch]:
@@ -178,7 +160,7 @@ def _rebatched(blocks: Iterator[Batch], batch_size: int) -> Iterator[Batch]:
         end = len(labels) - (len(labels) - begin) % batch_size
         for start in range(begin, end, batch_size):
             yield features[start : start + batch_size], labels[start : start + batch_size]
-        # copies: a slice would keep all of the block while the next is made
+        # Copies: a slice would keep the whole block in memory while the next one is made.
         left = (features[end:].clone(), labels[end:].clone()) if end < len(labels) else None
         del features, labels
     if left is not None:
@@ -186,17 +168,12 @@ def _rebatched(blocks: Iterator[Batch], batch_size: int) -> Iterator[Batch]:
 
 
 def epoch_order(rows: int, seed: int, epoch: int, rank: int) -> Tensor:
-    """Return the permutation in which ``rank`` takes its rows in ``epoch``, when they are in memory."""
+    """Return the permutation, int64 (rows,), in which ``rank`` takes its rows in ``epoch`` if they are in memory."""
     return torch.randperm(rows, generator=_generator(seed, epoch, rank))
 
 
-_Block = tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]
-"""One row group as Petastorm has decoded it: one matrix, so that to gather a batch is one operation, not one a column;
-and the labels."""
-
-
 def open_shard(folder: Folder, data: Manifest, split: SplitName, rank: int, num_proc: int, cache: Cache) -> Shard:
-    """Return every ``num_proc``-th row group of ``split`` from the ``rank``-th on; ``cache``: `memory` or `stream`.
+    """Return every ``num_proc``-th row group of ``split`` from the ``rank``-th on.
 
     Raises:
         RowAccountingError: a file is not as it was written, or the shard does not hold the rows that the manifest says.
@@ -204,27 +181,25 @@ def open_shard(folder: Folder, data: Manifest, split: SplitName, rank: int, num_
     if cache == "memory":
         return read_shard(folder, data, split, rank, num_proc)
     shard = StreamedShard(folder, data, split, rank, num_proc)
-    with _told(folder, split):
-        _check_files(folder, data, split, rank, num_proc)
+    check_files(folder, data, split, rank, num_proc)
     return shard
 
 
 def read_shard(folder: Folder, data: Manifest, split: SplitName, rank: int, num_proc: int) -> MemoryShard:
     """Read a shard into memory. Raises what :func:`open_shard` does."""
-    with _told(folder, split):
-        _check_files(folder, data, split, rank, num_proc)
-    shard = MemoryShard(*_tensors(data, list(_read(folder, data, split, rank, num_proc))))
+    check_files(folder, data, split, rank, num_proc)
+    shard = MemoryShard(*_tensors(data, list(read_row_groups(folder, data, split, rank, num_proc))))
     expected = data.splits[split].shard_rows(num_proc)[rank]
     if shard.rows != expected:
         problem = f"rank {rank} read {shard.rows} {split} rows, but the manifest says {expected}"
-        raise RowAccountingError(f"{problem}; {_mend(folder)}")
+        raise RowAccountingError(f"{problem}; {advice(folder)}")
     return shard
 
 
-def _tensors(data: Manifest, blocks: list[_Block], place: Tensor | None = None) -> Batch:
-    """Return row groups as one batch: each row where ``place`` has it, else in their order.
+def _tensors(data: Manifest, blocks: list[Block], place: Tensor | None = None) -> Batch:
+    """Return row groups as one batch: row i at ``place[i]``, else in the row groups' order.
 
-    ``blocks`` is empty then: each is let go when it has been copied, so that memory never holds all of them twice.
+    This empties ``blocks``: each is freed when it has been copied, so that memory never holds all of them twice.
     """
     rows = sum(len(labels) for _, labels in blocks)
     features = torch.empty(rows, len(data.numeric) + len(data.vocabularies))
@@ -232,95 +207,27 @@ def _tensors(data: Manifest, blocks: list[_Block], place: Tensor | None = None) 
     place = torch.arange(rows) if place is None else place
     end = rows
     while blocks:
-        some, their_labels = blocks.pop()
-        start = end - len(their_labels)
-        features[place[start:end]] = torch.from_numpy(some)
-        labels[place[start:end]] = torch.from_numpy(their_labels)
+        block_features, block_labels = blocks.pop()
+        start = end - len(block_labels)
+        features[place[start:end]] = torch.from_numpy(block_features)
+        labels[place[start:end]] = torch.from_numpy(block_labels)
         end = start
     return features, labels
 
 
-def _read(
-    folder: Folder, data: Manifest, split: SplitName, rank: int, num_proc: int, seed: int | None = None
-) -> Iterator[_Block]:
-    """Yield the shard's row groups in the manifest's order, or in the order that ``seed`` makes."""
-    names = [*data.numeric, *data.vocabularies]
-    label_type = np.int64 if data.label.classes else np.float32
-    groups = data.splits[split].row_groups
-    if not groups[rank::num_proc]:
-        return
-    # The files are named, in the manifest's order: that is the order in which Petastorm deals row groups out.
-    urls = list(dict.fromkeys((folder / group.path).url for group in groups))
-    with _told(folder, split), warnings.catch_warnings():
-        warnings.simplefilter("ignore", category=FutureWarning)
-        reader = make_batch_reader(
-            urls,
-            schema_fields=[*names, data.label.column],
-            # One thread: with more, row groups arrive in another order every time.
-            reader_pool_type="thread",
-            workers_count=1,
-            results_queue_size=2,  # each is a row group
-            shuffle_row_groups=seed is not None,
-            seed=seed,
-            # Petastorm wants a row group for every shard. With fewer, each is a shard of its own.
-            cur_shard=rank,
-            shard_count=min(num_proc, len(groups)),
-            num_epochs=1,
-            filesystem=_petastorm_filesystem(folder),
-        )
-    with _told(folder, split), reader:
-        for batch in reader:
-            features = np.column_stack([getattr(batch, name).astype(np.float32) for name in names])
-            yield features, getattr(batch, data.label.column).astype(label_type)
-
-
-@contextmanager
-def _told(folder: Folder, split: SplitName) -> Iterator[None]:
-    """Turn what cannot be read into a RowAccountingError that says whether to delete the data."""
-    try:
-        yield
-    except OSError as error:
-        # pyarrow's words for a file that is not there; anything else is no reason to delete good data
-        is_gone = isinstance(error, FileNotFoundError) or "non-file path" in str(error)
-        what = _mend(folder) if is_gone else "can this rank reach them?"
-        raise RowAccountingError(f"the {split} data in {folder} cannot be read: {error}; {what}") from None
-
-
-def _check_files(folder: Folder, data: Manifest, split: SplitName, rank: int, num_proc: int) -> None:
-    """Raise RowAccountingError unless a shard's files are as they were written."""
-    for path in dict.fromkeys(group.path for group in data.splits[split].row_groups[rank::num_proc]):
-        _check_file(folder, path, data.sha256[path])
-
-
-def _check_file(folder: Folder, path: str, sha256: str) -> None:
-    """Raise RowAccountingError unless a file is as it was written. This also keeps foreign metadata from Petastorm."""
-    with folder.open(path) as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-    if digest != sha256:
-        raise RowAccountingError(f"{folder}/{path} is not as it was written: its checksum differs; {_mend(folder)}")
-
-
-def _petastorm_filesystem(folder: Folder) -> Any:
-    return None if folder.is_local else _AnyFileSystem(folder.filesystem())
-
-
-def check_rows(data: Manifest, folder: Folder, split: SplitName, epoch: int, seen: int) -> None:
-    """Raise RowAccountingError unless all ranks together saw ``data``'s rows of ``split`` in this epoch."""
+def check_rows(data: Manifest, folder: Folder, split: SplitName, epoch: int, rows: int) -> None:
+    """Raise RowAccountingError unless ``rows``, the sum over the ranks in this epoch, is what the manifest says."""
     expected = data.splits[split].rows
-    if seen != expected:
-        problem = f"epoch {epoch}: the ranks saw {seen} {split} rows, but the manifest says {expected}"
-        raise RowAccountingError(f"{problem}; {_mend(folder)}")
-
-
-def _mend(folder: Folder) -> str:
-    return f"the prepared data have changed since they were written: delete {folder} and run again"
+    if rows != expected:
+        problem = f"epoch {epoch}: the ranks saw {rows} {split} rows, but the manifest says {expected}"
+        raise RowAccountingError(f"{problem}; {advice(folder)}")
 
 
 def steps_and_rows(shard_rows: list[int], batch_size: int) -> list[int]:
-    """Return the global batch's rows of every step of an epoch, so also the number of steps.
+    """Return the rows of the global batch of every step of an epoch; the list's length is the number of steps.
 
-    All ranks take the steps of the fullest one; a rank that has run out of rows takes part with none. Nothing has to
-    be exchanged for this: every rank works it out from the manifest.
+    All ranks take as many steps as the fullest one; a rank without rows left takes part with an empty batch. The ranks
+    need no message for this: each computes it from the manifest.
     """
     steps = -(-max(shard_rows) // batch_size)
     return [sum(min(batch_size, max(0, rows - step * batch_size)) for rows in shard_rows) for step in range(steps)]

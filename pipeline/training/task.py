@@ -1,4 +1,4 @@
-"""What the driver hands to a rank, and what a rank hands back. Light to import: both sides need it first."""
+"""The records that driver and ranks exchange. Light to import: both sides need them first."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ Cache = Literal["memory", "stream"]
 
 @dataclass(frozen=True)
 class Task:
-    """The same for every rank."""
+    """What the driver asks of the ranks; the same for every rank."""
 
     config: Config
     data: Manifest
     folder: Folder
-    """Of the prepared data set."""
+    """Where the prepared data set is."""
     tracking_uri: str
     run_id: str
     cores: dict[str, int]
-    """Of each executor, by its id."""
+    """Cores of each executor, by its id."""
     checkpoints: Folder
-    """Of this training."""
+    """Where the checkpoints of this training are."""
     checkpoint: str | None = None
-    """The one that it goes on from."""
+    """Name of the checkpoint to resume from; None: begin."""
     cache: Cache = "memory"
     is_elastic: bool = False
-    """Whether ranks may come and go."""
+    """Whether ranks may come and go while training runs."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What rank 0 hands back."""
+    """What rank 0 returns."""
 
     weights: bytes
     """The kept weights as a safetensors file."""
     weights_text: str
-    """The same for people."""
+    """The kept weights as text, for people."""
     network: str
-    """JSON: all that is needed to build the network again."""
+    """The network's NetSpec as JSON."""
     best: EpochRecord
     """The epoch whose weights are kept."""
     evaluation: Evaluation
-    """Of the kept weights, on the validation rows."""
+    """All metrics of the kept weights on the validation rows."""
     history: list[EpochRecord]
     """Every epoch, in order."""
     places: list[Place]
@@ -61,7 +61,7 @@ class TrainingResult:
     pending: list[EpochRecord]
     """The epochs that the tracking store has not confirmed."""
     train_s: float
-    """Seconds from the first epoch to the last."""
+    """Seconds from the beginning of the first epoch to the end of the last."""
     peak_mib: list[int]
     """The most memory that each rank has had, in MiB."""
     resets: int = 0
@@ -69,7 +69,7 @@ class TrainingResult:
 
     @property
     def weights_sha256(self) -> str:
-        """Of the kept weights' safetensors file."""
+        """Checksum of the kept weights' safetensors file."""
         return hashlib.sha256(self.weights).hexdigest()
 
 

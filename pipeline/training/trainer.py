@@ -1,476 +1,300 @@
-"""What happens within an epoch: the steps that all ranks take together, and the counting that proves them right."""
+"""How one rank trains: the epochs, the steps that all ranks take together, and the counting that proves them right."""
 
 from __future__ import annotations
 
 import copy
 import json
-import math
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack
+from dataclasses import asdict
 
-import horovod.torch as hvd
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config import Training
-from pipeline.data.manifest import Manifest, SplitName
+from pipeline.data.manifest import SplitName
 from pipeline.data.specs import net_spec
-from pipeline.evaluation.metrics import (
-    Counts,
-    EpochRecord,
-    Evaluation,
-    SplitMetrics,
-    Tally,
-    classification_metrics,
-    regression_metrics,
-)
+from pipeline.evaluation.metrics import EpochRecord, Evaluation, SplitMetrics
+from pipeline.evaluation.sums import MetricSums
 from pipeline.model.network import TabularNet, describe_weights, weight_bytes
-from pipeline.model.spec import NetSpec
-from pipeline.runtime.errors import Stopped, UserError
-from pipeline.runtime.storage import Folder
+from pipeline.runtime.errors import Stopped
 from pipeline.tracking.metric_writer import MetricWriter
 from pipeline.training import checkpoint, components, elastic, place
-from pipeline.training.checkpoint import Checkpoint, Progress
-from pipeline.training.components import loss_sum
-from pipeline.training.exchange import Exchange
+from pipeline.training.checkpoint import Progress
+from pipeline.training.divergence import check_losses, not_finite
+from pipeline.training.exchange import Exchange, Ranks
 from pipeline.training.loader import Shard, check_rows, open_shard, steps_and_rows
-from pipeline.training.place import Place
 from pipeline.training.task import Task, TrainingResult
+from pipeline.training.validation import evaluate, validate
+
+_LOG_EVERY_S = 10
 
 
-def train(
-    task: Task, stop_asked: Callable[[], bool] = lambda: False, committed: elastic.Committed | None = None
-) -> TrainingResult | None:
-    """Train as one of the ranks that `hvd.init` has joined; return the result on rank 0, None on the others.
+class Trainer:
+    """One rank of a training, as long as the ranks are the same.
 
-    It goes on from what is ``committed``, else from the checkpoint that the task names, else from the beginning.
-
-    Raises:
-        UserError: the loss is no finite number any more, or ranks are where they should not be.
-        Stopped: ``stop_asked`` has become true on some rank; what was done is kept.
+    All ranks construct it and call :meth:`train` together. Each has its own shard; all else is the same on all ranks.
     """
-    this = _set_up(task, committed.content if committed else checkpoint_of(task))
-    settings, progress = task.config.training, this.progress
-    begin = time.perf_counter()
-    with ExitStack() as writers:
-        metrics = files = None
-        if this.rank == 0:
-            metrics = writers.enter_context(MetricWriter(task.tracking_uri, task.run_id, progress.history))
-            files = writers.enter_context(checkpoint.Writer(task.checkpoints, settings.checkpoint_keep))
-        while not _is_over(progress, settings):
-            record = _one_epoch(this, stop_asked)
-            _take(this, record)
-            this.say(_epoch_line(record, settings.epochs))
-            if metrics:
-                metrics.write(record)
-            is_over = _is_over(progress, settings)
-            is_due = files is not None and (progress.epoch % settings.checkpoint_every == 0 or is_over)
-            if is_due or committed:
-                content = checkpoint.pack(progress, this.net, this.best_weights, this.optimizer)
-                if files and is_due:
-                    files.put(progress, content)
-                if committed and is_over:
-                    committed.content = content  # nobody joins any more
-                elif committed:
-                    committed.commit(content)
-        train_s = time.perf_counter() - begin
-        if progress.epoch < settings.epochs:
-            this.say(f"stopped early: no lower validation loss for {settings.early_stopping.patience} epochs")
 
-        # Before rank 0 waits for its writers: the others must not wait for it.
-        assert this.best_weights is not None
-        assert progress.best is not None
-        this.net.load_state_dict(this.best_weights)
-        best_epoch = progress.best.epoch
-        evaluation = evaluate_fully(this.net, this.shards["validation"], task, best_epoch)
-        peak_mib = hvd.allgather_object(_peak_mib())
-    if this.rank != 0:
-        return None
-    return TrainingResult(
-        weights=weight_bytes(this.net),
-        weights_text=describe_weights(this.net),
-        network=json.dumps(asdict(this.net.spec), indent=1),
-        best=progress.best,
-        evaluation=evaluation,
-        history=progress.history,
-        places=this.places,
-        pending=metrics.pending if metrics else [],
-        train_s=train_s,
-        resets=committed.resets if committed else 0,
-        peak_mib=peak_mib,
-    )
+    def __init__(
+        self, task: Task, ranks: Ranks, content: bytes | None = None, stop_asked: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Build what the epochs need, in the state of the checkpoint ``content``, else in that of the seed.
 
+        ``stop_asked`` returns whether this rank should stop after its next step.
 
-@dataclass
-class _Rank:
-    """What one rank works with, as long as the ranks are the same."""
+        Raises:
+            UserError: an executor has more ranks than it should.
+            RuntimeError: a host has fewer GPUs than ranks.
+            RowAccountingError: the prepared data are not those of the manifest.
+        """
+        self.task, self.ranks, self.stop_asked = task, ranks, stop_asked
+        self.data, self.settings = task.data, task.config.training
 
-    task: Task
-    rank: int
-    places: list[Place]
-    device: torch.device
-    net: TabularNet
-    optimizer: torch.optim.Optimizer
-    exchange: Exchange
-    peak: float
-    """The learning rate after the warm-up."""
-    shards: dict[SplitName, Shard]
-    batch_rows: list[int]
-    """Of each step of an epoch, over all ranks."""
-    progress: Progress
-    best_weights: dict[str, Tensor] | None
-    saved: Checkpoint | None
-    """What it goes on from, until the first epoch has begun."""
-    say: Callable[[str], None]
+        # Every rank learns where all ranks run: its threads and its GPU follow from that.
+        self.places = ranks.gather(place.here())
+        place.check_places(self.places, task.config, task.cores)
+        threads = place.threads(task.cores, self.places, ranks.rank)
+        torch.set_num_threads(threads)
+        self.device = place.device(self.places, ranks.rank)
 
+        # The same network on every rank: the seed makes the weights, and rank 0's are sent to be sure.
+        torch.manual_seed(self.settings.seed)
+        self.net = TabularNet(net_spec(task.config, self.data)).to(self.device)
+        ranks.broadcast(dict(self.net.named_parameters()))
+        self.exchange = Exchange(self.net, ranks)
+        peak = components.peak_learning_rate(self.settings, ranks.size)
+        self.loss = components.make_loss(task.config.label.task, self.net.spec)
+        self.optimizer = components.make_optimizer(self.settings, self.exchange.parameter, peak)
 
-def checkpoint_of(task: Task) -> bytes | None:
-    """Return the checkpoint that the task goes on from; None when it begins."""
-    return checkpoint.read(task.checkpoints, task.checkpoint) if task.checkpoint else None
+        # Where the training stands: at its beginning, or where the checkpoint was written.
+        self.progress = Progress(cache=task.cache)
+        self.best_weights: dict[str, Tensor] | None = None
+        self.saved = checkpoint.unpack(content) if content else None  # until the first epoch has begun
+        if self.saved:
+            self.progress = self.saved.progress
+            self.progress.cache = task.cache
+            self.best_weights = checkpoint.restore(self.saved, self.net, self.optimizer)
 
+        # Every rank works out the same steps from the manifest, so none runs ahead of the others.
+        self.shards: dict[SplitName, Shard] = {
+            split: open_shard(task.folder, self.data, split, ranks.rank, ranks.size, task.cache)
+            for split in self.data.splits
+        }
+        self.batch_rows = steps_and_rows(self.data.splits["train"].shard_rows(ranks.size), self.settings.batch_size)
+        self.schedule = components.make_schedule(self.settings, peak, len(self.batch_rows))
+        self._log_start(threads)
 
-def _set_up(task: Task, content: bytes | None) -> _Rank:
-    """Read this rank's shards and build its network, the same on every rank, from a checkpoint's ``content`` if any."""
-    config, data, settings = task.config, task.data, task.config.training
-    rank, num_proc = hvd.rank(), hvd.size()
-    places: list[Place] = hvd.allgather_object(place.here())
-    if place.DRIVER not in task.cores and (problem := place.crowded(places, config.run.ranks_per_executor)):
-        raise config.mistake("run.num_proc", problem)
-    threads = place.threads(task.cores, places, rank)
-    torch.set_num_threads(threads)
-    device = _device(places, rank)
+    def train(self, committed: elastic.Committed | None = None) -> TrainingResult | None:
+        """Train to the end; return the result on rank 0, None on the others.
 
-    torch.manual_seed(settings.seed)
-    net = TabularNet(net_spec(config, data)).to(device)
-    hvd.broadcast_parameters(dict(net.named_parameters()), root_rank=0)
-    peak = settings.learning_rate * components.lr_factor(settings, num_proc)
-    exchange = Exchange(net)
-    optimizer = components.make_optimizer(settings, exchange.parameter, peak)
-    progress, best_weights, saved = Progress(cache=task.cache), None, None
-    if content:
-        saved = checkpoint.unpack(content)
-        progress, best_weights = saved.progress, checkpoint.restore(saved, net, optimizer)
-        progress.cache = task.cache
+        With ``committed``, each epoch's state is committed for the ranks that may come.
 
-    shards = {split: open_shard(task.folder, data, split, rank, num_proc, task.cache) for split in data.splits}
-    batch_rows = steps_and_rows(data.splits["train"].shard_rows(num_proc), settings.batch_size)
-    say = _speaker(rank)
-    say(
-        f"training on {data.splits['train'].rows:,} rows, {len(batch_rows):,} steps an epoch of up to "
-        f"{settings.batch_size * num_proc:,} rows, {num_proc} rank(s) with {threads} thread(s), {device}, "
-        f"{'in memory' if task.cache == 'memory' else 'streamed'}"
-    )
-    if content:
-        within = f", step {progress.step:,}" if progress.step else ""
-        say(f"going on after epoch {progress.epoch}{within}: what was done until then is kept")
-    return _Rank(
-        task, rank, places, device, net, optimizer, exchange, peak, shards, batch_rows,
-        progress, best_weights, saved, say,
-    )  # fmt: skip
+        Raises:
+            UserError: the loss is not a finite number.
+            Stopped: a rank was asked to stop; a checkpoint keeps what was done.
+            StorageError: rank 0 cannot write a checkpoint.
+            RowAccountingError: an epoch missed rows.
+        """
+        begin = time.perf_counter()
+        with ExitStack() as writers:
+            # Rank 0 writes for all: metrics and checkpoints, each in a thread of its own, so that no step waits.
+            metrics = files = None
+            if self.ranks.rank == 0:
+                history = self.progress.history
+                metrics = writers.enter_context(MetricWriter(self.task.tracking_uri, self.task.run_id, history))
+                files = writers.enter_context(checkpoint.Writer(self.task.checkpoints, self.settings.checkpoint_keep))
+            while not self._is_over():
+                record = self._run_epoch()
+                self._enter(record)
+                if metrics:
+                    metrics.write(record)
+                self._save(files, committed)
+            train_s = time.perf_counter() - begin
+            if self.progress.epoch < self.settings.epochs:
+                self._log(f"stopped early: no lower validation loss for {self.settings.early_stopping.patience} epochs")
 
-
-def _one_epoch(this: _Rank, stop_asked: Callable[[], bool]) -> EpochRecord:
-    """Train and validate for one epoch, or for what is left of it; return its record, the same on all ranks."""
-    task, data, epoch, begin = this.task, this.task.data, this.progress.epoch + 1, time.perf_counter()
-    _seed_epoch(task.config.training.seed, epoch, this.rank)
-    done, before = _rest_of_epoch(this.saved, this.rank, this.device)
-    this.saved = None
-    lr = components.warmed_up(task.config.training, epoch, this.peak, len(this.batch_rows))
-    trained, steps = train_epoch(
-        this.net, this.optimizer, this.exchange, this.shards["train"], this.batch_rows, task, epoch, lr, this.say,
-        stopping=stop_asked, steps_done=done, before=before,
-    )  # fmt: skip
-    if steps < len(this.batch_rows):
-        _keep_part(this, trained, steps)
-        raise Stopped(f"stopped by SIGTERM in epoch {epoch} after step {steps:,} of {len(this.batch_rows):,}")
-    validated = evaluate(this.net, this.shards["validation"], data)
-    train, validation = epoch_metrics(data, task.folder, epoch, trained, validated, this.net.spec)
-    check_finite(task, epoch, train.loss + validation.loss)
-    share = 1 - done / len(this.batch_rows)  # of the epoch that was done now, not before a stop
-    return EpochRecord(
-        epoch=epoch,
-        train=train,
-        validation=validation,
-        learning_rate=this.optimizer.param_groups[0]["lr"],
-        rows_per_s=share * train.rows / (time.perf_counter() - begin),
-        ranks=len(this.places),
-        ended_ms=int(time.time() * 1000),
-    )
-
-
-def _keep_part(this: _Rank, trained: Sums, steps: int) -> None:
-    """Write a checkpoint within an epoch: also what each rank has counted, and where its random numbers are."""
-    progress = this.progress
-    progress.step = steps
-    progress.parts = hvd.allgather_object({**asdict(trained), "detail": trained.detail.tolist()})
-    random = hvd.allgather_object(_random_state(this.device))
-    if this.rank == 0:
-        content = checkpoint.pack(progress, this.net, this.best_weights, this.optimizer, random)
-        checkpoint.write_or_tell(this.task.checkpoints, progress, content)
-    hvd.barrier()  # no rank ends before it is written
-
-
-def _take(this: _Rank, record: EpochRecord) -> None:
-    """Enter an epoch in the progress; every rank decides the same, for the sums in the record are shared."""
-    progress, loss, epoch = this.progress, record.validation.loss, record.epoch
-    if loss < (progress.best.validation.loss if progress.best else math.inf):
-        progress.best, this.best_weights = record, copy.deepcopy(this.net.state_dict())
-    if loss < progress.lowest - this.task.config.training.early_stopping.min_delta:
-        progress.lowest, progress.lowest_epoch = loss, epoch
-    progress.epoch, progress.step, progress.parts = epoch, 0, []
-    progress.history.append(record)
-
-
-def _is_over(progress: Progress, settings: Training) -> bool:
-    patience = settings.early_stopping.patience
-    has_waited = patience is not None and progress.epoch - progress.lowest_epoch >= patience
-    return progress.epoch >= settings.epochs or (progress.epoch > 0 and has_waited)
-
-
-def _peak_mib() -> int:
-    """Return the most memory that this process has had, in MiB; 0 where the system does not tell."""
-    with suppress(OSError), open("/proc/self/status", encoding="utf-8") as status:
-        for line in status:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) // 1024
-    return 0
-
-
-def _seed_epoch(seed: int, epoch: int, rank: int) -> None:
-    """Seed dropout for this epoch alone, so that a training that goes on draws what an uninterrupted one would."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, epoch, rank, 1]).generate_state(1)[0]))
-
-
-def _random_state(device: torch.device) -> Tensor:
-    """Return the state of the generator that dropout draws from on this device."""
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _rest_of_epoch(saved: Checkpoint | None, rank: int, device: torch.device) -> tuple[int, Sums | None]:
-    """Return the steps that were done of an epoch when it was stopped, and what this rank had seen by then."""
-    if saved is None or not saved.progress.step:
-        return 0, None
-    random = saved.tensors[f"random.{rank}"]
-    torch.cuda.set_rng_state(random, device) if device.type == "cuda" else torch.set_rng_state(random)
-    part = saved.progress.parts[rank]
-    return saved.progress.step, Sums(part["loss"], part["rows"], np.array(part["detail"]))
-
-
-def _device(places: list[Place], rank: int) -> torch.device:
-    """Return the GPU that Spark has assigned to this rank's task, else this host's one for it, or the CPU without any.
-
-    Raises RuntimeError when there are too few GPUs.
-    """
-    from horovod.spark.task import get_available_devices  # Horovod has it loaded in each rank; it imports pyspark
-
-    if assigned := get_available_devices():  # by spark.task.resource.gpu.amount
-        return torch.device(f"cuda:{assigned[0]}")
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    # counted here, for to Horovod each rank of those that come and go is a host of its own
-    hosts, gpus = [place.host for place in places], torch.cuda.device_count()
-    before, on_host = hosts[:rank].count(hosts[rank]), hosts.count(hosts[rank])
-    if before >= gpus:
-        told = f"{on_host} ranks are on a machine with {gpus} GPU(s)"
-        raise RuntimeError(
-            f"{told}; lower run.num_proc, or hide the GPUs with CUDA_VISIBLE_DEVICES= to train on the CPU"
+            # Inside the block: the other ranks must not wait until rank 0's writers are done.
+            evaluation = self._evaluate_kept_weights()
+            peak_mib = self.ranks.gather(place.peak_memory_mib())
+        if self.ranks.rank != 0:
+            return None
+        assert self.progress.best
+        return TrainingResult(
+            weights=weight_bytes(self.net),
+            weights_text=describe_weights(self.net),
+            network=json.dumps(asdict(self.net.spec), indent=1),
+            best=self.progress.best,
+            evaluation=evaluation,
+            history=self.progress.history,
+            places=self.places,
+            pending=metrics.pending if metrics else [],
+            train_s=train_s,
+            resets=committed.resets if committed else 0,
+            peak_mib=peak_mib,
         )
-    return torch.device(f"cuda:{before}")
 
+    # ---- one epoch ---------------------------------------------------------------------------------------------------
 
-def _epoch_line(record: EpochRecord, epochs: int) -> str:
-    metric = "accuracy" if "accuracy" in record.validation.metrics else "rmse"
-    train, validation = record.train, record.validation
-    return (
-        f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  "
-        f"loss {train.loss:.4f}  validation loss {validation.loss:.4f}  "
-        f"{metric} {train.metrics[metric]:.4f}  validation {metric} {validation.metrics[metric]:.4f}  "
-        f"{record.rows_per_s:,.0f} rows/s"
-    )
+    def _run_epoch(self) -> EpochRecord:
+        """Train and validate for one epoch, or for the rest of one; return its record, the same on all ranks."""
+        epoch, begin = self.progress.epoch + 1, time.perf_counter()
+        # Each epoch seeds dropout anew, so that a resumed training draws the same numbers.
+        seeds = np.random.SeedSequence([self.settings.seed, epoch, self.ranks.rank, 1])
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+        first_step, trained = self._restore_part()
 
+        steps = self._take_steps(epoch, first_step, trained)
+        if steps < len(self.batch_rows):
+            self._keep_part(steps, trained)
+            raise Stopped(f"stopped by SIGTERM in epoch {epoch} after step {steps:,} of {len(self.batch_rows):,}")
+        validated = validate(self.net, self.loss, self.shards["validation"], self.task, self.device)
+        train, validation = self._add_up(epoch, trained, validated)
+        check_losses(self.task, epoch, train.loss, validation.loss)
 
-def _speaker(rank: int) -> Callable[[str], None]:
-    """Return a function that prints a line on rank 0, and nothing elsewhere; Horovod carries it to the driver."""
+        taken_now = 1 - first_step / len(self.batch_rows)  # share of the epoch that this process took
+        record = EpochRecord(
+            epoch=epoch,
+            train=train,
+            validation=validation,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            rows_per_s=taken_now * train.rows / (time.perf_counter() - begin),
+            ranks=self.ranks.size,
+            ended_ms=int(time.time() * 1000),
+        )
+        self._log(record.line(self.settings.epochs))
+        return record
 
-    def say(line: str) -> None:
-        print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)
+    def _take_steps(self, epoch: int, first_step: int, sums: MetricSums) -> int:
+        """Take the steps of an epoch from ``first_step`` on and count them in ``sums``; return the steps that are done.
 
-    return say if rank == 0 else lambda line: None
+        They are fewer than the epoch's if a rank was asked to stop. Raises UserError on all ranks, before the step,
+        if the loss or a gradient is not finite.
+        """
+        self.net.train()
+        shard, steps, last_line = self.shards["train"], len(self.batch_rows), time.monotonic()
+        batches = shard.epoch(self.settings.batch_size, self.settings.seed, epoch, self.ranks.rank, skip=first_step)
+        batch = next(batches, shard.no_rows)
+        for step in range(first_step, steps):
+            # A rank without rows takes the step all the same, or the others would wait for it for ever.
+            features, labels = batch[0].to(self.device), batch[1].to(self.device)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.schedule((epoch - 1) * steps + step)
+            self.exchange.clear()
+            outputs = self.net(features)
+            loss = self.loss(outputs, labels)
+            # A sum, not a mean: each rank divides by the rows of the global batch. So every row weighs the same,
+            # however unequal the ranks' last batches are.
+            (loss / self.batch_rows[step]).backward()  # type: ignore[no-untyped-call]
+            self.exchange.start(loss.detach(), self.stop_asked())
 
+            # While the sums are on their way, count this batch and fetch the next one.
+            sums.add(outputs.detach(), labels, loss.detach())
+            batch = next(batches, shard.no_rows)
 
-_EVALUATION_BATCH = 4096
-_LIFE_SIGN_S = 10
+            is_finite, is_stopping = self.exchange.finish()
+            if not is_finite:
+                raise not_finite(self.task, self.ranks, f"epoch {epoch}, step {step + 1}", features)
+            self.optimizer.step()
+            if is_stopping:
+                return step + 1
+            if time.monotonic() - last_line > _LOG_EVERY_S:
+                last_line = time.monotonic()
+                self._log(f"epoch {epoch}/{self.settings.epochs}  step {step + 1:,} of {steps:,}")
+        return steps
 
+    def _add_up(self, epoch: int, trained: MetricSums, validated: MetricSums) -> list[SplitMetrics]:
+        """Add the ranks' sums up in one message, prove that no row is missing, and return both splits' metrics."""
+        both: dict[SplitName, MetricSums] = {"train": trained, "validation": validated}
+        vector = self.ranks.add_up(torch.cat([sums.vector for sums in both.values()]), "epoch")
+        metrics = []
+        for (split, sums), total in zip(both.items(), vector.chunk(2), strict=True):
+            sums.vector.copy_(total)
+            metrics.append(sums.split_metrics())
+            check_rows(self.data, self.task.folder, split, epoch, metrics[-1].rows)
+        return metrics
 
-@dataclass
-class Sums:
-    """What one rank has seen of one split in one epoch; it adds up over the ranks."""
+    # ---- between epochs ----------------------------------------------------------------------------------------------
 
-    loss: float = 0.0
-    rows: int = 0
-    detail: Counts = field(default_factory=lambda: np.zeros(0))
-    """Confusion matrix, or the sums of `regression_metrics`."""
+    def _enter(self, record: EpochRecord) -> None:
+        """Enter an epoch in the progress. Every rank decides the same, since the sums in the record are shared."""
+        progress, loss = self.progress, record.validation.loss
+        if progress.best is None or loss < progress.best.validation.loss:
+            progress.best, self.best_weights = record, copy.deepcopy(self.net.state_dict())
+        if loss < progress.lowest - self.settings.early_stopping.min_delta:
+            progress.lowest, progress.lowest_epoch = loss, record.epoch
+        progress.epoch, progress.step, progress.parts = record.epoch, 0, []
+        progress.history.append(record)
 
+    def _is_over(self) -> bool:
+        """Return whether all epochs are done, or early stopping has waited long enough."""
+        progress, patience = self.progress, self.settings.early_stopping.patience
+        has_waited = patience is not None and progress.epoch - progress.lowest_epoch >= patience
+        return progress.epoch >= self.settings.epochs or (progress.epoch > 0 and has_waited)
 
-def train_epoch(
-    net: TabularNet,
-    optimizer: torch.optim.Optimizer,
-    exchange: Exchange,
-    shard: Shard,
-    batch_rows: list[int],
-    task: Task,
-    epoch: int,
-    lr: Callable[[int], float],
-    say: Callable[[str], None],
-    *,
-    stopping: Callable[[], bool] = lambda: False,
-    steps_done: int = 0,
-    before: Sums | None = None,
-) -> tuple[Sums, int]:
-    """Take the steps of one epoch from ``steps_done`` on; return the sums so far and the steps done.
-
-    The sums are of the weights as they were at each step. Fewer steps than ``batch_rows`` has are done where
-    ``stopping`` has become true on any rank.
-
-    Raises:
-        UserError: the loss or a gradient is no finite number any more; all ranks stop before they take that step.
-    """
-    settings, device = task.config.training, next(net.parameters()).device
-    net.train()
-    sums = Running(net.spec, task.data, device, before)
-    batches = shard.epoch(settings.batch_size, settings.seed, epoch, hvd.rank(), skip=steps_done)
-    upcoming = next(batches, shard.nothing)
-    last_word = time.monotonic()
-    for step in range(steps_done, len(batch_rows)):
-        # A rank without rows takes the step all the same, or the others would wait for it for ever.
-        features, labels = upcoming[0].to(device), upcoming[1].to(device)
-        for group in optimizer.param_groups:
-            group["lr"] = lr(step)
-        exchange.clear()
-        outputs = net(features)
-        loss = loss_sum(net, outputs, labels)
-        # Sum, not average: each rank divides by the rows of the global batch, so that every row weighs the same however
-        # unequal the ranks' last batches are.
-        (loss / batch_rows[step]).backward()  # type: ignore[no-untyped-call]
-        exchange.start(loss.detach(), stopping())
-        sums.add(loss.detach(), outputs.detach(), labels)
-        upcoming = next(batches, shard.nothing)
-        is_finite, is_stopping = exchange.finish()
-        if not is_finite:
-            raise _not_finite(task, f"epoch {epoch}, step {step + 1}", features)
-        optimizer.step()
-        if is_stopping:
-            return sums.total(), step + 1
-        if time.monotonic() - last_word > _LIFE_SIGN_S:
-            last_word = time.monotonic()
-            say(f"epoch {epoch}/{settings.epochs}  step {step + 1:,} of {len(batch_rows):,}")
-    return sums.total(), len(batch_rows)
-
-
-def _not_finite(task: Task, where: str, features: Tensor) -> UserError:
-    """Return the error that says why the loss is not finite; all ranks call this together."""
-    names = [*task.data.numeric, *task.data.vocabularies]
-    bad = (~torch.isfinite(features)).any(dim=0).nonzero().flatten().tolist()
-    first = min((rank[0] for rank in hvd.allgather_object(bad, name="bad") if rank), default=None)
-    told = f"{where}: the loss is no longer a finite number; "
-    if first is not None:
-        return task.config.mistake("features", f"{told}{names[first]} holds a value that is none: see features.sql")
-    hint = "lower it, or set a scaling for the numeric features; the checkpoints before are kept"
-    return task.config.mistake("training.learning_rate", f"{told}{hint}")
-
-
-def check_finite(task: Task, epoch: int, loss: float) -> None:
-    """Raise UserError unless the epoch's ``loss`` is a finite number; all ranks have the same."""
-    if not math.isfinite(loss):
-        told = f"epoch {epoch}: the validation loss is no finite number"
-        raise task.config.mistake("training.learning_rate", f"{told}; lower it, or set a scaling for the features")
-
-
-@torch.no_grad()
-def evaluate(net: TabularNet, shard: Shard, data: Manifest) -> Sums:
-    """Measure the net on this rank's part of the validation rows; nothing is exchanged until the epoch's end."""
-    net.eval()
-    device = next(net.parameters()).device
-    sums = Running(net.spec, data, device)
-    for features, labels in shard.batches(_EVALUATION_BATCH):
-        features, labels = features.to(device), labels.to(device)
-        outputs = net(features)
-        sums.add(loss_sum(net, outputs, labels), outputs, labels)
-    return sums.total()
-
-
-@torch.no_grad()
-def evaluate_fully(net: TabularNet, shard: Shard, task: Task, epoch: int) -> Evaluation:
-    """Return all there is to say about the kept weights, those of ``epoch``, on the validation rows of all ranks."""
-    net.eval()
-    device = next(net.parameters()).device
-    data, numeric = task.data, len(task.data.numeric)
-    # what the packaged model will refuse: categories that training never saw, unless their feature encodes them
-    refusing = [i for i, f in enumerate(task.config.features.categorical) if f.unknown == "refuse"]
-    unseen = np.array([len(values) for values in data.vocabularies.values()], np.int64)
-    tally = Tally(data.label, [len(values) + 1 for values in data.vocabularies.values()])
-    for features, labels in shard.batches(_EVALUATION_BATCH):
-        outputs = net(features.to(device)).double()
-        answers = torch.softmax(outputs, dim=1) if data.label.classes else outputs.squeeze(1)
-        codes = features[:, numeric:].long().numpy()
-        refused = (codes == unseen)[:, refusing].any(axis=1)
-        tally.add(answers.cpu().numpy(), labels.numpy(), codes, refused)
-    tally.vector[:] = hvd.allreduce(torch.from_numpy(tally.vector), op=hvd.Sum, name="evaluation").numpy()
-    evaluation = tally.evaluate(data.vocabularies)
-    check_rows(data, task.folder, "validation", epoch, evaluation.rows)
-    return evaluation
-
-
-class Running:
-    """Adds up loss, rows and the detail of the metrics on the device, without waiting for it at each batch."""
-
-    def __init__(self, spec: NetSpec, data: Manifest, device: torch.device, before: Sums | None = None) -> None:
-        self._classes = spec.outputs
-        self._stats = data.label.stats
-        size = spec.outputs**2 if spec.outputs > 1 else 4
-        begin = before or Sums(detail=np.zeros(size))
-        self._rows = begin.rows
-        self._loss = torch.tensor(begin.loss, dtype=torch.float64, device=device)
-        self._detail = torch.tensor(begin.detail, dtype=torch.float64, device=device)
-
-    def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
-        """Count one batch: its summed loss, outputs (rows, outputs) and labels (rows,)."""
-        self._rows += len(labels)
-        self._loss += loss
-        if self._classes > 1:
-            cells = labels * self._classes + outputs.argmax(dim=1)
-            self._detail += torch.bincount(cells, minlength=self._classes**2)
+    def _save(self, files: checkpoint.Writer | None, committed: elastic.Committed | None) -> None:
+        """Have rank 0 write a checkpoint if one is due; commit the state for elastic ranks."""
+        is_over = self._is_over()
+        is_due = files is not None and (self.progress.epoch % self.settings.checkpoint_every == 0 or is_over)
+        if not is_due and not committed:
             return
-        assert self._stats is not None
-        predicted, actual = outputs.squeeze(1).double(), labels.double()
-        error, deviation = predicted - actual, actual - self._stats.mean
-        sums = [error.square().sum(), error.abs().sum(), deviation.sum(), deviation.square().sum()]
-        self._detail += torch.stack(sums)
+        content = checkpoint.pack(self.progress, self.net, self.best_weights, self.optimizer)
+        if files and is_due:
+            files.put(self.progress, content)
+        if committed and is_over:
+            committed.content = content  # no rank may join any more
+        elif committed:
+            committed.commit(content)
 
-    def total(self) -> Sums:
-        """Return what was counted."""
-        return Sums(loss=self._loss.item(), rows=self._rows, detail=self._detail.cpu().numpy())
+    # ---- stopped and resumed within an epoch -------------------------------------------------------------------------
 
+    def _keep_part(self, steps: int, trained: MetricSums) -> None:
+        """Write a checkpoint within an epoch, with each rank's sums and its generator of random numbers."""
+        self.progress.step = steps
+        self.progress.parts = self.ranks.gather(trained.vector.tolist())
+        random = self.ranks.gather(checkpoint.random_state(self.device))
+        if self.ranks.rank == 0:
+            content = checkpoint.pack(self.progress, self.net, self.best_weights, self.optimizer, random)
+            checkpoint.write_or_explain(self.task.checkpoints, self.progress, content)
+        self.ranks.barrier()  # no rank ends before the checkpoint is written
 
-def epoch_metrics(
-    data: Manifest, folder: Folder, epoch: int, trained: Sums, validated: Sums, spec: NetSpec
-) -> list[SplitMetrics]:
-    """Add the ranks' sums up, prove that no row is missing, and return the metrics of both splits."""
-    sums: dict[SplitName, Sums] = {"train": trained, "validation": validated}
-    mine = np.concatenate([np.append(s.detail, [s.loss, s.rows]) for s in sums.values()])
-    everyone = hvd.allreduce(torch.from_numpy(mine), op=hvd.Sum, name="epoch").numpy()
-    found = []
-    for split, part in zip(sums, np.split(everyone, 2), strict=True):
-        loss, rows, detail = float(part[-2]), round(part[-1]), part[:-2]
-        check_rows(data, folder, split, epoch, rows)
-        metrics = (
-            classification_metrics(detail.reshape(spec.outputs, spec.outputs))
-            if spec.outputs > 1
-            else regression_metrics([rows, *detail])
+    def _restore_part(self) -> tuple[int, MetricSums]:
+        """Return the steps of this epoch that were done before a stop, and this rank's sums of them."""
+        saved, self.saved = self.saved, None
+        if saved is None or not saved.progress.step:
+            return 0, MetricSums(self.data.label, self.device)
+        checkpoint.restore_random_state(saved, self.ranks.rank, self.device)
+        part = saved.progress.parts[self.ranks.rank]
+        return saved.progress.step, MetricSums(self.data.label, self.device, start=part)
+
+    # ---- after the last epoch ----------------------------------------------------------------------------------------
+
+    def _evaluate_kept_weights(self) -> Evaluation:
+        """Load the kept weights and return all their metrics on the validation rows of all ranks."""
+        assert self.best_weights
+        assert self.progress.best
+        self.net.load_state_dict(self.best_weights)
+        sums = evaluate(self.net, self.shards["validation"], self.task, self.device)
+        sums.vector.copy_(self.ranks.add_up(sums.vector, "evaluation"))
+        evaluation = sums.evaluate(self.data.vocabularies)
+        check_rows(self.data, self.task.folder, "validation", self.progress.best.epoch, evaluation.rows)
+        return evaluation
+
+    # ---- lines for people --------------------------------------------------------------------------------------------
+
+    def _log_start(self, threads: int) -> None:
+        rows, size = self.data.splits["train"].rows, self.ranks.size
+        self._log(
+            f"training on {rows:,} rows, {len(self.batch_rows):,} steps per epoch of up to "
+            f"{self.settings.batch_size * size:,} rows, {size} rank(s) with {threads} thread(s), {self.device}, "
+            f"{'in memory' if self.task.cache == 'memory' else 'streamed'}"
         )
-        found.append(SplitMetrics(rows, loss / rows, metrics))
-    return found
+        if self.saved:
+            self._log(f"resuming after epoch {self.progress.epoch}, step {self.progress.step:,} of the next one")
+
+    def _log(self, line: str) -> None:
+        """Print a line on rank 0; Horovod carries it to the driver."""
+        if self.ranks.rank == 0:
+            print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)

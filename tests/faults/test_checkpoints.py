@@ -25,7 +25,7 @@ from pipeline.runtime.storage import Folder
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Progress
 from pipeline.training.components import make_optimizer
-from pipeline.training.exchange import Exchange
+from pipeline.training.exchange import Exchange, Ranks
 
 
 def a_net() -> TabularNet:
@@ -39,7 +39,7 @@ def three(tmp_path: Path) -> Folder:
     """Return a folder with the checkpoints of epochs 1, 2 and 3."""
     folder = Folder(str(tmp_path))
     net = a_net()
-    optimizer = make_optimizer(Training(), Exchange(net).parameter, 0.1)
+    optimizer = make_optimizer(Training(), Exchange(net, Ranks()).parameter, 0.1)
     for epoch in (1, 2, 3):
         net(torch.ones(5, 2)).sum().backward()
         optimizer.step()
@@ -61,12 +61,12 @@ def test_what_is_restored_is_what_was_saved(optimizer_name: str) -> None:
         optimizer.step()
 
     settings, net = Training(optimizer=optimizer_name, weight_decay=0.1), a_net()
-    exchange = Exchange(net)
+    exchange = Exchange(net, Ranks())
     optimizer = make_optimizer(settings, exchange.parameter, 0.1)
     step(net, exchange, optimizer)
     content = checkpoint.pack(Progress(epoch=1), net, None, optimizer)
     other = a_net()
-    other_exchange = Exchange(other)
+    other_exchange = Exchange(other, Ranks())
     other_optimizer = make_optimizer(settings, other_exchange.parameter, 0.1)
     assert checkpoint.restore(checkpoint.unpack(content), other, other_optimizer) is None
     for _ in range(3):

@@ -91,30 +91,40 @@ def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark: SparkSess
     spoilt = change_last_row(make_task(102), rank=1, column="a", value=math.nan)
 
     def ranks(tasks: list[Task], spoilt: Task) -> list[Any]:
-        import horovod.torch as hvd
+        import torch
 
         from pipeline.runtime.errors import UserError
-        from pipeline.training.trainer import train
+        from pipeline.training import late_compiler
+        from pipeline.training.exchange import Ranks
+        from pipeline.training.trainer import Trainer
 
-        hvd.init()
-        results: list[Any] = [train(task) for task in tasks]
+        late_compiler.install()
+        joined = Ranks.start()
+        results: list[Any] = [Trainer(task, joined).train() for task in tasks]
         try:
-            train(spoilt)
+            Trainer(spoilt, joined).train()
         except UserError as error:
             results.append(str(error))
-        results.append(train(tasks[0]) is not None)  # they have stopped together: they can go on together
-        hvd.shutdown()
+        # the ranks have stopped together, so they can train together again
+        results.append(Trainer(tasks[0], joined).train() is not None)
+        joined.shut_down()
+
+        # training does not load torch's compiler, and a user's own module can
+        was_spared = "torch._dynamo.eval_frame" not in sys.modules
+        compiled = torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2)).tolist()
+        results.append((was_spared, compiled, "torch._dynamo.eval_frame" in sys.modules))
         return results
 
-    (*results, told, ended), (*others, told_there, _) = horovod.spark.run(
+    (*results, message, ended, compiler), (*others, message_there, _, _) = horovod.spark.run(
         ranks, args=(tasks, spoilt), num_proc=2, use_gloo=True, verbose=0, stdout=sys.stderr, stderr=sys.stderr
     )
     assert others == [None] * len(tasks)
     assert ended
+    assert compiler == (True, [2.0, 2.0], True)
     assert re.search(
-        r"features: epoch 1, step [1-6]: the loss is no longer a finite number; a holds a value that", told
+        r"features: epoch 1, step [1-6]: the loss is no longer a finite number; a holds a value that", message
     )
-    assert told == told_there
+    assert message == message_there
     assert results[-1].weights == results[-2].weights
     for rows, task, result in zip([*TRAIN_ROWS, 20, 20, 103, 103], tasks, results, strict=True):
         assert [record.train.rows for record in result.history] == [rows] * EPOCHS

@@ -24,7 +24,8 @@ from pipeline.data.manifest import NumericStats
 from pipeline.data.shards import Prepared
 from pipeline.data.specs import net_spec
 from pipeline.evaluation import decision
-from pipeline.evaluation.metrics import Evaluation, Tally
+from pipeline.evaluation.metrics import Evaluation
+from pipeline.evaluation.sums import MetricSums
 from pipeline.model.network import TabularNet, weight_bytes
 from pipeline.tracking import package, registry, runs, store
 
@@ -49,14 +50,14 @@ def measured(net: TabularNet, prepared: Prepared) -> Evaluation:
     """Measure a network on the validation rows as they lie in Parquet, as the ranks do."""
     data = prepared.manifest
     groups = {(prepared.folder / group.path).path for group in data.splits["validation"].row_groups}
-    tally = Tally(data.label)
+    sums = MetricSums(data.label, with_detail=True)
     for file in sorted(groups):
         table = pq.read_table(file).to_pandas()
         with torch.no_grad():
             outputs = net(torch.from_numpy(table[[*data.numeric, *data.vocabularies]].to_numpy(np.float32))).double()
         answers = torch.softmax(outputs, dim=1) if data.label.classes else outputs.squeeze(1)
-        tally.add(answers.numpy(), table[data.label.column].to_numpy())
-    return tally.evaluate()
+        sums.add(answers, torch.from_numpy(table[data.label.column].to_numpy()))
+    return sums.evaluate()
 
 
 class Project:

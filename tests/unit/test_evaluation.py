@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
 from pipeline.config.settings import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from pipeline.data.manifest import LabelData, NumericStats
-from pipeline.evaluation.metrics import CALIBRATION_BINS, Tally, regression_metrics
+from pipeline.evaluation.metrics import CALIBRATION_BINS, regression_metrics
+from pipeline.evaluation.sums import MetricSums
 
 ROWS, RANKS = 2_000, 3
 Array = npt.NDArray[Any]
@@ -36,15 +38,16 @@ def predictions(classes: int, sharpness: float = 1.0) -> tuple[Array, Array]:
 
 def summed(
     label: LabelData, answers: Array, labels: Array, codes: Array | None = None, sizes: Sequence[int] = ()
-) -> Tally:
+) -> MetricSums:
     """Count each rank's rows by themselves, in batches, and add the vectors up as the ranks do."""
-    total = Tally(label, sizes)
+    total = MetricSums(label, with_detail=True, category_sizes=sizes)
     for rank in range(RANKS):
-        tally = Tally(label, sizes)
+        sums = MetricSums(label, with_detail=True, category_sizes=sizes)
         for start in range(rank, ROWS, 300):
             chosen = slice(start, min(start + 300, ROWS), RANKS)
-            tally.add(answers[chosen], labels[chosen], None if codes is None else codes[chosen])
-        total.vector += tally.vector
+            some = None if codes is None else torch.from_numpy(codes[chosen])
+            sums.add(torch.from_numpy(answers[chosen]), torch.from_numpy(labels[chosen]), codes=some)
+        total.vector += sums.vector
     return total
 
 
@@ -114,29 +117,31 @@ def test_regression_metrics_are_those_of_scikit_learn() -> None:
 def test_what_cannot_be_said_is_not_a_number() -> None:
     assert all(math.isnan(value) for value in regression_metrics([0] * 5).values())
     answers = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]])
-    tally = Tally(label_of(3))
-    tally.add(answers, np.array([0, 0]))
-    found = tally.evaluate()
+    sums = MetricSums(label_of(3), with_detail=True)
+    sums.add(torch.from_numpy(answers), torch.tensor([0, 0]))
+    found = sums.evaluate()
     assert all(math.isnan(c.roc_auc) for c in found.classes)
     assert math.isnan(found.metrics["roc_auc"])
     # the third class is neither there nor predicted: it does not count, as in scikit-learn
     assert found.metrics["recall"] == sk.recall_score([0, 0], [0, 1], average="macro", zero_division=0) == 0.25
 
 
-def test_a_refused_row_counts_as_the_answer_of_somebody_who_knows_nothing() -> None:
+def test_a_refused_row_counts_as_the_answer_of_a_model_that_knows_no_better() -> None:
     answers, labels = predictions(2)
-    tally = Tally(label_of(2))
+    sums = MetricSums(label_of(2), with_detail=True)
     refused = np.arange(ROWS) < ROWS // 2
-    tally.add(np.where(refused[:, None], np.nan, answers), labels, refused=refused)
-    found = tally.evaluate()
+    with_gaps = torch.from_numpy(np.where(refused[:, None], np.nan, answers))
+    sums.add(with_gaps, torch.from_numpy(labels), refused=torch.from_numpy(refused))
+    found = sums.evaluate()
     assert (found.rows, found.refused) == (ROWS, ROWS // 2)
     right = (answers.argmax(axis=1) == labels) & ~refused
     assert found.metrics["accuracy"] == pytest.approx(right.mean())
     assert found.metrics["log_loss"] == pytest.approx(sk.log_loss(labels, np.where(refused[:, None], 0.5, answers)))
 
     label = LabelData(column="y", task="regression", classes=[], stats=NumericStats(mean=5, std=1, min=0, max=9))
-    numbers = Tally(label)
-    numbers.add(np.array([np.nan, 7.0]), np.array([6.0, 7.0]), refused=np.array([True, False]))
+    numbers = MetricSums(label, with_detail=True)
+    with_gap = torch.tensor([np.nan, 7.0], dtype=torch.float64)
+    numbers.add(with_gap, torch.tensor([6.0, 7.0]), refused=torch.tensor([True, False]))
     assert (numbers.evaluate().refused, numbers.evaluate().metrics["mae"]) == (1, 0.5)
 
 
@@ -145,8 +150,8 @@ def test_slices_name_the_categories_with_most_avoidable_errors_first() -> None:
     codes = np.stack([np.arange(ROWS) % 4, np.arange(ROWS) % 2], axis=1)
     wrong = (codes[:, 0] == 2) & (np.arange(ROWS) % 8 == 2)  # half of the rows of value 2
     answers = np.where(wrong[:, None], [0.4, 0.6], [0.6, 0.4])
-    tally = summed(label_of(2), answers, labels, codes, sizes=(4, 3))
-    found = tally.evaluate({"colour": ["red", "green", "blue"], "shape": ["round", "square"]})
+    sums = summed(label_of(2), answers, labels, codes, sizes=(4, 3))
+    found = sums.evaluate({"colour": ["red", "green", "blue"], "shape": ["round", "square"]})
     worst = found.slices[0]
     assert (worst.feature, worst.value, worst.rows, worst.error) == ("colour", "blue", ROWS // 4, 0.5)
     assert worst.excess == pytest.approx(wrong.sum() - ROWS // 4 * wrong.mean())
@@ -155,4 +160,28 @@ def test_slices_name_the_categories_with_most_avoidable_errors_first() -> None:
 
 
 def test_the_vector_of_many_classes_stays_small() -> None:
-    assert Tally(label_of(1000)).vector.nbytes < 48 * 2**20
+    assert MetricSums(label_of(1000), with_detail=True).vector.nbytes < 48 * 2**20
+
+
+@pytest.mark.parametrize("outputs", [3, 1])
+def test_an_epoch_s_sums_go_on_from_a_kept_part_and_equal_the_detailed_ones(outputs: int) -> None:
+    torch.manual_seed(0)
+    stats = NumericStats(mean=5, std=2, min=0, max=9)
+    regression = LabelData(column="y", task="regression", classes=[], stats=stats)
+    label = label_of(outputs) if outputs > 1 else regression
+    answers = torch.randn(ROWS, outputs)
+    labels = torch.randint(outputs, (ROWS,)) if outputs > 1 else torch.rand(ROWS) * 9
+    whole, first = MetricSums(label), MetricSums(label)
+    first.add(answers[:700], labels[:700], torch.tensor(1.25))
+    rest = MetricSums(label, start=first.vector.tolist())
+    rest.add(answers[700:], labels[700:], torch.tensor(2.5))
+    for start, end, loss in ((0, 700, 1.25), (700, ROWS, 2.5)):
+        whole.add(answers[start:end], labels[start:end], torch.tensor(loss))
+    assert torch.equal(whole.vector, rest.vector)
+    found = rest.split_metrics()
+    assert (found.rows, found.loss) == (ROWS, 3.75 / ROWS)
+
+    detailed = MetricSums(label, with_detail=True)
+    detailed.add(torch.softmax(answers.double(), dim=1) if outputs > 1 else answers, labels)
+    metrics = detailed.evaluate().metrics
+    assert found.metrics == pytest.approx({name: metrics[name] for name in found.metrics})

@@ -53,7 +53,7 @@ def test_an_epoch_yields_every_row_once_in_an_order_of_its_own(tmp_path: Path, c
     assert epochs[0] == epochs[2] != epochs[1]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(101))
     assert torch.cat([features[:, 0] for features, _ in shard.batches(20)]).tolist() == list(range(101))
-    assert [len(part) for part in shard.nothing] == [0, 0]
+    assert [len(part) for part in shard.no_rows] == [0, 0]
 
 
 @pytest.mark.parametrize("cache", ["memory", "stream"])

@@ -7,7 +7,7 @@ from safetensors.torch import load
 
 from pipeline.model.network import TabularNet, describe_weights, weight_bytes
 from pipeline.model.spec import CategoricalInput, NetSpec, NumericInput
-from pipeline.training.components import loss_sum
+from pipeline.training.components import make_loss
 
 
 def spec(categorical: tuple[CategoricalInput, ...] = (), outputs: int = 3, **more: object) -> NetSpec:
@@ -49,13 +49,14 @@ def test_regression_answers_in_the_label_s_unit_and_learns_in_deviations() -> No
             parameter.zero_()
     out = net(torch.zeros(2, 2))
     assert out.tolist() == [[4000.0], [4000.0]]
-    assert loss_sum(net, out, torch.tensor([4800.0, 3200.0])).item() == 2.0
+    assert make_loss("regression", net.spec)(out, torch.tensor([4800.0, 3200.0])).item() == 2.0
 
 
 def test_no_rows_give_a_zero_loss_and_zero_gradients() -> None:
-    for outputs, labels in ((3, torch.empty(0, dtype=torch.int64)), (1, torch.empty(0))):
+    no_codes, no_numbers = torch.empty(0, dtype=torch.int64), torch.empty(0)
+    for outputs, labels, task in ((3, no_codes, "classification"), (1, no_numbers, "regression")):
         net = TabularNet(spec(outputs=outputs))
-        loss = loss_sum(net, net(torch.empty(0, 2)), labels)
+        loss = make_loss(task, net.spec)(net(torch.empty(0, 2)), labels)
         torch.autograd.backward(loss)
         assert loss.item() == 0
         assert all(p.grad is not None and not p.grad.any() for p in net.parameters())
