@@ -5,7 +5,8 @@ every setting that there was. Whoever adds, moves or drops a field or a setting
 
 1. raises ``FORMAT`` and adds a function to ``_STEPS`` that turns the format before into the new one. A field that the
    format before lacks gets the value that it meant there, which need not be today's default;
-2. adds a small model of the format before to `tests/models`, logged by that format's own code.
+2. adds a small model of the format before to `tests/models`, logged by that format's own code
+   (`tests/recordmodel.py`).
 """
 
 from __future__ import annotations
