@@ -92,7 +92,7 @@ def _config_fingerprint(config: Config, num_proc: int) -> str:
 def _prepare(spark: SparkSession, config: Config, num_proc: int, source: SourceData, folder: Folder) -> Manifest:
     """Make the data set and write its manifest last; turn an error of Spark with a known cause into one sentence."""
     try:
-        made = _make(spark, config, num_proc, source, folder)
+        made = _build_data_set(spark, config, num_proc, source, folder)
         made.write(folder)
     except Exception as error:
         if "No space left on device" in str(error):
@@ -106,7 +106,7 @@ def _prepare(spark: SparkSession, config: Config, num_proc: int, source: SourceD
     return made
 
 
-def _make(spark: SparkSession, config: Config, num_proc: int, source: SourceData, folder: Folder) -> Manifest:
+def _build_data_set(spark: SparkSession, config: Config, num_proc: int, source: SourceData, folder: Folder) -> Manifest:
     records = source_csv.read_records(spark, config)
     typed = prepare.typed_rows(spark, config, records)
     values = prepare.vocabularies(spark, config, typed)
