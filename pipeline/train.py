@@ -18,7 +18,7 @@ from pipeline.config import ConfigFiles, load_config
 from pipeline.data import parity, shards
 from pipeline.evaluation import figures, report
 from pipeline.evaluation.decision import Decision
-from pipeline.launch import executor_checks, executors, horovod_version, memory, ranks, resume
+from pipeline.launch import executor_checks, executors, horovod_version, memory, restarts, resume
 from pipeline.launch.start import open_job
 from pipeline.runtime.console import Stopwatch, log
 from pipeline.runtime.errors import DeliveryError, hide_password, one_line
@@ -69,7 +69,7 @@ def train(
         cores = executors.cores(spark)
         task = Task(config, prepared.manifest, prepared.folder, uri, run_id, cores, training.folder, cache=cache)
         Thread(target=_import_ahead, daemon=True).start()
-        outcome = ranks.run_ranks(spark, task, num_proc)
+        outcome = restarts.run_ranks(spark, task, num_proc)
         watch.lap("launch and train")
         try:
             model_uri = _log_model(task, outcome)
@@ -81,7 +81,7 @@ def train(
     return _summary(task, outcome, model_uri, prepared.reused, decision, watch)
 
 
-def _log_model(task: Task, outcome: ranks.Outcome) -> str:
+def _log_model(task: Task, outcome: restarts.Outcome) -> str:
     """Log metrics, weights and the packaged model; return the model's URI."""
     uri, run_id, result = task.tracking_uri, task.run_id, outcome.result
     if result.pending:
@@ -152,7 +152,7 @@ def _keep_locally(task: Task, result: TrainingResult, error: Exception) -> Deliv
 
 
 def _summary(
-    task: Task, outcome: ranks.Outcome, model_uri: str, reused: bool, decision: Decision | None, watch: Stopwatch
+    task: Task, outcome: restarts.Outcome, model_uri: str, reused: bool, decision: Decision | None, watch: Stopwatch
 ) -> dict[str, Any]:
     """Return the summary for the last line of stdout."""
     result, metrics = outcome.result, _kept_metrics(outcome.result)

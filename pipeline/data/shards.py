@@ -12,8 +12,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pipeline.config import Config
 from pipeline.data import dealing, features_sql, manifest, prepare, row_accounting, source_csv
 from pipeline.data.manifest import LabelData, Manifest, Rows, SourceData, SplitData, SplitName
+from pipeline.data.oversampling import oversample
 from pipeline.data.parquet_summary import Aggregates, Summary, summarize
-from pipeline.data.split import SPLIT, oversample
+from pipeline.data.split import SPLIT
 from pipeline.runtime import lock, storage
 from pipeline.runtime.console import log
 from pipeline.runtime.errors import StorageError, one_line, reason

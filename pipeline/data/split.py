@@ -1,10 +1,10 @@
-"""The split: training or validation for each row, and how often a training row is there (oversampling)."""
+"""The split: training or validation for each row."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from pipeline.config import Split
@@ -21,11 +21,3 @@ def split_of(used: Sequence[Column], settings: Split) -> Column:
     row_hash = F.xxhash64(F.lit(settings.seed), *used)
     is_validation = F.pmod(row_hash, F.lit(1_000_000)) < F.lit(round(settings.validation_fraction * 1_000_000))
     return F.when(is_validation, F.lit("validation")).otherwise(F.lit("train"))
-
-
-def oversample(rows: DataFrame, factor: int) -> DataFrame:
-    """Return the rows with each training row there ``factor`` times."""
-    if factor == 1:
-        return rows
-    copies = F.array_repeat(F.lit(0), F.when(F.col(SPLIT) == "train", factor).otherwise(1))
-    return rows.select("*", F.explode(copies).alias("copies")).drop("copies")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline.config import Config
 from pipeline.launch.executors import Executor, executors, local_slots
 from pipeline.runtime import storage
-from pipeline.training.place import Place, here
+from pipeline.training.placement import Place, here
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

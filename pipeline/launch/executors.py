@@ -3,7 +3,7 @@
 Preparation wants one task per core, training one rank per executor, and both are in one application. Spark's scheduler
 gives the tasks of a stage to the executors in turns. So the ranks land on different executors if all executors are
 there and idle before the ranks start. The driver therefore waits for the executors, and the ranks compare their places
-before the first step (`training/place.py`). Stage-level resources are no way out: horovod.spark.run makes its own RDD.
+before the first step (`training/placement.py`). Stage-level resources are no way out: horovod.spark.run makes its own RDD.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pipeline.config import Config
 from pipeline.runtime import databricks
 from pipeline.runtime.console import log
-from pipeline.training.place import DRIVER
+from pipeline.training.placement import DRIVER
 
 if TYPE_CHECKING:
     from pyspark import SparkConf

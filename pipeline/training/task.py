@@ -13,7 +13,7 @@ from pipeline.config import Config
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation.metrics import EpochRecord, Evaluation
 from pipeline.runtime.storage import Folder
-from pipeline.training.place import Place
+from pipeline.training.placement import Place
 
 Cache = Literal["memory", "stream"]
 """Whether a rank keeps its rows in memory, or reads them again in every epoch."""

@@ -21,7 +21,7 @@ from pipeline.evaluation.sums import MetricSums
 from pipeline.model.network import TabularNet, describe_weights, weight_bytes
 from pipeline.runtime.errors import Stopped
 from pipeline.tracking.metric_writer import MetricWriter
-from pipeline.training import checkpoint, components, elastic, place
+from pipeline.training import checkpoint, components, elastic, placement
 from pipeline.training.checkpoint import Progress
 from pipeline.training.divergence import check_losses, not_finite
 from pipeline.training.exchange import Exchange, Ranks
@@ -54,11 +54,11 @@ class Trainer:
         self.data, self.settings = task.data, task.config.training
 
         # Every rank learns where all ranks run: its threads and its GPU follow from that.
-        self.places = ranks.gather(place.here())
-        place.check_places(self.places, task.config, task.cores)
-        threads = place.threads(task.cores, self.places, ranks.rank)
+        self.places = ranks.gather(placement.here())
+        placement.check_places(self.places, task.config, task.cores)
+        threads = placement.threads(task.cores, self.places, ranks.rank)
         torch.set_num_threads(threads)
-        self.device = place.device(self.places, ranks.rank)
+        self.device = placement.device(self.places, ranks.rank)
 
         # The same network on every rank: the seed makes the weights, and rank 0's are sent to be sure.
         torch.manual_seed(self.settings.seed)
@@ -118,7 +118,7 @@ class Trainer:
 
             # Inside the block: the other ranks must not wait until rank 0's writers are done.
             evaluation = self._evaluate_kept_weights()
-            peak_mib = self.ranks.gather(place.peak_memory_mib())
+            peak_mib = self.ranks.gather(placement.peak_memory_mib())
         if self.ranks.rank != 0:
             return None
         assert self.progress.best

@@ -25,7 +25,7 @@ from pipeline.data import shards
 from pipeline.data.shards import Prepared
 from pipeline.launch.ranks import attempt
 from pipeline.tracking import runs, store
-from pipeline.training import place
+from pipeline.training import placement
 from pipeline.training.loader import StreamedShard
 from pipeline.training.task import Cache, Task, TrainingResult
 
@@ -70,7 +70,7 @@ def train(
     run_id = runs.start_run(config, uri)
     checkpoints = config.checkpoint_dir / run_id
     checkpoints.make()
-    cores = {place.DRIVER: ranks}
+    cores = {placement.DRIVER: ranks}
     task = Task(config, prepared.manifest, prepared.folder, uri, run_id, cores, checkpoints, cache=cache)
     result = attempt(spark, task, ranks)
     checkpoints.remove()

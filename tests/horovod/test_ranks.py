@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 
 from datasets import checksums, write_dataset
 from pipeline.config import load_config
-from pipeline.launch import ranks
+from pipeline.launch import ranks, restarts
 from pipeline.runtime.errors import RankError, RankLost, UserError
 from pipeline.runtime.storage import Folder
 from pipeline.tracking import runs, store
@@ -140,7 +140,7 @@ def test_a_failing_rank_ends_all_with_its_own_traceback(spark: SparkSession, mak
     # a class that the network does not have, in the last row of rank 1's shard: the loss raises in mid-epoch
     task = change_last_row(make_task(101), rank=1, column="y", value=7)
     with pytest.raises(RankError) as raised:
-        ranks.run_ranks(spark, task, 2)
+        restarts.run_ranks(spark, task, 2)
     message = str(raised.value)
     assert message.startswith("rank 1 of 2 failed:\nTraceback")
     assert "IndexError: Target 7 is out of bounds" in message
@@ -152,7 +152,7 @@ def test_a_diverging_training_is_told_and_keeps_no_weights(spark: SparkSession, 
     training = task.config.training.model_copy(update={"optimizer": "sgd", "learning_rate": 1e30})
     task = dataclasses.replace(task, config=task.config.model_copy(update={"training": training}))
     with pytest.raises(UserError, match=r"training.learning_rate: epoch \d, step \d: the loss is no longer a finite"):
-        ranks.run_ranks(spark, task, 2)
+        restarts.run_ranks(spark, task, 2)
 
 
 def test_what_ranks_print_is_heard_at_once_and_one_that_dies_ends_the_others(
@@ -188,6 +188,6 @@ def test_what_ranks_print_is_heard_at_once_and_one_that_dies_ends_the_others(
     recovery = task.config.recovery.model_copy(update={"max_restarts": 0})
     task = dataclasses.replace(task, config=task.config.model_copy(update={"recovery": recovery}))
     with pytest.raises(RankLost, match=r"rank 0, 1 of 2 was lost: a rank ended without a report"):
-        ranks.run_ranks(spark, task, 2)
+        restarts.run_ranks(spark, task, 2)
     assert heard.exists()
     assert not not_heard.exists()

@@ -11,7 +11,7 @@ from conftest import UseCase
 from pipeline.launch.executor_checks import Answer, unreachable
 from pipeline.launch.executors import Demand, Executor, demanded_executors, local_slots, requested_executors
 from pipeline.runtime.errors import UserError
-from pipeline.training.place import Place, crowded, threads
+from pipeline.training.placement import Place, crowded, threads
 
 
 @pytest.mark.parametrize(
