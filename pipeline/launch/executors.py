@@ -3,7 +3,8 @@
 Preparation wants one task per core, training one rank per executor, and both are in one application. Spark's scheduler
 gives the tasks of a stage to the executors in turns. So the ranks land on different executors if all executors are
 there and idle before the ranks start. The driver therefore waits for the executors, and the ranks compare their places
-before the first step (`training/placement.py`). Stage-level resources are no way out: horovod.spark.run makes its own RDD.
+before the first step (`training/placement.py`). Stage-level resources are no way out: horovod.spark.run makes its own
+RDD.
 """
 
 from __future__ import annotations

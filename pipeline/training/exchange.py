@@ -1,7 +1,7 @@
 """How the ranks talk to each other. Horovod carries the messages, and only this module knows that.
 
-Two modules use Horovod for what is Horovod's alone: `elastic.py` (ranks that come and go) and `placement.py` (the GPU that
-Spark assigned).
+Two modules use Horovod for what is Horovod's alone: `elastic.py` (ranks that come and go) and `placement.py` (the GPU
+that Spark assigned).
 """
 
 from __future__ import annotations
