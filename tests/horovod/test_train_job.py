@@ -253,7 +253,7 @@ def test_a_second_run_gives_the_same_bytes_reuses_the_data_and_says_so(
         (
             ["split.oversample=3"],
             None,
-            "--config: source, features, label or split are not those that",
+            "--config: source, features, label or split are not the same as in the training",
         ),
         (
             ["tracking.run_name=nobody's"],
@@ -261,7 +261,7 @@ def test_a_second_run_gives_the_same_bytes_reuses_the_data_and_says_so(
             "experiment 'penguins' has no finished run named 'nobody's'; train",
         ),
         ([], "0" * 32, "holds no training of this pipeline"),
-        (["tracking.registered_model=null"], None, "tracking.registered_model: is needed"),
+        (["tracking.registered_model=null"], None, "tracking.registered_model: is missing"),
     ],
 )
 def test_what_the_gate_job_cannot_judge_is_told(
