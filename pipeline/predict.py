@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config
+from pipeline.config.sections import DEFAULT_WORK_DIR
 from pipeline.data.packaged import PackagedModel, read_model
 from pipeline.data.score import model_inputs, read_inputs, ship_model, shipped_model, with_declared
 from pipeline.runtime import storage
@@ -76,7 +77,7 @@ def predict_files(
     packaged = read_model(folder)
     settings = packaged.config.source.model_copy(update={"path": paths})
     config = packaged.config.model_copy(update={"source": settings})
-    spark = session.get_session(f"predict {model}", Path(".work").resolve())
+    spark = session.get_session(f"predict {model}", Path(DEFAULT_WORK_DIR).absolute())
     executor_checks.check_executors(spark, config)
     source = source_csv.list_source(spark, config)
     config = _drop_absent_columns(spark, config)

@@ -45,9 +45,9 @@ def train(
     """
     watch = Stopwatch()
     config = load_config(config_files, overrides)
+    horovod_version.check_version()
     uri, spark = open_job(config, "train")
     watch.lap("start")
-    horovod_version.check_version()
 
     shards.open_data_dir(config)
     num_proc = executors.await_ranks(spark, config)

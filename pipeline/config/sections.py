@@ -12,6 +12,9 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from pipeline.config.base import Settings
 from pipeline.runtime import storage
 
+DEFAULT_WORK_DIR = ".work"
+"""Below the folder in which a job is started."""
+
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
@@ -189,7 +192,7 @@ class Run(Settings):
 
     num_proc: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", union_mode="left_to_right")
     """Ranks; `auto`: one per executor, on `local[N]` N."""
-    work_dir: str = ".work"
+    work_dir: str = DEFAULT_WORK_DIR
     """Everything the job writes locally is under this folder; relative to where the job is started."""
     data_dir: str | None = None
     """Where prepared data go: a path, or `s3a://`, `abfss://`, `hdfs://`, `dbfs:/`; default: `data` in work_dir."""

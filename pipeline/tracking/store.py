@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipeline.config import Config
-from pipeline.config.sections import Run
+from pipeline.config.sections import DEFAULT_WORK_DIR
 from pipeline.runtime import databricks, storage
 from pipeline.runtime.errors import DeliveryError, hide_password, one_line
 
@@ -92,7 +92,7 @@ def tracking_uri(config: Config) -> str:
 
 def default_uri(work_dir: Path | None = None) -> str:
     """Return MLFLOW_TRACKING_URI, else the SQLite file in the work directory (without one, that of a plain run)."""
-    folder = work_dir or Path(Run().work_dir).absolute()
+    folder = work_dir or Path(DEFAULT_WORK_DIR).absolute()
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
 
 
