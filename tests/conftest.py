@@ -48,17 +48,25 @@ if "JAVA_HOME" not in os.environ:
 os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
 
 
+NEEDS = {
+    "unit": [],
+    "spark": ["spark"],
+    "horovod": ["spark", "horovod"],
+    "cluster": ["spark", "horovod", "cluster"],
+    "faults": ["spark"],  # its files say what else they need
+}
 _TIMEOUT_S = {"horovod": 300, "cluster": 900, "faults": 300}  # the first test of a fixture waits for it, too
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give one process all that starts a cluster, the other all the rest: each starts its Spark and its jobs once."""
+    """Give a process whole folders: what their tests share (Spark, a cluster, trainings) is started once."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFolder(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return "cluster" if nodeid.startswith("tests/cluster/") else "local"
+            folder = nodeid.split("/")[1]
+            return "spark" if folder == "unit" else folder
 
     return ByFolder(config, log)
 
@@ -67,17 +75,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def folder_of(item: pytest.Item) -> str:
         return item.path.relative_to(ROOT / "tests").parts[0]
 
-    items.sort(
-        key=lambda item: ["unit", "spark", "horovod", "cluster", "faults"].index(folder_of(item))
-    )  # what is quick fails first
+    items.sort(key=lambda item: [*NEEDS].index(folder_of(item)))  # what is quick fails first
     for item in items:
         folder = folder_of(item)
-        if folder != "unit":
-            item.add_marker(pytest.mark.spark)
-        if folder in ("horovod", "cluster", "faults"):
-            item.add_marker(pytest.mark.horovod)
-        if folder == "cluster":
-            item.add_marker(pytest.mark.cluster)
+        for mark in NEEDS[folder]:
+            item.add_marker(mark)
         if folder in _TIMEOUT_S:
             item.add_marker(pytest.mark.timeout(_TIMEOUT_S[folder]))
 

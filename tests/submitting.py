@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -12,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ import pytest
 
 from conftest import PENGUINS, ROOT
 
+STARTED_BY = "STARTED_BY_TEST_RUN"
+os.environ[STARTED_BY] = uuid.uuid4().hex  # every process that this one starts inherits it
 LAB_PENGUIN = {"Island": "Biscoe", "CulmenLength": 50.4, "CulmenDepth": 15.3, "FlipperLength": 200, "BodyMass": 5000}
 
 
@@ -31,7 +34,6 @@ class Ran:
     code: int
     stdout: str
     stderr: str
-    seconds: float
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def submit(
 ) -> Ran:
     """Run the job in processes of its own; check that none of them is left when it has ended.
 
-    A ``script`` in its place gets the overrides as plain arguments, and finds the package.
+    A ``script`` runs in its place if there is one, with the overrides as plain arguments.
     """
     options = [part for key, value in (conf or {}).items() for part in ("--conf", f"{key}={value}")]
     command = [*enter, "spark-submit", *options]
@@ -57,31 +59,40 @@ def submit(
     else:
         command += [str(ROOT / "jobs" / "train.py"), "--config", str(config)]
         command += [word for override in overrides for word in ("--set", override)]
-    begin = time.monotonic()
-    mark = uuid.uuid4().hex  # in the environment of every process that comes of this one
+    mark = uuid.uuid4().hex
     environment = {**os.environ, "SUBMITTED_BY_TEST": mark}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         stdout, stderr = process.communicate(timeout=240)
-        seconds = time.monotonic() - begin
         for _ in range(50):
-            if not (left := _marked(mark)):
+            if not (left := marked("SUBMITTED_BY_TEST", mark)):
                 break
             time.sleep(0.1)
     finally:
-        for leftover in _marked(mark):
+        for leftover in marked("SUBMITTED_BY_TEST", mark):
             leftover.kill()
     assert left == []
-    return Ran(process.returncode, stdout, stderr, seconds)
+    return Ran(process.returncode, stdout, stderr)
 
 
-def _marked(mark: str) -> list[psutil.Process]:
-    found = []
+def marked(variable: str, value: str) -> list[psutil.Process]:
+    """Return the running processes that have this variable in their environment."""
+    running = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("SUBMITTED_BY_TEST") == mark:
-                found.append(process)
-    return found
+            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(variable) == value:
+                running.append(process)
+    return running
+
+
+def processes(word: str) -> list[psutil.Process]:
+    """Return the processes of this test run, shells left out, that have ``word`` in their command line."""
+    running = []
+    for process in marked(STARTED_BY, os.environ[STARTED_BY]):
+        with contextlib.suppress(psutil.Error):
+            if any(word in part for part in process.cmdline()) and process.name() not in ("sh", "bash"):
+                running.append(process)
+    return running
 
 
 @contextlib.contextmanager
@@ -102,7 +113,7 @@ def background(
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
+    """Return a port of the loopback interface on which no process listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -110,34 +121,47 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Penguins:
-    """The job of `make train`, run once for all tests here."""
+    """The job of `make train`, run once for a whole test run."""
 
     ran: Ran
     work_dir: Path
     steps_while_running: list[int]
-    """The newest step in the store at every look, as long as the run was still RUNNING."""
+    """The newest steps that the store showed while the run was still RUNNING."""
 
 
 @pytest.fixture(scope="session")
 def penguins(tmp_path_factory: pytest.TempPathFactory) -> Penguins:
-    work_dir = tmp_path_factory.mktemp("penguins")
+    """Return the job on the penguins; where tests run in several processes, the first that needs it runs it for all."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "penguins"
+    folder.mkdir(exist_ok=True)
+    work_dir, result = folder / "work", folder / "ran.json"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not result.exists():
+            ran, steps = _run_watched(work_dir)
+            result.write_text(json.dumps([asdict(ran), steps]))
+    fields, steps = json.loads(result.read_text())
+    return Penguins(Ran(**fields), work_dir, steps)
+
+
+def _run_watched(work_dir: Path) -> tuple[Ran, list[int]]:
     steps: list[int] = []
     done = threading.Event()
 
-    def look() -> None:
+    def watch() -> None:
         query = "SELECT max(step) FROM metrics JOIN runs USING (run_uuid) WHERE runs.status = 'RUNNING'"
         while not done.wait(0.1):
             with contextlib.suppress(sqlite3.Error), sqlite3.connect(work_dir / "mlflow.db", timeout=1) as store:
                 steps.extend(step for (step,) in store.execute(query) if step is not None)
 
-    watcher = threading.Thread(target=look)
+    watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        ran = submit(PENGUINS, f"run.work_dir={work_dir}")
+        return submit(PENGUINS, f"run.work_dir={work_dir}"), steps
     finally:
         done.set()
         watcher.join()
-    return Penguins(ran, work_dir, steps)
 
 
 @pytest.fixture(scope="session")

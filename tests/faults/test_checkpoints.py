@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from conftest import PENGUINS, ROOT
 from datasets import an_epoch
-from faultinjection import Killer, newest_epoch, processes, rank_processes, send
+from faultinjection import Fault, newest_epoch, rank_processes, send
 from pipeline import train
 from pipeline.config import Training
 from pipeline.model.network import TabularNet
@@ -26,6 +26,9 @@ from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Progress
 from pipeline.training.components import make_optimizer
 from pipeline.training.exchange import Exchange, Ranks
+from submitting import processes
+
+pytestmark = pytest.mark.fault("damaged checkpoints, full disks")
 
 
 def a_net() -> TabularNet:
@@ -110,6 +113,7 @@ def test_the_newest_are_kept_and_a_full_disk_is_told(small_disk: Path) -> None:
     assert [name[:12] for name in folder.names()] == ["epoch-000004", "epoch-000005"]
 
 
+@pytest.mark.horovod
 def test_a_disk_that_fills_up_ends_the_job_with_one_sentence(
     spark: SparkSession, small_disk: Path, tmp_path: Path
 ) -> None:
@@ -120,8 +124,12 @@ def test_a_disk_that_fills_up_ends_the_job_with_one_sentence(
         train.train(str(PENGUINS), [*overrides, "model.hidden_sizes=[400,400]"])
 
 
-def test_the_same_job_started_twice_is_refused_and_fresh_begins_anew(spark: SparkSession, tmp_path: Path) -> None:
-    overrides = [f"run.work_dir={tmp_path}", "training.epochs=40", "recovery.max_restarts=0"]
+@pytest.mark.horovod
+@pytest.mark.fault("the same job is started twice")
+def test_a_second_start_of_a_running_training_is_refused_and_fresh_begins_anew(
+    spark: SparkSession, fault: Fault, tmp_path: Path
+) -> None:
+    overrides = [f"run.work_dir={tmp_path}", "training.epochs=20", "recovery.max_restarts=0"]
     command = ["spark-submit", str(ROOT / "jobs" / "train.py"), "--config", str(PENGUINS)]
     command += [word for override in overrides for word in ("--set", override)]
     refused: list[subprocess.CompletedProcess[str]] = []
@@ -131,8 +139,7 @@ def test_the_same_job_started_twice_is_refused_and_fresh_begins_anew(spark: Spar
         refused.append(subprocess.run(command, capture_output=True, text=True, timeout=100, check=False))
         send(rank_processes(), signal.SIGKILL)
 
-    killer = Killer(tmp_path, 3, start_again, 0)
-    with killer.at_work(), pytest.raises(RankLost):
+    with fault.strikes(tmp_path, 3, start_again, 0), pytest.raises(RankLost):
         train.train(str(PENGUINS), overrides)
     (second,) = refused
     assert second.returncode == 2, second.stderr

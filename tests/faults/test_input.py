@@ -24,6 +24,7 @@ from pipeline.runtime.errors import RowAccountingError, StorageError, UserError
 from pipeline.runtime.storage import Folder
 from pipeline.training.loader import read_shard
 
+pytestmark = pytest.mark.fault("hostile input")
 HEADER = "a,k,y\n"
 ROWS = csv_rows(60)
 PACKED = gzip.compress(csv_rows(5000).encode())
