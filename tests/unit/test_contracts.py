@@ -1,4 +1,4 @@
-"""Imports go one way, a process loads no more than it needs, and code stays short.
+"""Imports go one way, a process loads no more than it needs, and functions and files stay short.
 
 Each check takes a folder that holds `pipeline/` and returns its complaints, so that a test can break a copy. The rule
 of imports is a walk over the syntax trees: it also sees imports inside functions and under TYPE_CHECKING.
@@ -62,9 +62,9 @@ def is_of(module: str, *packages: str) -> bool:
 
 
 def level(module: str) -> int:
-    """Return a room's place in the rule; the files of the jobs come last."""
-    room = module.split(".")[1] if "." in module else ""
-    return ROOMS.index(room) if room in ROOMS else len(ROOMS)
+    """Return the place of a module's room in the rule: the package itself comes first, the files of the jobs last."""
+    _, *parts = module.split(".")
+    return -1 if not parts else ROOMS.index(parts[0]) if parts[0] in ROOMS else len(ROOMS)
 
 
 def imports_against_the_rule(root: Path) -> list[str]:
@@ -160,7 +160,15 @@ def beyond_the_limits(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "check", [imports_that_a_model_lacks, loaded_by_a_rank, loaded_by_the_driver, loaded_by_a_model]
+    "check",
+    [
+        imports_against_the_rule,
+        imports_that_a_model_lacks,
+        loaded_by_a_rank,
+        loaded_by_the_driver,
+        loaded_by_a_model,
+        beyond_the_limits,
+    ],
 )
 def test_the_package_keeps_the_contract(check: Check) -> None:
     assert check(ROOT) == []
