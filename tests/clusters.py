@@ -39,7 +39,7 @@ class Host:
 
     address: str
     enter: Sequence[str] = ()
-    """The command that runs another one there."""
+    """What stands before a command that is to run on this host."""
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +58,7 @@ def unpacked(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def cluster_settings(cluster: Standalone, unpacked: Path, **more: str) -> dict[str, str]:
-    """Return what spark-submit needs to know of a cluster whose executors have the environment unpacked already."""
+    """Return the settings of spark-submit for a cluster whose executors use the unpacked environment."""
     return {
         "spark.master": cluster.master,
         "spark.pyspark.python": str(unpacked / "bin" / "python"),
@@ -96,7 +96,7 @@ def running_cluster(base: Path, master: Host, workers: Sequence[Host]) -> Iterat
     shutil.copytree(os.environ["JAVA_HOME"], java_home, symlinks=True)
     shared = base / "shared"
     shared.mkdir()
-    # nothing of this process's environment, least of all PYTHONPATH
+    # a clean environment: PYTHONPATH in particular would lead to the checkout
     clean = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(base), "SPARK_HOME": str(spark_home)}
     clean |= {"JAVA_HOME": str(java_home), "SPARK_LOG_DIR": str(base), "SPARK_DAEMON_JAVA_OPTS": QUICK_START}
     port = free_port()
@@ -180,4 +180,4 @@ def _await(log: Path, text: str, times: int) -> None:
         if len(re.findall(text, log.read_text())) >= times:
             return
         time.sleep(0.1)
-    raise AssertionError(f"{log} does not say '{text}' {times} times:\n{log.read_text()}")
+    raise AssertionError(f"{log} holds '{text}' fewer than {times} times:\n{log.read_text()}")

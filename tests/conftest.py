@@ -1,4 +1,4 @@
-"""What all tests share. tests/unit starts nothing, tests/spark Spark, tests/horovod ranks, tests/cluster a cluster."""
+"""What all tests share: unit tests start neither Spark nor ranks; the other folders are named for what they start."""
 
 from __future__ import annotations
 

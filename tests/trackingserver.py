@@ -1,4 +1,4 @@
-"""A tracking server with passwords, and ways to find out who gets to know them."""
+"""A tracking server with passwords, and checks of where the password appears."""
 
 from __future__ import annotations
 
@@ -92,11 +92,11 @@ def await_line(log: Path, text: str, job: subprocess.Popen[bytes]) -> None:
             return
         assert job.poll() is None, log.read_text()[-3000:]
         time.sleep(0.1)
-    raise AssertionError(f"'{text}' was not said: {log.read_text()[-3000:]}")
+    raise AssertionError(f"'{text}' is not in the log: {log.read_text()[-3000:]}")
 
 
 def betrays(content: bytes) -> bool:
-    """Whether the secret is in this as it is, as in an `Authorization` header, or in something encoded in base64."""
+    """Return whether the content holds the secret: as it is, as in an `Authorization` header, or in base64."""
     if SECRET.encode() in content or base64.b64encode(f"{USER}:{SECRET}".encode()) in content:
         return True
     for word in re.findall(rb"[A-Za-z0-9+/]{80,}={0,2}", content):
@@ -109,20 +109,20 @@ def betrays(content: bytes) -> bool:
 @contextmanager
 def watching_command_lines() -> Iterator[list[str]]:
     """Collect every command line of this machine that holds the secret."""
-    seen: list[str] = []
+    exposed: list[str] = []
     done = threading.Event()
 
     def look() -> None:
-        while not done.wait(0.25):  # what looks all the time takes a core from the job that it looks at
+        while not done.wait(0.25):  # a loop without a pause would take a core from the job
             for process in psutil.process_iter(["cmdline"]):
                 words = process.info["cmdline"] or []
                 if any(betrays(word.encode()) for word in words):
-                    seen.append(" ".join(words))
+                    exposed.append(" ".join(words))
 
     thread = threading.Thread(target=look)
     thread.start()
     try:
-        yield seen
+        yield exposed
     finally:
         done.set()
         thread.join()

@@ -1,4 +1,4 @@
-"""The work that others would do, and ours, each as a function that returns what it took."""
+"""The work of this project and of its peers; each function returns the seconds that it took."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def epoch_seconds(result: TrainingResult) -> list[float]:
 
 
 def floor_epochs(config: Config, prepared: Prepared, epochs: int) -> list[float]:
-    """Run the floor's processes at the same time; return what each epoch took, the slower one's."""
+    """Run the processes of the floor at the same time; return the seconds of each epoch, in the slower process."""
     command = [sys.executable, "-m", "benchmark.floor"]
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -97,13 +97,13 @@ def floor_epochs(config: Config, prepared: Prepared, epochs: int) -> list[float]
         process.stdin.close()
         process.stdin = None
     try:
-        said = [process.communicate(timeout=1800)[0] for process in running]
+        outputs = [process.communicate(timeout=1800)[0] for process in running]
     finally:
         for process in running:
             process.kill()
     if any(process.returncode for process in running):
         raise RuntimeError(f"the floor's processes ended with {[process.returncode for process in running]}")
-    return [max(pair) for pair in zip(*map(json.loads, said), strict=True)]
+    return [max(pair) for pair in zip(*map(json.loads, outputs), strict=True)]
 
 
 def distributor_epochs(config: Config, prepared: Prepared, epochs: int) -> list[float]:
@@ -117,20 +117,20 @@ def distributor_epochs(config: Config, prepared: Prepared, epochs: int) -> list[
 
 
 def no_op_launch() -> float:
-    """Have Horovod start ranks that do nothing; return the seconds."""
+    """Have Horovod start ranks that return at once; return the seconds."""
     import horovod.spark
 
     begin = time.perf_counter()
-    horovod.spark.run(_nothing, num_proc=RANKS, use_gloo=True, verbose=0, stdout=sys.stderr, stderr=sys.stderr)
+    horovod.spark.run(_no_op, num_proc=RANKS, use_gloo=True, verbose=0, stdout=sys.stderr, stderr=sys.stderr)
     return time.perf_counter() - begin
 
 
-def _nothing() -> None:
+def _no_op() -> None:
     pass
 
 
 def our_job(work_dir: Path) -> Job:
-    """Run the main job on the penguins in a process of its own, from nothing."""
+    """Run the main job on the penguins in a process of its own, with an empty work directory."""
     shutil.rmtree(work_dir, ignore_errors=True)
     script = PENGUINS.parents[2] / "jobs" / "train.py"
     options = ["--config", str(PENGUINS), "--set", f"run.work_dir={work_dir}"]

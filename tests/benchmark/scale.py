@@ -1,4 +1,4 @@
-"""Growth: W2 with more and more rows, on one rank and two; lines through the figures; and what they say of larger ones.
+"""Growth: W2 with more and more rows, on one rank and two; lines through the figures, and their predictions.
 
 Each line is fitted to all sizes but the largest, which it then has to predict. :class:`Costs` are the constants behind
 them, and :func:`job_seconds` the model of a whole job that is made of these.
@@ -123,14 +123,14 @@ def _measure(spark: SparkSession, folder: Path, rows: int) -> dict[str, float]:
     csv = work.write_csv(spark, folder, rows)
     config = work.write_use_case(folder / "scale", csv, epochs=_EPOCHS)
     shards.open_data_dir(config)
-    found = {}
-    found["preparation s"], prepared = peers.prepare(spark, config)
+    seconds: dict[str, float] = {}
+    seconds["preparation s"], prepared = peers.prepare(spark, config)
     for cache in CACHES:
         for ranks in (1, 2):
-            found |= _trained(spark, config, prepared, ranks, cache)
+            seconds |= _trained(spark, config, prepared, ranks, cache)
     config.data_dir.remove()
-    log.info("%s rows: %s", f"{rows:,}", _figures(found))
-    return {name: round(value, 3) for name, value in found.items()}
+    log.info("%s rows: %s", f"{rows:,}", _figures(seconds))
+    return {name: round(value, 3) for name, value in seconds.items()}
 
 
 def _trained(spark: SparkSession, config: Config, prepared: Prepared, ranks: int, cache: Cache) -> dict[str, float]:
@@ -147,9 +147,9 @@ def _trained(spark: SparkSession, config: Config, prepared: Prepared, ranks: int
 
 
 def fit(rows: tuple[int, ...], values: list[float]) -> dict[str, float]:
-    """Return the line through all sizes but the largest, and what it says of that one.
+    """Return the line through all sizes but the largest, and what it predicts for that one.
 
-    Relative errors are what is made least (weights 1 / value): otherwise the small sizes would not count.
+    The fit minimizes relative errors (weights 1 / value), so that the small sizes count, too.
     """
     size, value = np.array(rows, float) / 1e6, np.array(values)
     slope, start = np.polyfit(size[:-1], value[:-1], 1, w=1 / value[:-1])
@@ -192,24 +192,24 @@ def constants(steps: dict[tuple[int, int], float], fits: dict[str, dict[str, flo
 
 
 def compare(costs: Costs, rows: int, cores: int, measured: dict[str, float]) -> dict[str, dict[str, float]]:
-    """Return what the costs say of two ranks' run on this many rows and of its stages, beside what was measured."""
-    found: dict[str, dict[str, float]] = {}
+    """Return the predicted and the measured seconds of two ranks on this many rows: of each stage, and of a run."""
+    compared: dict[str, dict[str, float]] = {}
     for cache in CACHES:
         stages = job_seconds(costs, rows, 2, cores, weights(HIDDEN[0]), streamed=cache == "stream")
-        said = {
+        predicted = {
             "preparation s": stages["preparation"],
             f"launch s, 2 rank(s), {cache}": stages["launch"],
             f"epoch s, 2 rank(s), {cache}": sum(s for name, s in stages.items() if name.startswith("epoch")),
         }
-        pairs = {name: (value, measured[name]) for name, value in said.items()}
+        pairs = {name: (value, measured[name]) for name, value in predicted.items()}
         preparation, launch, epoch = pairs.values()
         ours, theirs = (preparation[i] + launch[i] + _EPOCHS * epoch[i] for i in (0, 1))
         pairs[f"run of {_EPOCHS} epochs s, 2 rank(s), {cache}"] = (ours, theirs)
-        found |= {
+        compared |= {
             name: {"predicted": round(ours, 3), "measured": round(theirs, 3), "off by": round(ours / theirs - 1, 3)}
             for name, (ours, theirs) in pairs.items()
         }
-    return found
+    return compared
 
 
 def _figures(named: dict[str, float]) -> str:
@@ -220,8 +220,8 @@ def _table(fits: dict[str, dict[str, float]]) -> str:
     """Return the lines as a table in Markdown."""
     head = list(next(iter(fits.values())))
     lines = [f"| | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
-    for name, found in fits.items():
-        cells = [f"{value:.0%}" if key == "off by" else f"{value:.3g}" for key, value in found.items()]
+    for name, line in fits.items():
+        cells = [f"{value:.0%}" if key == "off by" else f"{value:.3g}" for key, value in line.items()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

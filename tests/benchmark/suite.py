@@ -68,15 +68,15 @@ class Measured:
 
     def table(self) -> dict[str, dict[str, Any]]:
         """Return each ratio of medians, its least and greatest of one turn, its limit, and whether it is within it."""
-        found = {}
+        table = {}
         for name, (limit, aim) in LIMITS.items():
             if pairs := self.pairs.get(name):
                 ours, theirs = (statistics.median(figures) for figures in zip(*pairs, strict=True))
                 value, turns = ours / theirs, [one / other for one, other in pairs]
                 met = None if limit is None else value <= limit
                 numbers = {"value": value, "min": min(turns), "max": max(turns)}
-                found[name] = {**{k: round(v, 3) for k, v in numbers.items()}, "limit": limit, "aim": aim, "met": met}
-        return found
+                table[name] = {**{k: round(v, 3) for k, v in numbers.items()}, "limit": limit, "aim": aim, "met": met}
+        return table
 
 
 def run(work_dir: str, rows: int, repeats: int, only: str | None = None) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def run(work_dir: str, rows: int, repeats: int, only: str | None = None) -> dict
             for turn in range(1, turns + 1):
                 log.info("%s: turn %d of %d", name, turn, turns)
                 parts[name](spark, folder, rows, measured)
-    finally:  # what was measured is told even if something fails after it
+    finally:  # the measurements are printed even if a later part fails
         ratios = measured.table()
         print(report.table(ratios))
     summary: dict[str, Any] = {

@@ -50,7 +50,7 @@ def cluster_job(
     standalone: Standalone, environment: Path, one_server: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> ClusterJob:
     folder, port = tmp_path_factory.mktemp("page"), free_port()
-    # what a command cannot say without being another than the page's
+    # settings that the page's command leaves to the cluster
     conf = Path(shutil.copytree(os.environ["SPARK_CONF_DIR"], folder / "conf"))
     (folder / "events").mkdir()
     with (conf / "spark-defaults.conf").open("a") as file:
@@ -63,19 +63,19 @@ def cluster_job(
     one_server.start()
     log = folder / "job.log"
     environ = {**os.environ, **settings}
-    with watching_command_lines() as seen, background(["bash", "-ec", page_command()], log, env=environ) as job:
+    with watching_command_lines() as exposed, background(["bash", "-ec", page_command()], log, env=environ) as job:
         await_line(log, "epoch   1/100", job)
         page = urllib.request.urlopen(f"http://127.0.0.1:{port}/environment/", timeout=30).read().decode()
         code = job.wait(timeout=400)
     lines = [line for line in log.read_text().splitlines() if line.startswith('{"status"')]
-    return ClusterJob(code, log, json.loads(lines[-1]) if lines else {}, seen, page, folder / "events")
+    return ClusterJob(code, log, json.loads(lines[-1]) if lines else {}, exposed, page, folder / "events")
 
 
 def test_the_command_of_the_page_gives_the_same_bytes_as_local_mode(
     standalone: Standalone, cluster_job: ClusterJob, client: MlflowClient, penguins: Penguins
 ) -> None:
-    said = cluster_job.log.read_text()
-    assert cluster_job.code == 0, said
+    output = cluster_job.log.read_text()
+    assert cluster_job.code == 0, output
     summary, local = cluster_job.summary, penguins.ran.summary
     assert summary["num_proc"] == 2
     assert summary["rows"] == local["rows"]
@@ -87,7 +87,7 @@ def test_the_command_of_the_page_gives_the_same_bytes_as_local_mode(
     assert sorted(run.data.params["executors"].split(", ")) == ["0", "1"]
     assert run.info.status == "FINISHED"
     # one rank on each executor, though each has slots for two, with all of its cores
-    assert "2 rank(s) with 2 thread(s), cpu" in said
+    assert "2 rank(s) with 2 thread(s), cpu" in output
     for metric, split in (("train_rows", "train"), ("validation_rows", "validation")):
         rows = summary["rows"][split] * (4 if split == "train" else 1)
         history = client.get_metric_history(run.info.run_id, metric)
@@ -134,7 +134,7 @@ def test_executors_score_files_with_the_model(
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "sentence"),
     [
         (
             ["run.num_proc=3", "run.start_timeout_s=8"],
@@ -144,7 +144,7 @@ def test_executors_score_files_with_the_model(
     ],
 )
 def test_what_a_cluster_lacks_is_told_before_any_work(
-    standalone: Standalone, unpacked: Path, overrides: list[str], said: str
+    standalone: Standalone, unpacked: Path, overrides: list[str], sentence: str
 ) -> None:
     if not can_hide_folders():
         pytest.skip("this machine does not let a test hide the checkout from the executors")
@@ -152,5 +152,5 @@ def test_what_a_cluster_lacks_is_told_before_any_work(
     ran = submit(PENGUINS, f"run.work_dir={work}", *overrides, conf=cluster_settings(standalone, unpacked))
     assert ran.code == 2, ran.stderr
     (error,) = (line for line in ran.stderr.splitlines() if line.startswith("error: "))
-    assert said in error
+    assert sentence in error
     assert list((work / "data").iterdir()) == []

@@ -36,7 +36,7 @@ def training(server: Server, log: Path, *overrides: str) -> Iterator[subprocess.
         yield job
 
 
-def test_a_wrong_password_is_told_before_any_work(
+def test_a_wrong_password_is_an_error_before_any_work(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
@@ -88,7 +88,7 @@ def await_that(condition: Callable[[], bool]) -> None:
         if condition():
             return
         time.sleep(0.1)
-    raise AssertionError("it did not come to that")
+    raise AssertionError("the condition did not become true within a minute")
 
 
 def test_a_server_that_stays_away_costs_no_training(server: Server, tmp_path: Path) -> None:
@@ -97,19 +97,19 @@ def test_a_server_that_stays_away_costs_no_training(server: Server, tmp_path: Pa
         await_line(log, "epoch  5/40", job)
         server.kill()
         assert job.wait(timeout=400) == 1
-    said = log.read_text()
+    output = log.read_text()
     (kept,) = (work / "undelivered").iterdir()
-    assert f"training has ended well, but the MLflow store {server.uri} does not answer" in said
-    assert f"are kept in {kept}; run again when the store is back" in said
-    assert "Traceback" not in said
-    assert SECRET not in said
+    assert f"training has ended well, but the MLflow store {server.uri} does not answer" in output
+    assert f"are kept in {kept}; run again when the store is back" in output
+    assert "Traceback" not in output
+    assert SECRET not in output
     model = mlflow.pyfunc.load_model(str(kept / "model"))
     assert set(model.metadata.get_input_schema().input_names()) >= {"Island", "BodyMass"}
     epochs = [json.loads(line)["epoch"] for line in (kept / "metrics.jsonl").read_text().splitlines()]
     assert epochs == list(range(epochs[0], 41))
 
 
-def test_a_server_that_is_not_there_is_told_before_any_work(one_server: Server, tmp_path: Path) -> None:
+def test_a_server_that_is_not_there_is_an_error_before_any_work(one_server: Server, tmp_path: Path) -> None:
     one_server.kill()
     log = tmp_path / "job.log"
     with training(one_server, log, f"run.work_dir={tmp_path / 'work'}") as job:

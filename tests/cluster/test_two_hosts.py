@@ -27,7 +27,7 @@ print(json.dumps([first, train(config, overrides)]))
 
 
 @pytest.mark.skipif(not can_make_hosts(), reason="this machine does not let a test make network namespaces")
-def test_ranks_on_two_hosts_find_the_interface_that_joins_them_or_are_told(
+def test_ranks_on_two_hosts_find_the_interface_that_joins_them_or_take_a_named_one(
     unpacked: Path, penguins: Penguins, tmp_path: Path
 ) -> None:
     script = tmp_path / "two_jobs.py"
@@ -41,16 +41,16 @@ def test_ranks_on_two_hosts_find_the_interface_that_joins_them_or_are_told(
             "spark.executor.cores": "1",
             "spark.cores.max": "2",
         }
-        # Horovod tries every interface for minutes, so it has to be told where there is one that leads nowhere
+        # Horovod tries each interface for minutes, so a setting names the right one where another leads nowhere
         between = leading_nowhere([driver, one, two], "eth1")
         ran = submit(PENGUINS, json.dumps(overrides), json.dumps(between), conf=conf, enter=driver.enter, script=script)
     assert ran.code == 0, ran.stderr
-    said = ran.stdout + ran.stderr  # spark-submit merges them for a script that does not part them again
-    assert f"on {one.address}" in said
-    assert f"on {two.address}" in said
-    found, told = json.loads(ran.stdout.splitlines()[-1])
-    assert found["weights_sha256"] == penguins.ran.summary["weights_sha256"]
-    assert found["rows"] == penguins.ran.summary["rows"]
-    assert (found["num_proc"], told["num_proc"]) == (2, 2)
-    assert told["reused_data"]
-    assert told["gate"]["decision"] == "rejected"  # one epoch is not better than a hundred
+    output = ran.stdout + ran.stderr  # spark-submit merges the two for a script that does not separate them
+    assert f"on {one.address}" in output
+    assert f"on {two.address}" in output
+    first, second = json.loads(ran.stdout.splitlines()[-1])
+    assert first["weights_sha256"] == penguins.ran.summary["weights_sha256"]
+    assert first["rows"] == penguins.ran.summary["rows"]
+    assert (first["num_proc"], second["num_proc"]) == (2, 2)
+    assert second["reused_data"]
+    assert second["gate"]["decision"] == "rejected"  # one epoch is not better than a hundred

@@ -1,4 +1,4 @@
-"""What lies among the checkpoints when a training is to go on: only what is whole is taken, and nothing is run."""
+"""A training resumes from the newest whole checkpoint, and never runs code that lies among checkpoints."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def a_net() -> TabularNet:
 
 
 @pytest.fixture
-def three(tmp_path: Path) -> Folder:
+def three_checkpoints(tmp_path: Path) -> Folder:
     """Return a folder with the checkpoints of epochs 1, 2 and 3."""
     folder = Folder(str(tmp_path))
     net = a_net()
@@ -52,12 +52,12 @@ def three(tmp_path: Path) -> Folder:
 
 
 def newest(folder: Folder) -> int:
-    found = checkpoint.newest(folder)
-    return found[1].epoch if found else 0
+    checkpoint_and_progress = checkpoint.newest(folder)
+    return checkpoint_and_progress[1].epoch if checkpoint_and_progress else 0
 
 
 @pytest.mark.parametrize("optimizer_name", ["adam", "adamw", "sgd"])
-def test_what_is_restored_is_what_was_saved(optimizer_name: str) -> None:
+def test_a_restored_training_takes_the_same_steps_as_the_saved_one(optimizer_name: str) -> None:
     def step(net: TabularNet, exchange: Exchange, optimizer: torch.optim.Optimizer) -> None:
         exchange.clear()
         net(torch.ones(5, 2)).square().sum().backward()
@@ -80,7 +80,7 @@ def test_what_is_restored_is_what_was_saved(optimizer_name: str) -> None:
 
 @pytest.mark.parametrize("damage", ["cut off", "a bit", "pickled"])
 def test_a_newest_checkpoint_that_is_damaged_is_skipped(
-    three: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+    three_checkpoints: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     last = sorted(tmp_path.glob("epoch-*"))[-1]
     content, mark = last.read_bytes(), tmp_path / "ran"
@@ -91,14 +91,14 @@ def test_a_newest_checkpoint_that_is_damaged_is_skipped(
     else:
         bomb = type("Bomb", (), {"__reduce__": lambda _: (os.mkdir, (str(mark),))})()
         (tmp_path / "epoch-000009.pt").write_bytes(pickle.dumps(bomb))
-        checkpoint.write(three, Progress(epoch=9), pickle.dumps(bomb))  # even under a name that fits
+        checkpoint.write(three_checkpoints, Progress(epoch=9), pickle.dumps(bomb))  # even under a name that fits
         last.unlink()
-    assert newest(three) == 2
+    assert newest(three_checkpoints) == 2
     assert "removing the checkpoint" in caplog.text
     assert not mark.exists()
 
 
-def test_the_newest_are_kept_and_a_full_disk_is_told(small_disk: Path) -> None:
+def test_the_newest_checkpoints_are_kept_and_a_full_disk_is_one_sentence(small_disk: Path) -> None:
     folder = Folder(str(small_disk))
     with checkpoint.Writer(folder, keep=2) as writer:
         for epoch in range(1, 6):
@@ -135,7 +135,7 @@ def test_a_second_start_of_a_running_training_is_refused_and_fresh_begins_anew(
     refused: list[subprocess.CompletedProcess[str]] = []
 
     def start_again() -> None:
-        send(rank_processes(), signal.SIGSTOP)  # so that the first does not end before
+        send(rank_processes(), signal.SIGSTOP)  # so that the first training cannot end before the second starts
         refused.append(subprocess.run(command, capture_output=True, text=True, timeout=100, check=False))
         send(rank_processes(), signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""Input that bites: the right result, or one sentence that names what is wrong. Nothing is written outside."""
+"""Hostile input gives the right result, or one sentence that names what is wrong."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PACKED = gzip.compress(csv_rows(5000).encode())
 
 
 @pytest.mark.parametrize(
-    ("csv", "said"),
+    ("csv", "sentence"),
     [
         ("", "every file in .* is empty"),
         (HEADER, "has no value in any usable row"),
@@ -42,10 +42,10 @@ PACKED = gzip.compress(csv_rows(5000).encode())
     ],
     ids=["empty", "header only", "one row", "one class", "all null", "column twice"],
 )
-def test_sources_that_nothing_can_be_learned_from_are_told(
-    spark: SparkSession, use_case: UseCase, csv: str, said: str
+def test_a_source_without_anything_to_learn_is_one_sentence(
+    spark: SparkSession, use_case: UseCase, csv: str, sentence: str
 ) -> None:
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=sentence):
         shards.prepare_data(spark, use_case(csv), 2)
 
 
@@ -65,14 +65,14 @@ def test_sources_that_nothing_can_be_learned_from_are_told(
     ],
     ids=["1e308", "nan", "subnormal", "bom", "crlf", "1 MB", "latin-1", "nul", "newline", "fields"],
 )
-def test_odd_records_are_right_or_set_aside(
+def test_odd_records_are_read_right_or_quarantined(
     spark: SparkSession, use_case: UseCase, csv: str | bytes, read: int, quarantined: int, dropped: int
 ) -> None:
     rows = shards.prepare_data(spark, use_case(csv), 2).manifest.rows
     assert (rows.read, rows.quarantined, rows.dropped) == (read, quarantined, dropped)
 
 
-def test_what_options_make_readable_is_read(spark: SparkSession, use_case: UseCase) -> None:
+def test_records_that_reader_options_make_readable_are_read(spark: SparkSession, use_case: UseCase) -> None:
     latin = use_case(
         ROWS.encode() + "3,é,1\n".encode("latin-1"),
         source={"options": {"encoding": "latin1"}},
@@ -83,7 +83,7 @@ def test_what_options_make_readable_is_read(spark: SparkSession, use_case: UseCa
     assert shards.prepare_data(spark, lines, 2).manifest.rows.quarantined == 0
 
 
-def test_a_class_that_only_validation_has_and_a_constant_column_train_all_the_same(
+def test_a_class_of_validation_rows_alone_and_a_constant_column_are_no_errors(
     spark: SparkSession, use_case: UseCase
 ) -> None:
     rows = "".join(f"{i},x,{int(i == 3)}\n" for i in range(20))
@@ -106,7 +106,7 @@ def test_a_damaged_gz_is_named(spark: SparkSession, use_case: UseCase, packed: b
         shards.prepare_data(spark, config, 2)
 
 
-def test_names_in_which_sql_hides_are_only_names(spark: SparkSession, use_case: UseCase) -> None:
+def test_sql_in_a_column_name_is_only_a_name(spark: SparkSession, use_case: UseCase) -> None:
     schema = "`a; drop` DOUBLE, k STRING, y INT"
     config = use_case(
         ROWS.replace("a,k,y", "a; drop,k,y"), sql="SELECT `a; drop` AS a, k, y FROM raw", source={"schema": schema}
@@ -117,7 +117,7 @@ def test_names_in_which_sql_hides_are_only_names(spark: SparkSession, use_case: 
         shards.prepare_data(spark, as_feature, 2)
 
 
-def test_too_many_columns_are_told_before_spark_plans_for_hours(spark: SparkSession, use_case: UseCase) -> None:
+def test_too_many_columns_are_an_error_before_spark_plans_for_hours(spark: SparkSession, use_case: UseCase) -> None:
     names = [f"c{i}" for i in range(10_000)]
     schema = ", ".join(f"{name} DOUBLE" for name in names)
     config = use_case(",".join(names), source={"schema": schema + ", y INT"})
@@ -125,7 +125,7 @@ def test_too_many_columns_are_told_before_spark_plans_for_hours(spark: SparkSess
         shards.prepare_data(spark, config, 2)
 
 
-def test_a_source_that_grows_while_it_is_read_is_told(spark: SparkSession, use_case: UseCase) -> None:
+def test_a_source_that_grows_while_it_is_read_is_an_error(spark: SparkSession, use_case: UseCase) -> None:
     config = use_case(csv_rows(20_000))
     done = threading.Event()
 
@@ -196,7 +196,7 @@ def test_no_pickle_is_loaded_wherever_it_is_planted(spark: SparkSession, use_cas
 
 
 @pytest.mark.parametrize("what", ["deleted", "cut off", "altered"])
-def test_a_shard_that_is_not_as_it_was_written_is_named(spark: SparkSession, use_case: UseCase, what: str) -> None:
+def test_a_changed_file_of_a_shard_is_named(spark: SparkSession, use_case: UseCase, what: str) -> None:
     prepared = shards.prepare_data(spark, use_case(ROWS), 2)
     path = prepared.manifest.splits["train"].row_groups[0].path
     file = Path(prepared.folder.path) / path
@@ -211,25 +211,25 @@ def test_a_shard_that_is_not_as_it_was_written_is_named(spark: SparkSession, use
     assert f"delete {prepared.folder} and run again" in str(raised.value)
 
 
-def test_a_manifest_that_is_poisoned_or_of_the_future_is_not_followed(
+def test_a_manifest_that_points_elsewhere_or_is_of_a_newer_format_is_refused(
     spark: SparkSession, use_case: UseCase, tmp_path: Path
 ) -> None:
     config = use_case(ROWS)
     prepared = shards.prepare_data(spark, config, 2)
     file = Path(prepared.folder.path) / "manifest.json"
-    said = json.loads(file.read_text())
+    content = json.loads(file.read_text())
     for path in ("../../../../etc/passwd", "/etc/passwd", "parts/../../x"):
-        said["splits"]["train"]["row_groups"][0]["path"] = path
-        file.write_text(json.dumps(said))
+        content["splits"]["train"]["row_groups"][0]["path"] = path
+        file.write_text(json.dumps(content))
         assert Manifest.read(prepared.folder) is None
     assert not shards.prepare_data(spark, config, 2).reused
-    said["format_version"] = 99
-    file.write_text(json.dumps(said))
+    content["format_version"] = 99
+    file.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"manifest.json has format 99, but this version reads only up to"):
         shards.prepare_data(spark, config, 2)
 
 
-def test_of_two_jobs_that_prepare_the_same_data_one_waits_and_finds_it(
+def test_of_two_jobs_that_prepare_the_same_data_one_waits_and_reuses_it(
     spark: SparkSession, use_case: UseCase, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = use_case(ROWS)

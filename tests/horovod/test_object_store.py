@@ -110,14 +110,14 @@ def test_checkpoints_lie_on_s3_too(lake: str) -> None:
     assert progress.epoch == 3
     assert checkpoint.unpack(checkpoint.read(folder, name)).tensors["net.x"].shape == (3,)
     folder.write(name, b"cut off")
-    found = checkpoint.newest(folder)
-    assert found is not None
-    assert found[1].epoch == 2
+    newest = checkpoint.newest(folder)
+    assert newest is not None
+    assert newest[1].epoch == 2
     folder.remove()
     assert checkpoint.newest(folder) is None
 
 
-def test_what_is_missing_on_s3_is_told(prepared: Folder, lake: str, tmp_path: Path) -> None:
+def test_what_is_missing_on_s3_is_named(prepared: Folder, lake: str, tmp_path: Path) -> None:
     data = read_manifest(prepared)
     copy = Folder.at(f"{lake}/incomplete")
     with pytest.raises(RowAccountingError, match=f"the train data in {copy} cannot be read"):

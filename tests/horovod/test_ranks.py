@@ -159,7 +159,7 @@ def test_what_ranks_print_is_heard_at_once_and_one_that_dies_ends_the_others(
     spark: SparkSession, make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # a real death: the process is gone between two instructions, as when the kernel runs out of memory
-    task, heard, not_heard = make_task(101), tmp_path / "heard", tmp_path / "not_heard"
+    task, passed_on, not_passed_on = make_task(101), tmp_path / "passed_on", tmp_path / "not_passed_on"
 
     def dies(task: Task) -> None:
         import os
@@ -170,17 +170,17 @@ def test_what_ranks_print_is_heard_at_once_and_one_that_dies_ends_the_others(
         hvd.init()
         if hvd.rank() == 1:
             print("may I go?", flush=True)
-            for _ in range(200):  # the driver makes this file when it has heard
-                time.sleep(0 if heard.exists() else 0.1)
-            if not heard.exists():
-                not_heard.touch()
+            for _ in range(200):  # the driver makes this file when it gets the line
+                time.sleep(0 if passed_on.exists() else 0.1)
+            if not passed_on.exists():
+                not_passed_on.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         hvd.barrier()
 
     class Ear(io.StringIO):
         def write(self, text: str) -> int:
             if "may I go?" in text:
-                heard.touch()
+                passed_on.touch()
             return super().write(text)
 
     monkeypatch.setattr(ranks, "run_rank", dies)
@@ -189,5 +189,5 @@ def test_what_ranks_print_is_heard_at_once_and_one_that_dies_ends_the_others(
     task = dataclasses.replace(task, config=task.config.model_copy(update={"recovery": recovery}))
     with pytest.raises(RankLost, match=r"rank 0, 1 of 2 was lost: a rank ended without a report"):
         restarts.run_ranks(spark, task, 2)
-    assert heard.exists()
-    assert not not_heard.exists()
+    assert passed_on.exists()
+    assert not not_passed_on.exists()

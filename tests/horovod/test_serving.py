@@ -1,4 +1,4 @@
-"""`make serve` answers raw rows over HTTP as batch scoring does, and says what is wrong with what is no row."""
+"""`make serve` answers raw rows over HTTP as batch scoring does, and names what is wrong with other input."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_bad_value_is_refused_with_a_reason_and_valid_json(post: Post) -> None
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "sentence"),
     [
         ({"dataframe_records": [{"Island": "Biscoe"}]}, "missing inputs ['CulmenLength', 'CulmenDepth'"),
         ({"dataframe_split": {"columns": ["Island"], "data": [["a", "b"]]}}, "1 columns passed, passed data had 2"),
@@ -112,22 +112,22 @@ def test_a_bad_value_is_refused_with_a_reason_and_valid_json(post: Post) -> None
         (b"Biscoe, 50.4", "valid JSON"),
     ],
 )
-def test_malformed_input_is_a_client_error_with_a_message(post: Post, body: Any, said: str) -> None:
+def test_malformed_input_is_a_client_error_with_a_message(post: Post, body: Any, sentence: str) -> None:
     status, answer = post(body)
     assert 400 <= status < 500
-    assert said in answer
+    assert sentence in answer
 
 
 def test_a_model_that_is_not_there_is_one_sentence(store: str) -> None:
     from conftest import ROOT
 
     ran = subprocess.run(
-        ["make", "-s", "serve", "MODEL=models:/nothing@champion", f"STORE={store}"],
+        ["make", "-s", "serve", "MODEL=models:/unknown@champion", f"STORE={store}"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert "error: model models:/nothing@champion: cannot be had from" in ran.stderr
+    assert "error: model models:/unknown@champion: cannot be had from" in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -51,11 +51,11 @@ def test_the_summary_is_the_last_line_and_the_only_one_on_stdout(penguins: Pengu
     assert summary["metrics"]["log_loss"] == pytest.approx(summary["metrics"]["loss"], rel=1e-5)
     decision = summary["gate"]
     assert (decision["decision"], decision["model"], decision["version"]) == ("promoted", "penguins", "1")
-    # the packaged model, scored in Spark from raw rows, is exactly as good as the ranks found the network
+    # the packaged model, scored in Spark from raw rows, is exactly as good as the network that the ranks measured
     assert decision["candidate"] == summary["metrics"]["accuracy"]
 
 
-@pytest.mark.skipif(OLD_MLFLOW, reason="the store of MLflow 2 tells how it makes its tables")
+@pytest.mark.skipif(OLD_MLFLOW, reason="the store of MLflow 2 logs how it makes its tables")
 def test_the_console_shows_a_line_an_epoch_and_no_noise(penguins: Penguins) -> None:
     ran = penguins.ran
     epochs = re.findall(
@@ -133,7 +133,7 @@ def test_the_report_tells_it_all_and_needs_nothing_from_elsewhere(penguins: Peng
     text = re.sub(r"<svg.*?</svg>|<style.*?</style>", "", page, flags=re.DOTALL)
     text = " ".join(re.sub(r"<[^>]+>", " ", text).split())
     rows = summary["rows"]
-    for told in (
+    for words in (
         f"read {rows['read']} 100.0 % quarantined: do not fit the schema 0 0.0 %",
         "dropped: a used column is missing 2 0.6 %",
         f"to train on {rows['train']}",
@@ -145,13 +145,13 @@ def test_the_report_tells_it_all_and_needs_nothing_from_elsewhere(penguins: Peng
         "prepare",
         "gate",
     ):
-        assert told in text, told
+        assert words in text, words
 
-    found = json.loads(artifact("evaluation/evaluation.json"))
-    assert found["rows"] == rows["validation"]
-    assert np.trace(found["confusion"]) / found["rows"] == summary["metrics"]["accuracy"]
-    assert {s["feature"] for s in found["slices"]} == {"Island"}
-    assert all(s["excess"] > 0 for s in found["slices"])
+    evaluation = json.loads(artifact("evaluation/evaluation.json"))
+    assert evaluation["rows"] == rows["validation"]
+    assert np.trace(evaluation["confusion"]) / evaluation["rows"] == summary["metrics"]["accuracy"]
+    assert {s["feature"] for s in evaluation["slices"]} == {"Island"}
+    assert all(s["excess"] > 0 for s in evaluation["slices"])
 
 
 def test_the_model_holds_no_pickle_and_what_a_person_can_read(model_folder: Path) -> None:
@@ -184,15 +184,15 @@ def test_the_model_says_of_validation_rows_what_training_measured(penguins: Peng
     by_key = {tuple(row): p for row, p in zip(validation[names].to_numpy(np.float32).tolist(), expected, strict=True)}
     answers = scorer.predict(raw)
     probabilities = answers[[f"probability_{name}" for name in data.label.classes]].to_numpy()
-    correct = seen = 0
+    correct = checked = 0
     for row, key in enumerate(keys):
         if key in by_key:
-            seen += 1
+            checked += 1
             assert probabilities[row] == pytest.approx(by_key[key], abs=1e-6)
             assert probabilities[row].argmax() == by_key[key].argmax()
             correct += answers["prediction"].iloc[row] == data.label.classes[raw["Species"].iloc[row]]
-    assert seen == data.rows.validation
-    assert correct / seen == penguins.ran.summary["metrics"]["accuracy"]
+    assert checked == data.rows.validation
+    assert correct / checked == penguins.ran.summary["metrics"]["accuracy"]
 
 
 def test_the_model_loads_without_spark_and_knows_the_lab_s_penguin(model_folder: Path, tmp_path: Path) -> None:
@@ -201,9 +201,9 @@ def test_the_model_loads_without_spark_and_knows_the_lab_s_penguin(model_folder:
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "-q", "--python", sys.executable, tmp_path / "env"], check=True, timeout=60)
     same = tmp_path / "versions.txt"  # what the model leaves open is as it is here
-    found = [d for d in distributions() if d.name not in ("pipeline", "horovod")]
+    packages = [d for d in distributions() if d.name not in ("pipeline", "horovod")]
     # the first of a name is the one that is imported; others lie within packages that carry their own
-    here = {d.name: d.version.partition("+")[0] for d in reversed(found)}
+    here = {d.name: d.version.partition("+")[0] for d in reversed(packages)}
     same.write_text("".join(f"{name}=={version}\n" for name, version in here.items()))
     requirements = ["-r", str(model_folder / "requirements.txt"), "-c", str(same)]
     backend = [] if os.environ.get("UV_FIND_LINKS") else ["--torch-backend", "cpu"]
@@ -248,7 +248,7 @@ def test_a_second_run_gives_the_same_bytes_reuses_the_data_and_says_so(
 
 
 @pytest.mark.parametrize(
-    ("overrides", "run_id", "said"),
+    ("overrides", "run_id", "sentence"),
     [
         (
             ["split.oversample=3"],
@@ -264,10 +264,10 @@ def test_a_second_run_gives_the_same_bytes_reuses_the_data_and_says_so(
         (["tracking.registered_model=null"], None, "tracking.registered_model: is missing"),
     ],
 )
-def test_what_the_gate_job_cannot_judge_is_told(
-    spark: SparkSession, penguins: Penguins, overrides: list[str], run_id: str | None, said: str
+def test_the_gate_job_explains_why_it_cannot_judge(
+    spark: SparkSession, penguins: Penguins, overrides: list[str], run_id: str | None, sentence: str
 ) -> None:
-    with pytest.raises(UserError, match=re.escape(said)):
+    with pytest.raises(UserError, match=re.escape(sentence)):
         gate.judge(str(PENGUINS), [f"run.work_dir={penguins.work_dir}", *overrides], run_id)
 
 
@@ -329,19 +329,19 @@ def test_a_rank_that_fails_in_the_loop_ends_the_job_and_the_run(penguins: Pengui
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "sentence"),
     [
         (["training.epoch=3"], "unknown key 'training.epoch'; did you mean 'epochs'?"),
         ([f"source.schema={SCHEMA}, More INT"], "has a header of 6 columns, but the schema declares 7"),
     ],
 )
-def test_a_user_s_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path, overrides: list[str], said: str) -> None:
+def test_a_user_s_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path, overrides: list[str], sentence: str) -> None:
     ran = submit(PENGUINS, f"run.work_dir={tmp_path}", *overrides)
     assert ran.code == 2
     assert ran.stdout == ""
     errors = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert said in errors[0]
+    assert sentence in errors[0]
     assert str(PENGUINS) in errors[0]
     assert "Traceback" not in ran.stderr
     assert "Exception" not in ran.stderr

@@ -221,7 +221,7 @@ def test_rows_that_a_champion_refuses_count_against_it(project: Project) -> None
         features={"numeric": [{"column": "a", "scaling": "none"}], "categorical": ["k"]},
     )
     assert project.judge([[1.0, 0, 0], [0.0, 0, 0]], [-99.5, 0.0]).candidate == 1.0
-    project.change(csv=csv())  # a third of the rows now has a category that the champion has never seen
+    project.change(csv=csv())  # a third of the rows now has a category that the champion does not know
     decision = project.judge([[1.0, 0, 0, 0], [0.0, 0, 0, 0]], [-99.5, 0.0])
     assert decision.decision == "promoted"
     rows = project.prepared.manifest.rows.validation

@@ -59,9 +59,9 @@ def test_the_constants_are_found_again_in_what_they_make() -> None:
         for ranks in (1, 2)
     }
     fits = {name: scale.fit(rows, [measured(size)[name] for size in rows]) for name in measured(rows[0])}
-    found = scale.constants(steps, fits, cores=2)
-    assert vars(found) == pytest.approx(vars(costs), rel=0.01)
-    checked = scale.compare(found, rows[-1], 2, measured(rows[-1]))
+    fitted = scale.constants(steps, fits, cores=2)
+    assert vars(fitted) == pytest.approx(vars(costs), rel=0.01)
+    checked = scale.compare(fitted, rows[-1], 2, measured(rows[-1]))
     assert len(checked) == 7
     whole = sum(measured(rows[-1])[f"{stage} s, 2 rank(s), stream"] for stage in ("launch", "epoch", "epoch"))
     assert checked["run of 2 epochs s, 2 rank(s), stream"]["measured"] == pytest.approx(

@@ -30,7 +30,7 @@ def test_penguins_are_the_lab_s_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "sentence"),
     [
         ("training.epoch=5", "unknown key 'training.epoch'; did you mean 'epochs'?"),
         ("trainin.epochs=5", "unknown key 'trainin'; did you mean 'training'?"),
@@ -62,12 +62,12 @@ def test_penguins_are_the_lab_s_settings() -> None:
         ("label=null", "label: input should be a valid"),
     ],
 )
-def test_a_mistake_names_file_key_and_nearest(override: str, said: str) -> None:
+def test_a_mistake_is_a_sentence_with_the_file_the_key_and_the_nearest_name(override: str, sentence: str) -> None:
     with pytest.raises(UserError) as raised:
         load_config(PENGUINS, [override])
     message = str(raised.value)
     assert message.startswith(f"{PENGUINS}: ")
-    assert said in message
+    assert sentence in message
     assert "\n" not in message
 
 
@@ -118,7 +118,7 @@ def test_overrides_reach_nested_keys_lists_and_missing_sections() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "sentence"),
     [
         (None, "cannot be read: No such file or directory"),
         ("a: [1", "is not valid YAML"),
@@ -131,11 +131,11 @@ def test_overrides_reach_nested_keys_lists_and_missing_sections() -> None:
         ),
     ],
 )
-def test_an_unreadable_file_is_told(tmp_path: Path, text: str | None, said: str) -> None:
+def test_an_unreadable_file_is_one_sentence(tmp_path: Path, text: str | None, sentence: str) -> None:
     file = tmp_path / "p.yaml"
     if text is not None:
         file.write_text(text)
-    with pytest.raises(UserError, match=re.escape(said)):
+    with pytest.raises(UserError, match=re.escape(sentence)):
         load_config(file)
 
 
@@ -150,15 +150,15 @@ KEYS = [line.split("`")[1].replace("[]", ".0") for line in reference()]
 
 @given(st.dictionaries(st.sampled_from(KEYS), anything, max_size=4))
 def test_whatever_is_set_it_is_a_configuration_or_one_sentence(values: dict[str, Any]) -> None:
-    said = ""
+    sentence = ""
     try:
         config = load_config(PENGUINS, [f"{key}={json.dumps(value)}" for key, value in values.items()])
         again = Config.model_validate(yaml.safe_load(config.to_yaml()))
         assert again.model_dump() == config.model_dump()
     except UserError as error:
-        said = str(error)
-    assert "\n" not in said
-    assert len(said) < 1000
+        sentence = str(error)
+    assert "\n" not in sentence
+    assert len(sentence) < 1000
 
 
 @example(b"? '\n\n'")
@@ -214,7 +214,7 @@ def test_a_setting_that_an_anchor_shares_is_overridden_alone(tmp_path: Path) -> 
     assert config.feature_columns == ["a", "b"]
 
 
-def test_missing_features_sql_is_told(tmp_path: Path) -> None:
+def test_a_missing_features_sql_is_one_sentence(tmp_path: Path) -> None:
     file = tmp_path / "p.yaml"
     file.write_text("source: {path: x.csv, schema: a INT}\nfeatures: {numeric: [a], sql: f.sql}\nlabel: {column: y}")
     with pytest.raises(UserError, match=r"features\.sql: cannot read .*f\.sql: No such file"):

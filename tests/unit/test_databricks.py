@@ -42,7 +42,7 @@ def resolved(text: str) -> str:
     values |= {"workspace.file_path": str(ROOT), "bundle.name": "pipeline", "bundle.target": "dev"}
     values |= {"var.catalog": "dev", "workspace.current_user.userName": "me@example.org"}
     for _ in range(4):  # a default may refer to others
-        text = re.sub(r"\$\{([\w.]+)\}", lambda found: str(values[found[1]]), text)
+        text = re.sub(r"\$\{([\w.]+)\}", lambda match: str(values[match[1]]), text)
     return text
 
 
@@ -178,9 +178,9 @@ def test_a_job_that_went_well_does_not_exit_and_one_that_failed_does(capsys: pyt
         return {"status": "ok"}
 
     run_job(job, False)
-    told = capsys.readouterr()
-    assert told.out == '{"status": "ok"}\n'
-    assert told.err.count("at work") == 1
+    printed = capsys.readouterr()
+    assert printed.out == '{"status": "ok"}\n'
+    assert printed.err.count("at work") == 1
     with pytest.raises(SystemExit) as ended:
         run_job(job, True)
     assert ended.value.code == 2

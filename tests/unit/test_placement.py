@@ -98,12 +98,12 @@ def test_a_rank_s_threads_are_its_executor_s_cores() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.1.1", ""])
-def test_a_host_whose_name_is_of_no_use_to_others_is_told(address: str) -> None:
+def test_a_host_whose_name_leads_other_hosts_nowhere_is_an_error(address: str) -> None:
     answers = [Answer(Place("0", "one"), [], "10.0.0.1"), Answer(Place("1", "two"), [], address)]
     known = [Executor("0", "10.0.0.1", 4), Executor("1", "10.0.0.2", 4)]
-    told = unreachable(answers, known)
-    assert told is not None
-    assert f"the host of executor 1 resolves its own name, two, to {address or 'nothing'}, so ranks on other" in told
+    problem = unreachable(answers, known)
+    assert problem is not None
+    assert f"the host of executor 1 resolves its own name, two, to {address or 'nothing'}, so ranks on other" in problem
     # all on one host: its own name is good enough there
     assert unreachable(answers, [known[0], Executor("1", "10.0.0.1", 4)]) is None
     assert unreachable([answers[0]], known) is None
