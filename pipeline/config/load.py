@@ -11,12 +11,12 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config import mistakes
+from pipeline.config.base import Key, Origin, Tree, depth, origin_of
 from pipeline.config.settings import Config
-from pipeline.runtime.errors import UserError, reason
+from pipeline.runtime.errors import UserError, hide_password, reason
 
 ConfigFiles = str | Path | Sequence[str | Path]
 """One ``--config``, or several that overlay each other from left to right."""
-Tree = dict[str, Any]
 
 MOVED = {
     "oversample": "split.oversample",
@@ -37,27 +37,30 @@ def load_config(files: ConfigFiles, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: a file cannot be read, is not YAML, or does not fit; one sentence with file, key and nearest key.
     """
-    origins, trees = zip(*map(_read, _as_list(files)), strict=True)
-    tree: Tree = functools.reduce(_overlay, trees)
+    origins = [_read(file, number) for number, file in enumerate(_as_list(files), 1)]
+    tree: Tree = functools.reduce(_overlay, [origin.tree for origin in origins])
     for override in overrides:
-        tree = _override(tree, override)
+        tree, path = _override(tree, override)
+        origins.append(Origin(_short(hide_password(f"--set {override}")), path=path))
         _refuse_old_names(tree, f"--set {override}")
-    return validate(tree, origins, trees)
+    return _validate(tree, origins)
 
 
-def validate(tree: Tree, origins: Sequence[str], trees: Sequence[Tree] = ()) -> Config:
-    """Return the settings that ``tree`` holds. A mistake names the last of ``trees`` that holds the wrong key.
+def validate(tree: Tree, name: str) -> Config:
+    """Return the settings that ``tree``, read from the file ``name``, holds.
 
     Raises:
         UserError: the tree does not fit; one sentence with file, key and nearest key.
     """
+    return _validate(tree, [Origin(name, tree)])
+
+
+def _validate(tree: Tree, origins: Sequence[Origin]) -> Config:
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
         sentence, key = mistakes.explain(error)
-        depths = [mistakes.depth(one, key) for one in trees]
-        last = max((i for i, depth in enumerate(depths) if depth == max(depths) > 0), default=0)
-        raise UserError(f"{origins[last]}: {sentence}") from None
+        raise UserError(f"{origin_of(key, origins)}: {sentence}") from None
     config._origins = tuple(origins)
     return config
 
@@ -73,11 +76,11 @@ def _is_in_place(file: str | Path) -> bool:
     return isinstance(file, str) and file.lstrip().startswith("{")
 
 
-def _read(file: str | Path) -> tuple[str, Tree]:
-    """Return one file's name for messages, and what it holds."""
-    origin = str(file)
+def _read(file: str | Path, number: int) -> Origin:
+    """Return what one file holds; ``number`` is its position after --config."""
+    origin = f"the overlay given as --config number {number}" if _is_in_place(file) else str(file)
     try:
-        text = origin if _is_in_place(file) else Path(file).read_text(encoding="utf-8")
+        text = str(file) if _is_in_place(file) else Path(file).read_text(encoding="utf-8")
         tree = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{origin}: cannot be read: {reason(error)}") from None
@@ -86,7 +89,13 @@ def _read(file: str | Path) -> tuple[str, Tree]:
     if not isinstance(tree, dict):
         raise UserError(f"{origin}: must hold a mapping with the keys {', '.join(mistakes.keys(Config))}")
     _refuse_old_names(tree, origin)
-    return origin, tree
+    return Origin(origin, tree)
+
+
+def _short(text: str) -> str:
+    """Return ``text`` on one line, cut to 80 characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= 80 else f"{line[:79]}…"
 
 
 def _overlay(below: Tree, above: Tree) -> Tree:
@@ -98,9 +107,10 @@ def _overlay(below: Tree, above: Tree) -> Tree:
     return merged
 
 
-def _override(tree: Tree, override: str) -> Tree:
-    """Return ``tree`` with one ``--set``; list items go by their position: `features.numeric.0.scaling=none`.
+def _override(tree: Tree, override: str) -> tuple[Tree, Key]:
+    """Return ``tree`` with one ``--set``, and the key that it sets.
 
+    List items go by their position: `features.numeric.0.scaling=none`.
     This is not OmegaConf's dotlist: it reaches list items, takes a user's `${…}` literally, and names the option.
     """
     key, equals, text = override.partition("=")
@@ -111,21 +121,25 @@ def _override(tree: Tree, override: str) -> Tree:
     except (yaml.YAMLError, ValueError):
         raise UserError(f"--set {override}: '{text}' is not a YAML value") from None
 
+    path: list[int | str] = []
+
     def replaced(node: Any, parts: list[str]) -> Any:
         if not parts:
             return value
         part, *rest = parts
         if isinstance(node, list) and part.isdecimal() and int(part) < len(node):
             place = int(part)
+            path.append(place)
             return [*node[:place], replaced(node[place], rest), *node[place + 1 :]]
         if node is None or isinstance(node, dict):
+            path.append(part)
             return {**(node or {}), part: replaced((node or {}).get(part), rest)}
         raise UserError(f"--set {override}: '{part}' is not inside a mapping or list of the file")
 
-    return dict(replaced(tree, key.split(".")))
+    return dict(replaced(tree, key.split("."))), path
 
 
 def _refuse_old_names(tree: Tree, origin: str) -> None:
     for old, new in MOVED.items():
-        if mistakes.depth(tree, parts := old.split(".")) == len(parts):
+        if depth(tree, parts := old.split(".")) == len(parts):
             raise UserError(f"{origin}: {old} is now {new}: write it under its new name")

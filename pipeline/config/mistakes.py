@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config.base import section_of
+from pipeline.config.base import Key, section_of
 from pipeline.config.settings import Config
 from pipeline.runtime.errors import nearest
-
-Key = Sequence[int | str]
-"""Where a setting is: the keys and list positions that lead to it."""
 
 _SHORT = reprlib.Repr()  # YAML's anchors can make a list of billions out of a few lines
 _SHORT.maxlevel = 2
@@ -28,7 +24,10 @@ def explain(error: ValidationError) -> tuple[str, Key]:
         mistakes = [m for m in mistakes if m["loc"][:2] != loc[:2]] + [first]
     others = len({m["loc"] for m in mistakes}) - 1
     rest = f" (and {others} more mistake{'s' if others > 1 else ''})" if others > 0 else ""
-    return " ".join((_sentence(first) + rest).split()), loc  # a key may hold a line break
+    sentence = _sentence(first)
+    # a check of several sections, in Config, begins its sentence with the key
+    key = loc or tuple(sentence.split(maxsplit=1)[0].split("."))
+    return " ".join((sentence + rest).split()), key  # a key may hold a line break
 
 
 def _sentence(mistake: Any) -> str:
@@ -54,18 +53,6 @@ def _sentence(mistake: Any) -> str:
 def keys(section: type[BaseModel] | None) -> list[str]:
     """Return the names of a section's settings, as a user writes them."""
     return [field.alias or name for name, field in section.model_fields.items()] if section else []
-
-
-def depth(tree: Any, key: Key) -> int:
-    """Return how many parts of ``key`` there are in what was read from YAML."""
-    if not key:
-        return 0
-    first, *rest = key
-    try:
-        inner = tree[first]
-    except (KeyError, IndexError, TypeError):
-        return 0
-    return 1 + depth(inner, rest)
 
 
 def _section_at(key: Key) -> type[BaseModel] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import model_validator
 
-from pipeline.config.base import Settings
+from pipeline.config.base import Origin, Settings, origin_of
 from pipeline.config.sections import Features, Label, Model, Recovery, Run, Source, Split, Tracking, Training
 from pipeline.runtime import storage
 from pipeline.runtime.errors import UserError, nearest, reason
@@ -39,7 +39,7 @@ class Config(Settings):
     tracking: Tracking = Tracking()
     """Where MLflow keeps what happened."""
 
-    _origins: tuple[str, ...] = ("pipeline.yaml",)
+    _origins: tuple[Origin, ...] = (Origin("pipeline.yaml"),)
 
     @model_validator(mode="after")
     def _columns_are_used_once(self) -> Config:
@@ -80,12 +80,7 @@ class Config(Settings):
     @property
     def file(self) -> Path:
         """The first YAML file that this was read from, as it was given."""
-        return Path(self._origins[0])
-
-    @property
-    def origin(self) -> str:
-        """All that this was read from, for a message: `pipeline.yaml + overlay.yaml`."""
-        return " + ".join(self._origins)
+        return Path(self._origins[0].name)
 
     @property
     def folder(self) -> Path:
@@ -128,7 +123,7 @@ class Config(Settings):
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{self.origin}: features.sql: cannot read {path}: {reason(error)}") from None
+            raise self.mistake("features.sql", f"cannot read {path}: {reason(error)}") from None
 
     @property
     def feature_columns(self) -> list[str]:
@@ -137,7 +132,8 @@ class Config(Settings):
 
     def mistake(self, key: str, problem: str) -> UserError:
         """Return the error that says what is wrong with the setting ``key``, and where it was read from."""
-        return UserError(f"{self.origin}: {key}: {problem}")
+        origin = origin_of([int(part) if part.isdecimal() else part for part in key.split(".")], self._origins)
+        return UserError(f"{origin}: {key}: {problem}")
 
     def to_yaml(self) -> str:
         """Return the whole configuration, defaults and overrides included, as YAML."""

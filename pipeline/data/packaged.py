@@ -42,4 +42,4 @@ def read_model(folder: Path) -> PackagedModel:
         raise UserError(f"{folder}: {error}") from None
     except Exception as error:  # a damaged file can raise anything
         raise UserError(f"{folder}: cannot be read as a packaged model: {one_line(error)}") from None
-    return PackagedModel(folder, spec, validate(settings, [str(file)]))
+    return PackagedModel(folder, spec, validate(settings, str(file)))

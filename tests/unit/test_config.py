@@ -62,11 +62,11 @@ def test_penguins_are_the_lab_s_settings() -> None:
         ("label=null", "label: input should be a valid"),
     ],
 )
-def test_a_mistake_is_a_sentence_with_the_file_the_key_and_the_nearest_name(override: str, sentence: str) -> None:
+def test_a_mistake_is_a_sentence_with_the_override_the_key_and_the_nearest_name(override: str, sentence: str) -> None:
     with pytest.raises(UserError) as raised:
         load_config(PENGUINS, [override])
     message = str(raised.value)
-    assert message.startswith(f"{PENGUINS}: ")
+    assert message.startswith(f"--set {override}: ")
     assert sentence in message
     assert "\n" not in message
 
@@ -183,7 +183,15 @@ def test_a_later_file_overlays_the_ones_before_it(tmp_path: Path) -> None:
     assert config.training.epochs == 3
     # the first file names the use case
     assert config.folder == PENGUINS.parent
-    assert str(config.mistake("run.work_dir", "is full")).startswith(f"{PENGUINS} + {overlay} + {{tracking: ")
+    # a mistake that shows later names the last that states the setting
+    for key, origin in {
+        "source.path": PENGUINS,
+        "label.classes": overlay,
+        "tracking.uri": "the overlay given as --config number 3",
+        "training.epochs": "--set training.epochs=3",
+        "run.work_dir": PENGUINS,
+    }.items():
+        assert str(config.mistake(key, "is wrong")) == f"{origin}: {key}: is wrong"
 
 
 def test_a_mistake_names_the_file_that_holds_it(tmp_path: Path) -> None:
@@ -198,10 +206,31 @@ def test_a_mistake_names_the_file_that_holds_it(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"^{re.escape(mistake)}"):
             load_config([PENGUINS, overlay])
     overlay.write_text("training: {epochs: 5}")
-    with pytest.raises(UserError, match=f"^{re.escape(str(PENGUINS))}: model.dropout"):
-        load_config([PENGUINS, overlay], ["model.dropout=2"])
+    with pytest.raises(UserError, match=r"^the overlay given as --config number 3: model\.dropout: "):
+        load_config([PENGUINS, overlay, "{model: {dropout: 2}}"])
+    with pytest.raises(UserError, match=r"^the overlay given as --config number 2: is not valid YAML: "):
+        load_config([PENGUINS, "{model: "])
     with pytest.raises(UserError, match=r"^--config: must begin with a file"):
         load_config(["{label: {column: y}}", PENGUINS])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "mistake"),
+    [
+        (["model.dropout=2"], "--set model.dropout=2: model.dropout: input should be less than 1"),
+        (["training.epochs=5", "training.epochs=x"], "--set training.epochs=x: training.epochs: "),
+        (["training.epochs=x", "run.num_proc=2"], "--set training.epochs=x: training.epochs: "),
+        (["run.num_proc=x"], "--set run.num_proc=x: run.num_proc: must be a whole number"),
+        (["features.numeric.0.scaling=log"], "--set features.numeric.0.scaling=log: features.numeric.0.scaling: "),
+        (["label={task: regression}"], "--set label={task: regression}: label.column: is missing"),
+        (["recovery.elastic={min: 3, max: 1}"], "--set recovery.elastic={min: 3, max: 1}: recovery.elastic: min 3"),
+        (["training.epoch=5"], "--set training.epoch=5: unknown key 'training.epoch'"),
+        ([f"training.epochs={'x' * 200}"], f"--set training.epochs={'x' * 57}…: training.epochs: "),
+    ],
+)
+def test_a_mistake_in_an_override_names_it(overrides: list[str], mistake: str) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(mistake)}"):
+        load_config(PENGUINS, overrides)
 
 
 def test_a_setting_that_an_anchor_shares_is_overridden_alone(tmp_path: Path) -> None:
