@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config
 from pipeline.config.sections import DEFAULT_WORK_DIR
-from pipeline.data.packaged import PackagedModel, read_model
+from pipeline.data.packaged import PackagedModel, load_scorer, read_model
 from pipeline.data.score import model_inputs, read_inputs, ship_model, shipped_model, with_declared
 from pipeline.runtime import storage
 from pipeline.runtime.console import Stopwatch, log
@@ -42,10 +42,8 @@ def predict_row(model: str, text: str, tracking_uri: str | None = None) -> dict[
         raise UserError(f'--row {text}: must be a JSON object, like {{"Island": "Biscoe"}}') from None
     import pandas as pd
 
-    from pipeline.model.scorer import Scorer
-
     folder, _ = fetch_model(model, tracking_uri or store.default_uri())
-    scorer = Scorer(read_model(folder).folder)
+    scorer = load_scorer(folder)
     missing = [column.name for column in scorer.spec.raw if column.needed and column.name not in row]
     if missing:
         raise UserError(f"--row: lacks {', '.join(missing)}, which the model needs; give null for an unknown value")

@@ -8,6 +8,7 @@ beside it in expected.json some raw rows with that code's answers.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -21,6 +22,11 @@ ROWS = [0, 3, 47, 101, 151, 203, 260, 275, 300, 343]
 """Penguins of each species and island; row 3 has no measurements."""
 
 
+def neutral(mlmodel: str) -> str:
+    """Return the text of an `MLmodel` file with each absolute path reduced to its last name: MLflow reads none."""
+    return re.sub(r"(?m)^(\s*\w+: )(?:file:/*)?/\S*/(\S+)$", r"\1\2", mlmodel)
+
+
 def record(model: Path, name: str, accuracy: float) -> Path:
     """Copy the model to tests/models and record its answers; return the new folder."""
     table = pd.read_csv(PENGUINS.parent / "penguins.csv").astype(object).iloc[ROWS]
@@ -29,6 +35,8 @@ def record(model: Path, name: str, accuracy: float) -> Path:
     answers = mlflow.pyfunc.load_model(str(model)).predict(pd.DataFrame(rows, dtype=object)).to_dict("records")
     folder = ROOT / "tests" / "models" / name
     shutil.copytree(model, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    mlmodel = folder / "MLmodel"
+    mlmodel.write_text(neutral(mlmodel.read_text(encoding="utf-8")), encoding="utf-8")
     recorded = {"validation_accuracy": accuracy, "rows": rows, "answers": answers}
     (folder / "expected.json").write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
     return folder

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,14 @@ import yaml
 
 from conftest import PACKAGED_MODELS, PENGUINS
 from pipeline.config import load_config
-from pipeline.data.packaged import read_model
+from pipeline.data.packaged import load_scorer, read_model
 from pipeline.model.formats import FORMAT, NewerFormat, upgrade
 from pipeline.model.scorer import Scorer
 from pipeline.model.spec import ModelSpec
 from pipeline.runtime.errors import UserError
+from recordmodel import neutral
 
+FORMAT_1 = next(folder for folder in PACKAGED_MODELS if folder.name == "format-1-penguins")
 by_model = pytest.mark.parametrize("model", PACKAGED_MODELS, ids=lambda folder: folder.name)
 
 
@@ -62,7 +66,7 @@ def test_an_upgraded_model_has_the_settings_it_was_trained_with(model: Path) -> 
 
 
 def test_format_1_keeps_its_settings_of_recovery_whatever_today_s_defaults_are() -> None:
-    model, settings = files(Path(__file__).parents[1] / "models" / "format-1-penguins")
+    model, settings = files(FORMAT_1)
     settings["run"] |= {"stall_timeout": 77, "max_restarts": 1, "elastic": {"min": 1, "max": 3}}
     settings["oversample"] = 9
     _, upgraded = upgrade(model, settings)
@@ -70,16 +74,93 @@ def test_format_1_keeps_its_settings_of_recovery_whatever_today_s_defaults_are()
     assert upgraded["split"]["oversample"] == 9
 
 
-@pytest.mark.parametrize("written", [FORMAT + 1, 0, "two"])
-def test_a_newer_format_is_refused_by_name(written: object, tmp_path: Path) -> None:
+def without(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a copy of the tree without the setting of this dotted name."""
+    section, _, rest = name.partition(".")
+    if rest:
+        return {**tree, section: without(tree[section], rest)}
+    return {key: value for key, value in tree.items() if key != section}
+
+
+ADDED_WITHIN_FORMAT_1: dict[str, Any] = {
+    "tracking.registered_model": None,
+    "tracking.gate": {"metric": None, "min_improvement": 0.0, "thresholds": {}},
+    "run.ranks_per_executor": 1,
+    "run.network_interfaces": None,
+    "run.data_dir": None,
+    "run.cache": "auto",
+    "run.stall_timeout": 600,
+    "run.max_restarts": 3,
+    "run.elastic": None,
+    "training.checkpoint_every": 1,
+    "training.checkpoint_keep": 2,
+}
+"""Settings that the first packaged models lack, and what they meant until format 2."""
+
+
+def test_a_model_of_format_1_may_lack_the_settings_that_came_later(tmp_path: Path) -> None:
     folder = tmp_path / "model"
+    shutil.copytree(FORMAT_1 / "artifacts" / "model", folder)
+    model, settings = files(FORMAT_1)
+    early, late = settings, copy.deepcopy(settings)
+    for name, meaning in ADDED_WITHIN_FORMAT_1.items():
+        early = without(early, name)
+        section, _, key = name.partition(".")
+        late[section][key] = meaning
+    assert upgrade(model, early) == upgrade(model, late)
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump(without(early, "oversample")))
+    config = read_model(folder).config
+    assert (config.recovery.stall_timeout_s, config.recovery.max_restarts, config.recovery.elastic) == (600, 3, None)
+    assert (config.split.oversample, config.run.cache, config.training.epochs) == (1, "auto", 100)
+
+
+@pytest.mark.parametrize("name", ["split.seed", "recovery", "features.categorical.0.unknown"])
+def test_a_model_that_does_not_state_a_setting_of_today_is_refused(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(FORMAT_1 / "artifacts" / "model", folder)
+    model, settings = upgrade(*files(FORMAT_1))
+    if name.startswith("features"):
+        del settings["features"]["categorical"][0]["unknown"]
+    else:
+        settings = without(settings, name)
+    (folder / "model.json").write_text(json.dumps(model))
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(UserError, match=rf"pipeline\.yaml: does not state {re.escape(name)}: train the model again"):
+        read_model(folder)
+
+
+def with_format(written: object, folder: Path) -> Path:
+    """Return a copy of a packaged model that states this format."""
     shutil.copytree(PACKAGED_MODELS[0] / "artifacts" / "model", folder)
     spec = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps({**spec, "format": written, "unheard_of": 1}))
-    with pytest.raises(UserError, match=f"model.json has format {written}, but this version of pipeline knows formats"):
-        read_model(folder)
+    return folder
+
+
+@pytest.mark.parametrize("read", [read_model, load_scorer])
+def test_a_newer_format_is_refused_by_name(read: Callable[[Path], object], tmp_path: Path) -> None:
+    folder = with_format(FORMAT + 1, tmp_path / "model")
+    newer = f"model.json has format {FORMAT + 1}, but this version of pipeline knows formats 1 to {FORMAT}: "
+    with pytest.raises(UserError, match=newer):
+        read(folder)
     with pytest.raises(NewerFormat):
         Scorer(folder)
+
+
+@pytest.mark.parametrize("read", [read_model, load_scorer])
+@pytest.mark.parametrize("written", [0, -1, "two", True, 1.0, None])
+def test_what_is_no_format_is_damaged(written: object, read: Callable[[Path], object], tmp_path: Path) -> None:
+    folder = with_format(written, tmp_path / "model")
+    damaged = f"cannot be read as a packaged model: model.json is damaged: its format is {written!r}, but must be"
+    with pytest.raises(UserError, match=re.escape(damaged)):
+        read(folder)
+
+
+def test_the_scorer_needs_no_settings(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(PACKAGED_MODELS[0] / "artifacts" / "model", folder)
+    (folder / "pipeline.yaml").unlink()
+    assert load_scorer(folder).spec == ModelSpec.from_json((folder / "model.json").read_text())
 
 
 def test_a_damaged_model_is_one_sentence(tmp_path: Path) -> None:
@@ -89,3 +170,25 @@ def test_a_damaged_model_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be read as a packaged model: ") as raised:
         read_model(folder)
     assert "\n" not in str(raised.value)
+
+
+@by_model
+def test_a_fixture_names_no_path_of_the_machine_that_made_it(model: Path) -> None:
+    assert not re.search(r"(?m)(^|[\s'\"])(file:|/)\S", (model / "MLmodel").read_text())
+
+
+def test_the_paths_of_a_new_fixture_are_neutral() -> None:
+    made = (
+        "artifact_path: file:///srv/me/mlartifacts/models/m-1/artifacts\n"
+        "flavors:\n  python_function:\n    artifacts:\n      model:\n        path: artifacts/model\n"
+        "        uri: /tmp/tmp1/model\n    model_code_path: /srv/me/pipeline/serving.py\n"
+    )
+    assert yaml.safe_load(neutral(made)) == {
+        "artifact_path": "artifacts",
+        "flavors": {
+            "python_function": {
+                "artifacts": {"model": {"path": "artifacts/model", "uri": "model"}},
+                "model_code_path": "serving.py",
+            }
+        },
+    }
