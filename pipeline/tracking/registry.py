@@ -82,7 +82,8 @@ def fetch_model(model: str, tracking_uri: str) -> tuple[Path, str]:
         if store.is_down(error) and tracking_uri.startswith("http"):
             raise
         where = hide_password(tracking_uri)
-        raise UserError(f"model {model}: cannot be had from {where}: {one_line(error)}") from None
+        advice = "check the name and --tracking-uri"
+        raise UserError(f"model {model}: cannot be loaded from {where}: {one_line(error)}; {advice}") from None
     packaged = folder / "artifacts" / "model"
     if not (packaged / "model.json").exists():
         raise UserError(f"model {model}: is not a model of this pipeline: it holds no artifacts/model/model.json")

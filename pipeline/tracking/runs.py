@@ -77,6 +77,8 @@ def _reopened(config: Config, uri: str, run_id: str | None) -> str | None:
         if run.info.lifecycle_stage != "active" or experiment != (config.tracking.experiment or config.folder.name):
             return None
         client.update_run(run_id, status="RUNNING", name=config.tracking.run_name)
+        for name, text in _source_tags(config).items():  # newer code may finish the run
+            client.set_tag(run_id, name, text)
     except MlflowException as error:
         if is_down(error):
             raise

@@ -70,7 +70,7 @@ def test_mistakes_are_reported(spark: SparkSession, model: Model, tmp_path: Path
     other.mkdir()
     (other / "thesis.doc").write_text("years of work")
     for arguments, message in (
-        (("models:/unknown/1", [csv], str(tmp_path / "o")), "model models:/unknown/1: cannot be had from"),
+        (("models:/unknown/1", [csv], str(tmp_path / "o")), "model models:/unknown/1: cannot be loaded from"),
         ((uri, [str(tmp_path / "no.csv")], str(tmp_path / "o")), "Path does not exist"),
         ((uri, [str(lacking)], str(tmp_path / "o")), "has a header of 2 columns, but the schema declares 5"),
         ((uri, [str(lacking)], str(tmp_path)), "holds the input"),

@@ -129,5 +129,5 @@ def test_a_model_that_is_not_there_is_one_sentence(store: str) -> None:
         timeout=60,
         check=False,
     )
-    assert "error: model models:/unknown@champion: cannot be had from" in ran.stderr
+    assert "error: model models:/unknown@champion: cannot be loaded from" in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -235,7 +235,7 @@ def damage(project: Project, how: Callable[[Path], None]) -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (lambda model: shutil.rmtree(model.parents[1]), "cannot be had from"),
+        (lambda model: shutil.rmtree(model.parents[1]), "cannot be loaded from"),
         (lambda model: (model / "model.json").unlink(), "is not a model of this pipeline"),
         (lambda model: (model / "weights.safetensors").write_bytes(b"\0" * 100), "it cannot be loaded: "),
         (lambda model: (model / "model.json").write_text("{}"), "it cannot be loaded: "),

@@ -17,7 +17,7 @@ from conftest import ROOT, UseCase
 from pipeline.config import load_config
 from pipeline.runtime import errors
 from pipeline.runtime.errors import DeliveryError, UserError
-from pipeline.tracking import runs, store
+from pipeline.tracking import registry, runs, store
 
 
 def answered(status: int) -> requests.HTTPError:
@@ -101,6 +101,23 @@ def test_a_run_names_the_version_and_commit_of_this_project_and_of_the_configura
     assert tags["config.git.commit"] == commit_of(config.folder)
     assert tags.get("mlflow.source.git.commit") == commit_of(ROOT)
     assert tags["config.git.commit"] != commit_of(ROOT)
+
+
+def test_a_run_that_newer_code_finishes_names_the_newer_code(
+    use_case: UseCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, uri = use_case(), f"sqlite:///{tmp_path / 'mlflow.db'}"
+    run_id = runs.start_run(config, uri)
+    monkeypatch.setattr(runs, "version", lambda package: "99.0")
+    with runs.open_run(config, uri, run_id) as reopened:
+        assert reopened == run_id
+    assert store.connect(uri).get_run(run_id).data.tags["pipeline.version"] == "99.0"
+
+
+def test_a_model_that_is_not_there_is_one_sentence_with_advice(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with pytest.raises(UserError, match=r"cannot be loaded from sqlite.*; check the name and --tracking-uri$"):
+        registry.fetch_model("models:/absent/1", uri)
 
 
 def test_an_installed_package_in_somebody_s_checkout_has_no_commit(
