@@ -48,12 +48,14 @@ if "JAVA_HOME" not in os.environ:
 os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
 
 
+# The folders and what they need, in the order in which they run. Unit tests fail first; of the others the longest come
+# first, so that two processes end at about the same time.
 NEEDS = {
     "unit": [],
-    "spark": ["spark"],
-    "horovod": ["spark", "horovod"],
     "cluster": ["spark", "horovod", "cluster"],
-    "faults": ["spark"],  # its files say what else they need
+    "horovod": ["spark", "horovod"],
+    "faults": ["spark"],  # its files name what else they need
+    "spark": ["spark"],
 }
 _TIMEOUT_S = {"horovod": 300, "cluster": 900, "faults": 300}  # the first test of a fixture waits for it, too
 
@@ -65,9 +67,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFolder(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            folder = nodeid.split("/")[1]
-            return "spark" if folder == "unit" else folder
+            return nodeid.split("/")[1]
 
+    config.option.loadscopereorder = False  # the order of NEEDS, not most tests first
     return ByFolder(config, log)
 
 
@@ -75,7 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def folder_of(item: pytest.Item) -> str:
         return item.path.relative_to(ROOT / "tests").parts[0]
 
-    items.sort(key=lambda item: [*NEEDS].index(folder_of(item)))  # what is quick fails first
+    items.sort(key=lambda item: [*NEEDS].index(folder_of(item)))
     for item in items:
         folder = folder_of(item)
         for mark in NEEDS[folder]:
