@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -35,6 +36,7 @@ class _LateCompiler(ModuleType):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        self._lock = threading.RLock()  # reentrant: the import of the real module comes back here
         self._spared: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
         """torch's own functions that the compiler must leave alone, with the arguments of `disable`."""
 
@@ -49,17 +51,22 @@ class _LateCompiler(ModuleType):
         """Do nothing; outside compiled code the real one does nothing either."""
 
     def __getattr__(self, name: str) -> Any:
+        # `inspect` asks every module for `__file__` and the like; `__path__` is what an import of a submodule needs.
+        if name.startswith("__") and name.endswith("__") and name != "__path__":
+            raise AttributeError(f"module {_NAME!r} has no attribute {name!r} until it is loaded")
         return getattr(self._real(), name)
 
     def _real(self) -> Any:
-        if sys.modules.get(_NAME) is self:
-            del sys.modules[_NAME]
-            vars(torch).pop("_dynamo", None)
-        real = importlib.import_module(_NAME)
-        while self._spared:  # torch keeps the result of `disable` on the function; now the compiler has to respect it
-            function, args, options = self._spared.pop()
-            setattr(function, "__dynamo_disable", real.disable(function, *args, **options))
-        return real
+        with self._lock:
+            if sys.modules.get(_NAME) is self:
+                del sys.modules[_NAME]
+                vars(torch).pop("_dynamo", None)
+            real = importlib.import_module(_NAME)
+            # torch keeps the result of `disable` on the function; now the compiler has to respect it
+            while self._spared:
+                function, args, options = self._spared.pop()
+                setattr(function, "__dynamo_disable", real.disable(function, *args, **options))
+            return real
 
 
 class _SubmoduleFinder(MetaPathFinder):

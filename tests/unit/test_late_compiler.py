@@ -46,3 +46,31 @@ def test_the_compiler_comes_when_it_is_needed(need: str) -> None:
         check=False,
     )
     assert ran.stdout == "all well\n", ran.stderr
+
+
+def test_inspect_does_not_load_the_compiler() -> None:
+    look = "import inspect\ninspect.getmodule(inspect.currentframe())\ninspect.stack()\nassert not is_real()\n"
+    look += "assert not hasattr(torch._dynamo, '__file__')\nprint('all well')\n"
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", f"{BEGIN}{look}"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert ran.stdout == "all well\n", ran.stderr
+
+
+def test_two_threads_load_the_compiler_once() -> None:
+    race = "import threading\nreals = []\nstand_in = torch._dynamo\n"
+    race += "threads = [threading.Thread(target=lambda: reals.append(stand_in.config)) for _ in range(8)]\n"
+    race += "[t.start() for t in threads]\n[t.join() for t in threads]\n"
+    race += "assert len(reals) == 8 and len(set(map(id, reals))) == 1 and is_real()\nprint('all well')\n"
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", f"{BEGIN}{race}"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert ran.stdout == "all well\n", ran.stderr
