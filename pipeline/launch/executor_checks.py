@@ -80,10 +80,11 @@ def unreachable(answers: Sequence[Answer], known: Sequence[Executor]) -> str | N
         return None
     for answer in answers:
         if not answer.address or answer.address.startswith("127."):
-            place, address = answer.place, answer.address or "nothing"
+            place = answer.place
+            problem = f"resolves to {answer.address}" if answer.address else "has no address"
             return (
-                f"the host of executor {place.executor} resolves its own name, {place.host}, to {address}, so ranks on "
-                "other hosts cannot reach it; let /etc/hosts there give the name an address of its network"
+                f"executor {place.executor}: the host's own name, {place.host}, {problem}, so ranks on other hosts "
+                "cannot reach it; let /etc/hosts there give the name an address of its network"
             )
     return None
 

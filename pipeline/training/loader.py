@@ -191,7 +191,7 @@ def read_shard(folder: Folder, data: Manifest, split: SplitName, rank: int, num_
     shard = MemoryShard(*_tensors(data, list(read_row_groups(folder, data, split, rank, num_proc))))
     expected = data.splits[split].shard_rows(num_proc)[rank]
     if shard.rows != expected:
-        problem = f"rank {rank} read {shard.rows} {split} rows, but the manifest says {expected}"
+        problem = f"rank {rank} read {shard.rows} {split} rows, but the manifest holds {expected}"
         raise RowAccountingError(f"{problem}; {advice(folder)}")
     return shard
 
@@ -219,7 +219,7 @@ def check_rows(data: Manifest, folder: Folder, split: SplitName, epoch: int, row
     """Raise RowAccountingError unless ``rows``, the sum over the ranks in this epoch, is what the manifest says."""
     expected = data.splits[split].rows
     if rows != expected:
-        problem = f"epoch {epoch}: the ranks saw {rows} {split} rows, but the manifest says {expected}"
+        problem = f"epoch {epoch}: the ranks read {rows} {split} rows, but the manifest holds {expected}"
         raise RowAccountingError(f"{problem}; {advice(folder)}")
 
 

@@ -78,7 +78,7 @@ def check_files(folder: Folder, data: Manifest, split: SplitName, rank: int, num
 
 
 def advice(folder: Folder) -> str:
-    """Return what to do when the files of a data set are not those of its manifest."""
+    """Return what to do when the files of a data set differ from its manifest."""
     return f"the prepared data have changed since they were written: delete {folder} and run again"
 
 

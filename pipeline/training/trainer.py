@@ -48,7 +48,7 @@ class Trainer:
         Raises:
             UserError: an executor has more ranks than it should.
             RuntimeError: a host has fewer GPUs than ranks.
-            RowAccountingError: the prepared data are not those of the manifest.
+            RowAccountingError: the prepared data differ from the manifest.
         """
         self.task, self.ranks, self.stop_asked = task, ranks, stop_asked
         self.data, self.settings = task.data, task.config.training

@@ -104,14 +104,14 @@ def test_an_exchanged_row_group_is_noticed_with_both_numbers(tmp_path: Path) -> 
     with pytest.raises(RowAccountingError, match=r"part-00000.parquet is not as it was written"):
         read_shard(Folder(str(tmp_path)), data, "train", 0, 2)
     data = data.model_copy(update={"sha256": checksums(tmp_path, data.splits)})
-    with pytest.raises(RowAccountingError, match=r"rank 0 read 30 train rows, but the manifest says 50"):
+    with pytest.raises(RowAccountingError, match=r"rank 0 read 30 train rows, but the manifest holds 50"):
         read_shard(Folder(str(tmp_path)), data, "train", 0, 2)
 
 
 def test_the_epoch_s_total_is_checked(tmp_path: Path) -> None:
     data = write_dataset(tmp_path, 10, 4, 2)
     check_rows(data, Folder(str(tmp_path)), "train", 1, 10)
-    with pytest.raises(RowAccountingError, match=r"epoch 3: the ranks saw 9 train rows, but the manifest says 10"):
+    with pytest.raises(RowAccountingError, match=r"epoch 3: the ranks read 9 train rows, but the manifest holds 10"):
         check_rows(data, Folder(str(tmp_path)), "train", 3, 9)
 
 

@@ -103,7 +103,8 @@ def test_a_host_whose_name_leads_other_hosts_nowhere_is_an_error(address: str) -
     known = [Executor("0", "10.0.0.1", 4), Executor("1", "10.0.0.2", 4)]
     problem = unreachable(answers, known)
     assert problem is not None
-    assert f"the host of executor 1 resolves its own name, two, to {address or 'nothing'}, so ranks on other" in problem
+    resolves = f"resolves to {address}" if address else "has no address"
+    assert f"executor 1: the host's own name, two, {resolves}, so ranks on other hosts" in problem
     # all on one host: its own name is good enough there
     assert unreachable(answers, [known[0], Executor("1", "10.0.0.1", 4)]) is None
     assert unreachable([answers[0]], known) is None
