@@ -96,11 +96,12 @@ SCHEDULES: dict[str, Callable[[float, int, Training], Schedule]] = {
 }
 
 
-def make_schedule(settings: Training, peak: float, steps_per_epoch: int, name: str = "constant") -> Schedule:
-    """Return the schedule ``name``, with a linear rise to ``peak`` over `training.warmup_epochs` before it.
+def make_schedule(settings: Training, peak: float, steps_per_epoch: int) -> Schedule:
+    """Return the schedule, with a linear rise to ``peak`` over `training.warmup_epochs` before it.
 
     The rise starts at the unscaled rate (Goyal et al. 2017, "gradual warmup"), or at 0 if no scaling raises the rate.
     """
+    name = "constant"  # the only one yet; a second one makes this a setting, as `training.optimizer` is
     after = SCHEDULES[name](peak, steps_per_epoch, settings)
     start = settings.learning_rate if peak > settings.learning_rate else 0.0
     warmup_steps = settings.warmup_epochs * steps_per_epoch
