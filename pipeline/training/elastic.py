@@ -7,21 +7,21 @@ from typing import TypeVar
 
 from horovod.common.elastic import State
 
+from pipeline.training.exchange import Ranks
+
 Result = TypeVar("Result")
 
 
 class Committed(State):  # type: ignore[misc]
     """A training's state at the end of its last epoch; the same on all ranks, also on one that has just come."""
 
-    def __init__(self, content: bytes | None) -> None:
-        import horovod.torch as hvd
-
+    def __init__(self, content: bytes | None, ranks: Ranks) -> None:
         self.content = content
         """A checkpoint, see :func:`pipeline.training.checkpoint.pack`; None before the first epoch has ended."""
         self.resets = 0
         """How often the ranks have changed."""
-        self._broadcast = hvd.broadcast_object
-        super().__init__(bcast_object=hvd.broadcast_object, get_rank=hvd.rank)
+        self._ranks = ranks
+        super().__init__(bcast_object=ranks.broadcast_object, get_rank=lambda: ranks.rank)
 
     def commit(self, content: bytes) -> None:
         """Keep ``content`` as the state to resume from. Raises HostsUpdatedInterrupt if another rank wants to join."""
@@ -30,7 +30,7 @@ class Committed(State):  # type: ignore[misc]
 
     def sync(self) -> None:
         """Give every rank the state of rank 0, which is always a rank that was there before."""
-        self.content, self.resets = self._broadcast((self.content, self.resets))
+        self.content, self.resets = self._ranks.broadcast_object((self.content, self.resets))
 
     def reset(self) -> None:
         """Count a change of the ranks; Horovod calls this."""

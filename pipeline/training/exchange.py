@@ -1,7 +1,7 @@
 """How the ranks talk to each other. Horovod carries the messages, and only this module knows that.
 
-Two modules use Horovod for what is Horovod's alone: `elastic.py` (ranks that come and go) and `placement.py` (the GPU
-that Spark assigned).
+Two modules use Horovod for what is Horovod's alone: `elastic.py` (the mode in which ranks come and go) and
+`placement.py` (the GPU that Spark assigned).
 """
 
 from __future__ import annotations
@@ -65,6 +65,11 @@ class Ranks:
     def broadcast(self, tensors: Mapping[str, Tensor]) -> None:
         """Overwrite ``tensors`` with those of rank 0; names and shapes are the same on all ranks."""
         hvd.broadcast_parameters(dict(tensors), root_rank=0)
+
+    def broadcast_object(self, item: Item) -> Item:
+        """Return rank 0's ``item``, which pickle can take."""
+        sent: Item = hvd.broadcast_object(item)
+        return sent
 
     def barrier(self) -> None:
         """Wait until all ranks have come here."""

@@ -47,9 +47,9 @@ def run_rank(task: Task) -> RankReport:
 def _train_elastically(task: Task, ranks: Ranks) -> TrainingResult | None:
     """Train with the ranks that there are. When one is lost or comes, all go on from the end of the last epoch."""
     try:
-        committed = elastic.Committed(checkpoint.of_task(task))
+        committed = elastic.Committed(checkpoint.of_task(task), ranks)
     except FileNotFoundError:  # This rank came later: the others have gone on since, and will send their state.
-        committed = elastic.Committed(None)
+        committed = elastic.Committed(None, ranks)
 
     def train(committed: elastic.Committed) -> TrainingResult | None:
         if ranks.rank == 0:
