@@ -15,7 +15,7 @@ import math
 import re
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.evaluation.metrics import EpochRecord
 from pipeline.runtime.console import log
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"epoch-(\d{6,})-step-(\d{9,})-([0-9a-f]{32})\.safetensors")
 _FORMAT = 3
+_OLDEST_FORMAT = 2
+
+
+class TooOld(Exception):
+    """A checkpoint has a format that this version cannot upgrade."""
 
 
 @dataclass
@@ -86,7 +91,7 @@ def pack(
 
 
 def unpack(content: bytes) -> Checkpoint:
-    """Return what :func:`pack` has packed. Raises ValueError if it is no checkpoint, UserError if it is newer."""
+    """Return what :func:`pack` has packed. Raises ValueError if it is none, TooOld, or UserError if it is newer."""
     from safetensors.torch import load
 
     return Checkpoint(_progress(content), load(content))
@@ -133,6 +138,8 @@ def newest(folder: Folder, cache: Cache | None = None) -> tuple[str, Progress] |
             progress = _progress(read(folder, name))
             if not progress.step or cache in (None, progress.cache):
                 return name, progress
+        except TooOld as error:
+            log.warning("skipping the checkpoint %s/%s, which stays there: %s", folder, name, one_line(error))
         except ValueError as error:
             log.warning("removing the checkpoint %s/%s: %s", folder, name, one_line(error))
             folder.delete(name)
@@ -239,15 +246,55 @@ def _progress(content: bytes) -> Progress:
     """Return the progress in the header, without torch: the driver reads it, too."""
     length = int.from_bytes(content[:8], "little")
     try:
-        header = json.loads(content[8 : 8 + length])["__metadata__"]
+        tensors = json.loads(content[8 : 8 + length])
+        header = tensors.pop("__metadata__")
         if int(header["format"]) > _FORMAT:
             problem = f"a checkpoint has format {header['format']}, but this version knows only up to {_FORMAT}"
             raise UserError(f"{problem}; use the newer version, or begin anew with --fresh")
-        if int(header["format"]) < _FORMAT:
-            raise ValueError(f"its format {header['format']} is older than this version's, {_FORMAT}")
+        if int(header["format"]) < _OLDEST_FORMAT:
+            raise TooOld(f"this version reads formats {_OLDEST_FORMAT} to {_FORMAT}, not {header['format']}")
         fields = json.loads(header["progress"])
+        if int(header["format"]) == 2:
+            fields = _from_2_to_3(fields, _outputs(tensors))
         fields["history"] = [EpochRecord.from_dict(record) for record in fields["history"]]
         fields["best"] = fields["best"] and EpochRecord.from_dict(fields["best"])
         return Progress(**fields)
     except (KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"it is no checkpoint of this pipeline ({one_line(error)})") from None
+
+
+def _outputs(tensors: dict[str, Any]) -> int:
+    """Return the number of the network's outputs; ``tensors`` are the descriptions in a file's header."""
+    layers = [int(match[1]) for name in tensors if (match := re.fullmatch(r"net\.layers\.(\d+)\.bias", name))]
+    return int(tensors[f"net.layers.{max(layers)}.bias"]["shape"][0])
+
+
+def _from_2_to_3(fields: dict[str, Any], outputs: int) -> dict[str, Any]:
+    """Return a progress of format 2 in the words of format 3.
+
+    Format 2 kept an epoch's numbers in one flat dict, and the times of the epochs beside it. Its confusion matrix had
+    no column "no answer".
+    """
+    times = fields.pop("times_ms")
+    best = fields["best"]
+    return {
+        **fields,
+        "history": [_record_from_2(record, times) for record in fields["history"]],
+        "best": _record_from_2(best, times) if "epoch" in best else None,
+        "parts": [_part_from_2(part, outputs) for part in fields["parts"]],
+    }
+
+
+def _record_from_2(record: dict[str, Any], times_ms: list[int]) -> dict[str, Any]:
+    upgraded = {name: record[name] for name in ("epoch", "learning_rate", "rows_per_s", "ranks")}
+    for split in ("train", "validation"):
+        values = {n.removeprefix(f"{split}_"): value for n, value in record.items() if n.startswith(f"{split}_")}
+        upgraded[split] = {"rows": values.pop("rows"), "loss": values.pop("loss"), "metrics": values}
+    return {**upgraded, "ended_ms": times_ms[int(record["epoch"]) - 1]}
+
+
+def _part_from_2(part: dict[str, Any], outputs: int) -> list[float]:
+    cells = part["detail"]
+    if outputs > 1:  # a classifier: each row of the confusion matrix gets its last column, "no answer"
+        cells = [cell for i in range(outputs) for cell in [*cells[i * outputs : (i + 1) * outputs], 0.0]]
+    return [*cells, part["loss"], float(part["rows"])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import time
@@ -18,6 +19,9 @@ from datasets import an_epoch
 from faultinjection import Fault, newest_epoch, rank_processes, send
 from pipeline import train
 from pipeline.config import Training
+from pipeline.data.manifest import LabelData
+from pipeline.evaluation.metrics import EpochRecord, SplitMetrics
+from pipeline.evaluation.sums import MetricSums
 from pipeline.model.network import TabularNet
 from pipeline.model.spec import CategoricalInput, NetSpec, NumericInput
 from pipeline.runtime.errors import RankLost, StorageError
@@ -76,6 +80,63 @@ def test_a_restored_training_takes_the_same_steps_as_the_saved_one(optimizer_nam
         step(net, exchange, optimizer)
         step(other, other_exchange, other_optimizer)
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Folder:
+    """Return a copy of the checkpoints of format 2 in `tests/checkpoints`, whose NOTE.txt says how they were made."""
+    for file in (ROOT / "tests" / "checkpoints").glob("*.safetensors"):
+        shutil.copy(file, tmp_path)
+    return Folder(str(tmp_path))
+
+
+def test_a_checkpoint_of_format_2_goes_on_at_the_end_of_an_epoch(older: Folder) -> None:
+    (first, _) = sorted(name for name in older.names() if name.endswith(".safetensors"))
+    saved = checkpoint.unpack(checkpoint.read(older, first))
+    record = EpochRecord(
+        epoch=1,
+        train=SplitMetrics(10, 0.5, {"accuracy": 0.8}),
+        validation=SplitMetrics(4, 0.25, {"accuracy": 1.0}),
+        learning_rate=0.1,
+        rows_per_s=100.0,
+        ranks=2,
+        ended_ms=1700000000000,
+    )
+    expected = Progress(epoch=1, history=[record], best=record, lowest=0.25, lowest_epoch=1)
+    assert saved.progress == expected
+    net = a_net()
+    optimizer = make_optimizer(Training(), Exchange(net, Ranks()).parameter, 0.1)
+    best = checkpoint.restore(saved, net, optimizer)
+    assert best
+    # what is packed again is of today's format, with the same tensors
+    again = checkpoint.unpack(checkpoint.pack(saved.progress, net, best, optimizer))
+    assert again.progress == expected
+    assert again.tensors.keys() == saved.tensors.keys()
+    assert all(torch.equal(again.tensors[name], tensor) for name, tensor in saved.tensors.items())
+
+
+def test_a_checkpoint_of_format_2_goes_on_within_an_epoch(older: Folder) -> None:
+    newest_one = checkpoint.newest(older)
+    assert newest_one
+    name, progress = newest_one
+    assert (progress.epoch, progress.step) == (1, 2)
+    label = LabelData(column="label", task="classification", classes=["x", "y"], stats=None)
+    sums = [MetricSums(label, start=part) for part in progress.parts]
+    assert [s.split_metrics().rows for s in sums] == [6, 3]
+    assert [s.split_metrics().loss for s in sums] == [1.5 / 6, 0.5 / 3]
+    assert [s.split_metrics().metrics["accuracy"] for s in sums] == [5 / 6, 2 / 3]
+    checkpoint.restore_random_state(checkpoint.unpack(checkpoint.read(older, name)), 1, torch.device("cpu"))
+
+
+def test_a_checkpoint_that_is_too_old_is_skipped_and_kept(older: Folder, caplog: pytest.LogCaptureFixture) -> None:
+    last = sorted(name for name in older.names() if name.endswith(".safetensors"))[-1]
+    content = older.read(last).replace(b'"format":"2"', b'"format":"1"')
+    kept = checkpoint.write(older, Progress(epoch=9), content)
+    newest_one = checkpoint.newest(older)
+    assert newest_one
+    assert newest_one[0] == last
+    assert kept in older.names()
+    assert "skipping the checkpoint" in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["cut off", "a bit", "pickled"])
