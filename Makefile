@@ -93,10 +93,10 @@ hooks:  ## let git run `make lint` before each commit
 AUDIT_EXCEPTIONS := CVE-2024-10190 CVE-2026-31234
 PIP_AUDIT := $(UV) tool run -q --from pip-audit==2.10.1 pip-audit --no-deps --disable-pip --strict --progress-spinner off
 
-audit: $(READY)  ## look for known weaknesses of the pinned versions; needs the advisories of pypi.org
+audit: $(READY)  ## look for known weaknesses of the pinned versions; needs the advisory service of pip-audit
 	@# pip-audit passes what it cannot look up; pyarrow 14.0.0 has a weakness that every advisory service knows
 	@echo 'pyarrow==14.0.0' | $(PIP_AUDIT) -r /dev/stdin 2>/dev/null | grep -q pyarrow || { echo "error: nothing was audited," \
-	  "the advisories of pypi.org cannot be reached from here; run make audit on a machine that reaches them" >&2; exit 1; }
+	  "the advisory service of pip-audit cannot be reached from here; run make audit on a machine that reaches it" >&2; exit 1; }
 	$(PIP_AUDIT) -r requirements.lock $(AUDIT_EXCEPTIONS:%=--ignore-vuln %)
 
 lock: $(READY)  ## compile requirements.lock anew from pyproject.toml

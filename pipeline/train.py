@@ -176,7 +176,7 @@ def _summary(
 
 
 def _import_ahead() -> None:
-    """Import what packaging and the report need, which takes seconds, while the ranks start."""
+    """Import what packaging and the report need while the ranks start; the import takes seconds."""
     with suppress(ImportError):  # the import in the packaging raises it again
         import pipeline.model.scorer  # noqa: F401
 

@@ -31,8 +31,8 @@ def newest_report(store: str, experiment: str, folder: Path) -> Path:
         SystemExit: the store has no such run.
     """
     client = MlflowClient(tracking_uri=store)
-    found = client.get_experiment_by_name(experiment)
-    runs = client.search_runs([found.experiment_id], "attributes.status = 'FINISHED'", max_results=1) if found else []
+    stored = client.get_experiment_by_name(experiment)
+    runs = client.search_runs([stored.experiment_id], "attributes.status = 'FINISHED'", max_results=1) if stored else []
     if not runs:
         sys.exit(f"error: {store} has no finished run of experiment '{experiment}'; run make train first")
     try:

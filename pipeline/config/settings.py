@@ -79,7 +79,7 @@ class Config(Settings):
 
     @property
     def file(self) -> Path:
-        """The first YAML file that this was read from, as it was given."""
+        """The first YAML file of these settings, as the caller names it."""
         return Path(self._origins[0].name)
 
     @property

@@ -56,7 +56,7 @@ def draw(run: TrainedRun) -> dict[str, Figure]:
 def render(run: TrainedRun, decision: Decision | None, seconds: dict[str, float], svg: dict[str, str]) -> str:
     """Return the report as one HTML page without script, style sheet or font from elsewhere.
 
-    ``seconds`` are those of each stage, ``svg`` the figures by name.
+    ``seconds`` holds the time of each stage, ``svg`` the figures by name.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup

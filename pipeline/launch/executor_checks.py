@@ -72,9 +72,9 @@ def check_executors(spark: SparkSession, config: Config, ranks: int = 0) -> None
 def unreachable(answers: Sequence[Answer], known: Sequence[Executor]) -> str | None:
     """Return the sentence that names an executor whose host has no address for other hosts; None if each has one.
 
-    Horovod 0.28 forgets the network interface when it connects the ranks of a process set, which is always. The ranks
-    then connect to the address that each host's own name resolves to on that host. On Debian that is 127.0.1.1 unless
-    /etc/hosts says otherwise.
+    Horovod 0.28 forgets the network interface when it connects the ranks of a process set, as it does in
+    every training. The ranks then connect to the address that each host's own name resolves to on that host. On Debian
+    that is 127.0.1.1 unless /etc/hosts says otherwise.
     """
     if len({executor.host for executor in known}) < 2:
         return None

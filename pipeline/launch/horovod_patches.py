@@ -96,7 +96,7 @@ def hide_traceback_of_lost_rank() -> list[Replacement]:
 def skip_gloo_check() -> list[Replacement]:
     """Do not ask in the driver whether Horovod was built with gloo; a rank that lacks it fails with that message.
 
-    Without this patch Horovod forks the driver and imports torch there, which takes 3 s before any rank starts.
+    Without this patch Horovod forks the driver and imports torch there; this import takes 3 s before any rank starts.
     """
     from horovod.runner import launch
     from horovod.spark import runner

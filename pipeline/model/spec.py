@@ -73,7 +73,7 @@ class ModelSpec:
     """Categorical features that encode an unseen value, instead of refusing the row."""
 
     def to_json(self) -> str:
-        """Return this as the text of `model.json`, in today's format."""
+        """Return the description as the text of `model.json`, in today's format."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False)
 
     @classmethod

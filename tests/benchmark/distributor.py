@@ -40,7 +40,7 @@ def train(config_file: str, folder: str, epochs: int) -> list[float]:
 
     def loader(split: SplitName, capacity: int) -> BatchedDataLoader:
         urls = [f"file://{folder}/{group.path}" for group in data.splits[split].row_groups]
-        # the reader's and the loader's own defaults, but for what the documentation sets
+        # the reader's and the loader's own defaults, except what the documentation sets
         reader = make_batch_reader(urls, cur_shard=rank, shard_count=size, num_epochs=None)
         return BatchedDataLoader(reader, batch_size=batch_size, shuffling_queue_capacity=capacity)
 

@@ -1,6 +1,6 @@
 """The lab that this project grew out of, as a job: one process, DataLoader, the whole table through pandas.
 
-Its code as it stands in the lab's notebook, but for paths and output: ``spark-submit lab.py penguins.csv FOLDER``. What
+Its code as it stands in the lab's notebook, except paths and output: ``spark-submit lab.py penguins.csv FOLDER``. What
 is wrong in it stays wrong here (rows are copied before they are split); it is a peer for speed, not for results.
 """
 

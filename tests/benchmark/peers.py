@@ -64,7 +64,7 @@ def prepare(spark: SparkSession, config: Config) -> tuple[float, Prepared]:
 def train(
     spark: SparkSession, config: Config, prepared: Prepared, ranks: int = RANKS, cache: Cache = "memory"
 ) -> TrainingResult:
-    """Train as the main job does, MLflow and checkpoints included, but for what is around it; a core for each rank."""
+    """Train as the main job does, with MLflow and checkpoints, without preparation and gate; one core per rank."""
     uri = store.tracking_uri(config)
     store.open_store(config, uri)()
     run_id = runs.start_run(config, uri)
@@ -171,7 +171,7 @@ def score(model: str, csv: Path, target: Path, uri: str) -> float:
 def largest_share(config: Config, prepared: Prepared) -> float:
     """Stream rank 0's shard for an epoch; return the largest share of a full batch that came from one row group.
 
-    Rows are known by their first feature, of which hardly any two are the same.
+    The first feature identifies a row: hardly any two rows have the same value.
     """
     first, size = config.feature_columns[0], config.training.batch_size
     files = [group.path for group in prepared.manifest.splits["train"].row_groups[::RANKS]]

@@ -57,7 +57,7 @@ class Costs:
 
 
 def job_seconds(costs: Costs, rows: int, ranks: int, cores: int, weights: int, streamed: bool) -> dict[str, float]:
-    """Return what preparation (on ``cores``), launch and one epoch (on ``ranks``) take, in steps of 1,024 rows a rank.
+    """Return the seconds of preparation (on ``cores``), launch and one epoch (on ``ranks``): steps of 1,024 rows per rank.
 
     The exchange is a ring (gloo): 2 (ranks - 1) hops, each with a share of 1 / ranks of the vector.
     """
@@ -115,7 +115,7 @@ def _step_seconds(spark: SparkSession, folder: Path, rows: int) -> dict[tuple[in
         for ranks in (1, 2):
             epoch = peers.after_the_first(peers.epoch_seconds(peers.train(spark, config, prepared, ranks)))
             seconds[hidden, ranks] = epoch / (prepared.manifest.rows.train / ranks / 1024)
-            log.info("a net %d wide, %d rank(s): %.2f ms a step", hidden, ranks, 1000 * seconds[hidden, ranks])
+            log.info("a net %d wide, %d rank(s): %.2f ms per step", hidden, ranks, 1000 * seconds[hidden, ranks])
     return seconds
 
 

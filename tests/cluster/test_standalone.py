@@ -38,7 +38,7 @@ class ClusterJob:
     log: Path
     summary: dict[str, Any]
     command_lines: list[str]
-    """Those of this machine that held the password while it ran."""
+    """The command lines of this machine that held the password while the job ran."""
     page: str
     """Of Spark's UI: the environment."""
     events: Path
@@ -94,7 +94,7 @@ def test_the_command_of_the_page_gives_the_same_bytes_as_local_mode(
         assert [m.step for m in history] == list(range(1, 101))
         assert {m.value for m in history} == {rows}
     assert {f.path for f in client.list_artifacts(summary["run_id"])} >= {"report.html", "weights", "config"}
-    # nothing of the checkout on the executors: only what spark-submit has shipped
+    # the executors load only what spark-submit has shipped, no file of the checkout
     for executor in (next(standalone.logs.glob(f"{name}/app-*/*")) for name in ("one", "two")):
         assert (executor / "environment" / "bin" / "python").exists()
 
@@ -143,7 +143,7 @@ def test_executors_score_files_with_the_model(
         ([], f"does not see {PENGUINS.parent / 'penguins.csv'}, or not what the driver sees there; name a folder that"),
     ],
 )
-def test_what_a_cluster_lacks_is_told_before_any_work(
+def test_what_a_cluster_lacks_is_reported_before_any_work(
     standalone: Standalone, unpacked: Path, overrides: list[str], sentence: str
 ) -> None:
     if not can_hide_folders():

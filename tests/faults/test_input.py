@@ -151,7 +151,7 @@ def _datasets(config: Config) -> list[Folder]:
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=12), max_size=6))
-def test_whatever_stands_in_a_csv_every_record_is_accounted_for(
+def test_every_record_of_a_random_csv_is_accounted_for(
     spark: SparkSession, use_case: UseCase, lines: list[str]
 ) -> None:
     config = use_case(ROWS + "".join(f"{line}\n" for line in lines))
@@ -250,7 +250,7 @@ def test_of_two_jobs_that_prepare_the_same_data_one_waits_and_reuses_it(
     assert made[0].manifest == made[1].manifest
 
 
-def test_no_room_for_the_prepared_data_is_one_sentence_and_nothing_is_left(
+def test_no_room_for_the_prepared_data_is_one_sentence_and_no_data_set_is_left(
     spark: SparkSession, use_case: UseCase, small_disk: Path
 ) -> None:
     config = use_case(csv_rows(200_000), run={"data_dir": str(small_disk)})

@@ -1,4 +1,4 @@
-"""Whatever is killed, at any moment: the weights are those of an undisturbed training, and no epoch is logged twice."""
+"""Whatever is killed, at any moment: the weights equal an undisturbed training, and no epoch is logged twice."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_killed_rank_costs_no_more_than_the_work_since_the_last_checkpoint(
 
 @pytest.mark.fault("a rank hangs (SIGSTOP)")
 @pytest.mark.parametrize("rank", injections([0, 1]))
-def test_a_rank_that_hangs_is_noticed_and_its_work_is_done_again(
+def test_a_rank_that_hangs_is_detected_and_its_work_is_done_again(
     spark: SparkSession, uninterrupted: dict[str, Any], fault: Fault, tmp_path: Path, rank: int
 ) -> None:
     with fault.strikes(tmp_path, epoch_of(rank + 10), lambda: send(rank_processes(rank), signal.SIGSTOP), rank):

@@ -99,7 +99,7 @@ def test_files_are_counted_on_s3_too(prepared: Folder) -> None:
         assert {file.path: file.sha256 for file in summary.files}.items() <= data.sha256.items()
 
 
-def test_checkpoints_lie_on_s3_too(lake: str) -> None:
+def test_checkpoints_are_kept_on_s3(lake: str) -> None:
     folder = Folder.at(f"{lake}/checkpoints")
     for epoch in (1, 2, 3):
         content = save({"net.x": torch.ones(epoch)}, {"format": "2", "progress": json.dumps({"epoch": epoch})})
@@ -127,7 +127,7 @@ def test_what_is_missing_on_s3_is_named(prepared: Folder, lake: str, tmp_path: P
         shards.open_data_dir(config)
 
 
-def test_an_object_is_there_whole_and_a_folder_can_be_removed(lake: str) -> None:
+def test_an_object_is_replaced_and_a_folder_can_be_removed(lake: str) -> None:
     folder = Folder.at(f"{lake}/scratch/")
     folder.make()
     assert folder.names() == []

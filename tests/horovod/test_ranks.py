@@ -83,7 +83,7 @@ def change_last_row(task: Task, rank: int, column: str, value: float) -> Task:
     return dataclasses.replace(task, data=data)
 
 
-def test_uneven_shards_finish_with_every_row_seen_once_an_epoch(spark: SparkSession, make_task: MakeTask) -> None:
+def test_uneven_shards_finish_with_every_row_once_per_epoch(spark: SparkSession, make_task: MakeTask) -> None:
     tasks = [*(make_task(rows) for rows in TRAIN_ROWS), make_task(20, numeric=False), make_task(20, known="xy")]
     streamed = dataclasses.replace(make_task(103), cache="stream")
     tasks += [streamed, streamed]
@@ -147,7 +147,7 @@ def test_a_failing_rank_ends_all_with_its_own_traceback(spark: SparkSession, mak
     assert message.count("Traceback") == 1
 
 
-def test_a_diverging_training_is_told_and_keeps_no_weights(spark: SparkSession, make_task: MakeTask) -> None:
+def test_a_diverging_training_is_one_sentence_and_keeps_no_weights(spark: SparkSession, make_task: MakeTask) -> None:
     task = make_task(101)
     training = task.config.training.model_copy(update={"optimizer": "sgd", "learning_rate": 1e30})
     task = dataclasses.replace(task, config=task.config.model_copy(update={"training": training}))
@@ -155,7 +155,7 @@ def test_a_diverging_training_is_told_and_keeps_no_weights(spark: SparkSession, 
         restarts.run_ranks(spark, task, 2)
 
 
-def test_what_ranks_print_is_heard_at_once_and_one_that_dies_ends_the_others(
+def test_what_ranks_print_is_printed_at_once_and_a_rank_that_dies_ends_the_others(
     spark: SparkSession, make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # a real death: the process is gone between two instructions, as when the kernel runs out of memory
@@ -177,14 +177,14 @@ def test_what_ranks_print_is_heard_at_once_and_one_that_dies_ends_the_others(
             os.kill(os.getpid(), signal.SIGKILL)
         hvd.barrier()
 
-    class Ear(io.StringIO):
+    class Console(io.StringIO):
         def write(self, text: str) -> int:
             if "may I go?" in text:
                 passed_on.touch()
             return super().write(text)
 
     monkeypatch.setattr(ranks, "run_rank", dies)
-    monkeypatch.setattr(sys, "stderr", Ear())
+    monkeypatch.setattr(sys, "stderr", Console())
     recovery = task.config.recovery.model_copy(update={"max_restarts": 0})
     task = dataclasses.replace(task, config=task.config.model_copy(update={"recovery": recovery}))
     with pytest.raises(RankLost, match=r"rank 0, 1 of 2 was lost: a rank ended without a report"):

@@ -68,7 +68,7 @@ def test_the_command_of_the_page_is_answered(address: str) -> None:
     assert json.loads(ran.stdout)["predictions"][0]["prediction"] == "Gentoo"
 
 
-def test_both_formats_of_rows_get_what_batch_scoring_says(
+def test_both_formats_of_rows_get_the_answers_of_batch_scoring(
     spark: SparkSession, store: str, post: Post, tmp_path: Path
 ) -> None:
     raw = pd.read_csv(PENGUINS.parent / "penguins.csv").drop(columns="Species")

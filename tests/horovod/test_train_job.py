@@ -56,7 +56,7 @@ def test_the_summary_is_the_last_line_and_the_only_one_on_stdout(penguins: Pengu
 
 
 @pytest.mark.skipif(OLD_MLFLOW, reason="the store of MLflow 2 logs how it makes its tables")
-def test_the_console_shows_a_line_an_epoch_and_no_noise(penguins: Penguins) -> None:
+def test_the_console_shows_one_line_per_epoch_and_no_noise(penguins: Penguins) -> None:
     ran = penguins.ran
     epochs = re.findall(
         r"^\d\d:\d\d:\d\d epoch +(\d+)/100  loss [\d.]+  validation loss [\d.]+  accuracy [\d.]+  "
@@ -120,7 +120,7 @@ def test_the_artifacts_are_there_and_readable(penguins: Penguins) -> None:
     assert all(f"{name} {tuple(w.shape)}" in text for name, w in weights.items() if name.startswith("layers"))
 
 
-def test_the_report_tells_it_all_and_needs_nothing_from_elsewhere(penguins: Penguins) -> None:
+def test_the_report_is_complete_and_loads_no_other_file(penguins: Penguins) -> None:
     client = MlflowClient(f"sqlite:///{penguins.work_dir / 'mlflow.db'}")
     summary = penguins.ran.summary
 
@@ -154,7 +154,7 @@ def test_the_report_tells_it_all_and_needs_nothing_from_elsewhere(penguins: Peng
     assert all(s["excess"] > 0 for s in evaluation["slices"])
 
 
-def test_the_model_holds_no_pickle_and_what_a_person_can_read(model_folder: Path) -> None:
+def test_the_model_holds_no_pickle_and_only_known_kinds_of_files(model_folder: Path) -> None:
     files = [path for path in model_folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {"", ".txt", ".py", ".yaml", ".json", ".sql", ".safetensors"}
     for path in files:
@@ -165,7 +165,9 @@ def test_the_model_holds_no_pickle_and_what_a_person_can_read(model_folder: Path
     assert not re.search("spark|horovod|petastorm", requirements)
 
 
-def test_the_model_says_of_validation_rows_what_training_measured(penguins: Penguins, model_folder: Path) -> None:
+def test_the_model_is_as_accurate_on_validation_rows_as_training_measured(
+    penguins: Penguins, model_folder: Path
+) -> None:
     import torch
 
     folder = next((penguins.work_dir / "data").iterdir())
@@ -195,8 +197,8 @@ def test_the_model_says_of_validation_rows_what_training_measured(penguins: Peng
     assert correct / checked == penguins.ran.summary["metrics"]["accuracy"]
 
 
-def test_the_model_loads_without_spark_and_knows_the_lab_s_penguin(model_folder: Path, tmp_path: Path) -> None:
-    """In an environment of its own, made from nothing but the model's requirements."""
+def test_the_model_loads_without_spark_and_predicts_the_lab_s_penguin(model_folder: Path, tmp_path: Path) -> None:
+    """In an environment of its own, made only from the model's requirements."""
     python = tmp_path / "env" / "bin" / "python"
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "-q", "--python", sys.executable, tmp_path / "env"], check=True, timeout=60)
@@ -208,7 +210,7 @@ def test_the_model_loads_without_spark_and_knows_the_lab_s_penguin(model_folder:
     requirements = ["-r", str(model_folder / "requirements.txt"), "-c", str(same)]
     backend = [] if os.environ.get("UV_FIND_LINKS") else ["--torch-backend", "cpu"]
     subprocess.run([*uv, "pip", "install", "-q", "--python", python, *backend, *requirements], check=True, timeout=250)
-    # floats, for to MLflow 2 a whole number is none
+    # floats, because MLflow 2 does not accept a whole number as one
     penguin = {name: float(value) if isinstance(value, int) else value for name, value in LAB_PENGUIN.items()}
     code = f"""
 import importlib.util, mlflow, pandas
@@ -222,7 +224,7 @@ print(mlflow.pyfunc.load_model({str(model_folder)!r}).predict(pandas.DataFrame([
     assert ran.stdout.split() == ["Gentoo"], ran.stderr
 
 
-def test_a_second_run_gives_the_same_bytes_reuses_the_data_and_says_so(
+def test_a_second_run_gives_the_same_bytes_and_reports_that_it_reuses_the_data(
     spark: SparkSession, penguins: Penguins, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "pipeline")

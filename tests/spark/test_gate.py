@@ -149,7 +149,7 @@ def test_the_first_is_promoted_an_equal_one_is_not_a_better_one_is(project: Proj
         assert (float(tags[gate_ + "candidate"]), float(tags[gate_ + "champion"])) == (1.0, first.candidate)
         assert (tags[gate_ + "metric"], tags[gate_ + "champion_version"]) == ("accuracy", "1")
         assert "better by" in tags[gate_ + "reason"]
-    assert not any(set(".,-=/:") & set(key) for key in version.tags)  # which Unity Catalog refuses
+    assert not any(set(".,-=/:") & set(key) for key in version.tags)  # Unity Catalog refuses these characters
     assert version.run_id == project.run_id
 
     row = predict.predict_row("models:/m@champion", '{"a": 120}', project.uri)
@@ -307,7 +307,7 @@ def test_a_regression_package_that_differs_from_the_training_blocks_for_every_me
         assert "when it was trained" in project.judge(weights, biases, metrics=trained).reason
 
 
-def test_a_candidate_is_as_good_as_trained_though_it_refuses_categories_that_it_never_saw(
+def test_a_candidate_is_as_good_as_trained_though_it_refuses_unseen_values(
     spark: SparkSession, use_case: UseCase
 ) -> None:
     rows = csv().replace(",z,", ",x,").splitlines()

@@ -53,7 +53,7 @@ def test_bad_records_fail_names_the_first_and_leaves_no_data_set(spark: SparkSes
         source={"path": "data.csv", "schema": "a DOUBLE, k STRING, y INT", "bad_records": "fail"},
     )
     message = r"1 of 61 records do not fit.*data\.csv: a: 'abc' is not DOUBLE; all are in"
-    for _ in range(2):  # and the second run does not take the first one's leftovers for a data set
+    for _ in range(2):  # the second run does not take what the first has left for a data set
         with pytest.raises(UserError, match=message):
             prepare_data(spark, config, 2)
 
@@ -175,7 +175,7 @@ def test_the_fingerprint_follows_the_files(spark: SparkSession, use_case: UseCas
     assert list_source(spark, config).fingerprint != first.fingerprint
 
 
-def test_the_penguins_are_all_there(spark: SparkSession, tmp_path: Path) -> None:
+def test_all_penguins_are_read(spark: SparkSession, tmp_path: Path) -> None:
     config = load_config(PENGUINS, [f"run.work_dir={tmp_path}"])
     rows = prepare_data(spark, config, 2).manifest.rows
     assert (rows.read, rows.quarantined, rows.dropped) == (344, 0, 2)

@@ -46,7 +46,7 @@ def test_row_groups_are_bounded_however_the_source_is_cut(
     assert max(shares) <= 1.06 * min(shares)
 
 
-def test_an_unchanged_source_and_configuration_reuse_the_data_and_say_so(
+def test_an_unchanged_source_and_configuration_reuse_the_data_and_report_it(
     spark: SparkSession, use_case: UseCase, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "pipeline")

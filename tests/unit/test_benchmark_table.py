@@ -7,7 +7,7 @@ import pytest
 from benchmark import report, scale, suite
 
 
-def test_the_median_of_the_turns_is_held_against_what_must_be_reached() -> None:
+def test_the_median_of_the_turns_is_compared_with_its_limit() -> None:
     measured = suite.Measured()
     for ours, peer in ((1.0, 4.0), (9.0, 1.0), (2.0, 1.0)):
         measured.compare(suite.FLOOR, ours, peer)
@@ -35,7 +35,7 @@ def test_a_line_through_the_smaller_sizes_predicts_the_largest() -> None:
     assert fit["off by"] == pytest.approx(17 / 20 - 1)
 
 
-def test_the_constants_are_found_again_in_what_they_make() -> None:
+def test_the_costs_are_recovered_from_figures_that_they_generate() -> None:
     costs = scale.Costs(9.0, 1e-6, 1.5, 9e-6, 2e-3, 8e-8, 4e-4, 3e-9, 2e-6)
     rows = (500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000)
 

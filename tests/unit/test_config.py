@@ -149,7 +149,7 @@ KEYS = [line.split("`")[1].replace("[]", ".0") for line in reference()]
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), anything, max_size=4))
-def test_whatever_is_set_it_is_a_configuration_or_one_sentence(values: dict[str, Any]) -> None:
+def test_any_override_gives_a_configuration_or_one_sentence(values: dict[str, Any]) -> None:
     sentence = ""
     try:
         config = load_config(PENGUINS, [f"{key}={json.dumps(value)}" for key, value in values.items()])
@@ -163,7 +163,7 @@ def test_whatever_is_set_it_is_a_configuration_or_one_sentence(values: dict[str,
 
 @example(b"? '\n\n'")
 @given(st.binary(max_size=200) | anything.map(lambda tree: yaml.safe_dump(tree, allow_unicode=True).encode()))
-def test_whatever_the_file_holds_it_is_told_in_one_sentence(content: bytes) -> None:
+def test_a_file_with_random_content_is_one_sentence(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pipeline.yaml"
         file.write_bytes(content)
@@ -257,7 +257,7 @@ def test_resolved_yaml_loads_to_the_same_settings(tmp_path: Path) -> None:
     assert load_config(copy).model_dump() == config.model_dump()
 
 
-def test_a_list_that_anchors_make_of_billions_is_told_in_one_short_sentence(tmp_path: Path) -> None:
+def test_a_list_of_billions_made_by_anchors_is_one_short_sentence(tmp_path: Path) -> None:
     levels = [f"    {b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in itertools.pairwise("abcdefghijkl")]
     bomb = ["source:", "  schema: a INT", "  options:", "    a: &a [lol, lol, lol]", *levels, "  path: *l"]
     (tmp_path / "pipeline.yaml").write_text("\n".join([*bomb, "features: {numeric: [a]}", "label: {column: a}"]))

@@ -1,4 +1,4 @@
-"""A new elastic rank sends its addresses to the driver, which accepts signed ones only and unpickles nothing."""
+"""A new elastic rank sends its addresses to the driver, which accepts only signed addresses and never unpickles."""
 
 from __future__ import annotations
 

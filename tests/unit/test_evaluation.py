@@ -1,4 +1,4 @@
-"""Metrics from sums are those that scikit-learn finds in the rows."""
+"""Metrics from sums equal what scikit-learn computes from the rows."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def classes(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.mark.parametrize("classes", [200, 1000])
-def test_many_classes_have_their_area_too(classes: int) -> None:
+def test_each_of_many_classes_has_its_roc_auc(classes: int) -> None:
     for sharpness in (0.2, 1.0):
         answers, labels = predictions(classes, sharpness)
         evaluation = summed(label_of(classes), answers, labels).evaluate()
@@ -70,7 +70,7 @@ def test_many_classes_have_their_area_too(classes: int) -> None:
 
 
 @pytest.mark.parametrize("sharpness", [0.2, 1.0, 8.0])
-def test_classification_metrics_are_those_of_scikit_learn(classes: int, sharpness: float) -> None:
+def test_classification_metrics_equal_scikit_learn(classes: int, sharpness: float) -> None:
     answers, labels = predictions(classes, sharpness)
     # every third row from each start of 300: all of them, if 300 is a multiple of RANKS
     evaluation = summed(label_of(classes), answers, labels).evaluate()
@@ -91,7 +91,7 @@ def test_classification_metrics_are_those_of_scikit_learn(classes: int, sharpnes
     assert set(evaluation.metrics) == set(CLASSIFICATION_METRICS)
 
 
-def test_calibration_is_that_of_scikit_learn(classes: int) -> None:
+def test_calibration_equals_scikit_learn(classes: int) -> None:
     answers, labels = predictions(classes)
     evaluation = summed(label_of(classes), answers, labels).evaluate()
     right = answers.argmax(axis=1) == labels
@@ -102,7 +102,7 @@ def test_calibration_is_that_of_scikit_learn(classes: int) -> None:
     assert evaluation.metrics["calibration_error"] == pytest.approx((weights * abs(share - confidence)).sum())
 
 
-def test_regression_metrics_are_those_of_scikit_learn() -> None:
+def test_regression_metrics_equal_scikit_learn() -> None:
     random = np.random.default_rng(0)
     actual = random.normal(1e6, 3, ROWS)  # a mean far from zero: sums of squares alone would cancel
     predicted = actual + random.normal(0, 1, ROWS)
@@ -116,7 +116,7 @@ def test_regression_metrics_are_those_of_scikit_learn() -> None:
     assert set(evaluation.metrics) == set(REGRESSION_METRICS)
 
 
-def test_what_cannot_be_said_is_not_a_number() -> None:
+def test_an_undefined_metric_is_nan() -> None:
     assert all(math.isnan(value) for value in regression_metrics([0] * 5).values())
     answers = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]])
     sums = MetricSums(label_of(3), with_detail=True)
@@ -128,7 +128,7 @@ def test_what_cannot_be_said_is_not_a_number() -> None:
     assert evaluation.metrics["recall"] == sk.recall_score([0, 0], [0, 1], average="macro", zero_division=0) == 0.25
 
 
-def test_a_refused_row_counts_as_the_answer_of_a_model_that_knows_no_better() -> None:
+def test_a_refused_row_counts_as_an_uninformed_answer() -> None:
     answers, labels = predictions(2)
     sums = MetricSums(label_of(2), with_detail=True)
     refused = np.arange(ROWS) < ROWS // 2
@@ -168,7 +168,7 @@ def test_the_vector_of_many_classes_stays_small() -> None:
 
 
 @pytest.mark.parametrize("outputs", [3, 1])
-def test_an_epoch_s_sums_go_on_from_a_kept_part_and_equal_the_detailed_ones(outputs: int) -> None:
+def test_an_epoch_s_sums_continue_from_a_kept_part_and_equal_the_detailed_sums(outputs: int) -> None:
     torch.manual_seed(0)
     stats = NumericStats(mean=5, std=2, min=0, max=9)
     regression = LabelData(column="y", task="regression", classes=[], stats=stats)

@@ -118,7 +118,7 @@ def test_the_installed_horovod_is_the_one_that_the_patches_are_written_for() -> 
 
 
 def install(version: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the metadata of a Horovod of this version before those of the installed one."""
+    """Put the metadata of a Horovod of this version before the installed metadata."""
     metadata = folder / f"horovod-{version}.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text(f"Metadata-Version: 2.1\nName: horovod\nVersion: {version}\n")

@@ -88,7 +88,7 @@ def test_a_streamed_epoch_that_is_left_early_leaves_no_thread_behind(tmp_path: P
     assert threading.active_count() <= before, threading.enumerate()
 
 
-def test_a_removed_row_group_is_noticed(tmp_path: Path) -> None:
+def test_a_removed_row_group_is_an_error(tmp_path: Path) -> None:
     data = write_dataset(tmp_path, 100, 4, 2)
     gone = tmp_path / data.splits["train"].row_groups[0].path
     gone.unlink()
@@ -96,7 +96,7 @@ def test_a_removed_row_group_is_noticed(tmp_path: Path) -> None:
         read_shard(Folder(str(tmp_path)), data, "train", 0, 2)
 
 
-def test_an_exchanged_row_group_is_noticed_with_both_numbers(tmp_path: Path) -> None:
+def test_an_exchanged_row_group_is_an_error_with_both_numbers(tmp_path: Path) -> None:
     data = write_dataset(tmp_path, 100, 4, 2)
     other = write_dataset(tmp_path / "other", 60, 4, 2)
     target, source = (d.splits["train"].row_groups[0].path for d in (data, other))
@@ -115,7 +115,7 @@ def test_the_epoch_s_total_is_checked(tmp_path: Path) -> None:
         check_rows(data, Folder(str(tmp_path)), "train", 3, 9)
 
 
-def test_a_manifest_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_manifest_that_is_cut_off_counts_as_missing(tmp_path: Path) -> None:
     data = write_dataset(tmp_path, 10, 4, 2)
     assert Manifest.read(Folder(str(tmp_path))) is None
     data.write(Folder(str(tmp_path)))

@@ -1,4 +1,4 @@
-"""The wheel holds what a cluster needs, and nothing else."""
+"""The wheel holds the files that a cluster needs, and no others."""
 
 from __future__ import annotations
 

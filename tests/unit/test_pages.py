@@ -1,6 +1,6 @@
 """The pages fit the code: links, commands, settings, paths and the table of files.
 
-Every shell command of every page stands in COMMANDS with the test that runs it, or with the reason why none does.
+COMMANDS holds every shell command of every page, with the test that runs it or the reason why no test does.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ PROGRAMS = ("make", "python", "spark-submit", "cp", "source", "cd", "curl", "dat
 """What a code span must begin with, and be more than, to count as a command."""
 
 HERE = "tests/unit/test_pages.py::test_a_cheap_command_runs"
-DRY = "tests/unit/test_pages.py::test_an_expensive_target_of_make_is_there"
+DRY = "tests/unit/test_pages.py::test_an_expensive_target_of_make_exists"
 TRAIN = "tests/horovod/test_train_job.py::"
 SERVE = "tests/horovod/test_serving.py::"
 CLUSTER = "tests/cluster/test_standalone.py::test_the_command_of_the_page_gives_the_same_bytes_as_local_mode"
-GATE = TRAIN + "test_a_second_run_gives_the_same_bytes_reuses_the_data_and_says_so"
+GATE = TRAIN + "test_a_second_run_gives_the_same_bytes_and_reports_that_it_reuses_the_data"
 PREDICT = "tests/horovod/test_page_commands.py::test_predict_commands_answer"
 NO_WORKSPACE = "not run: it needs the Databricks CLI and a workspace"
 SETTINGS = "--set training.epochs=5 --set features.numeric.0.scaling=standard"
@@ -79,7 +79,7 @@ COMMANDS = {
     # a packaged model
     f"spark-submit {CHAMPION} --input new.csv --output out/ --format csv": PREDICT,
     f"python {CHAMPION} --row '{PENGUIN}'": PREDICT,
-    "make serve": SERVE + "test_both_formats_of_rows_get_what_batch_scoring_says",
+    "make serve": SERVE + "test_both_formats_of_rows_get_the_answers_of_batch_scoring",
     "curl http://127.0.0.1:5000/invocations -H 'Content-Type: application/json' "
     f"-d '{{\"dataframe_records\": [{PENGUIN}]}}'": SERVE + "test_the_command_of_the_page_is_answered",
     # clusters and servers
@@ -117,17 +117,17 @@ def code_spans(page: Path) -> list[str]:
 def commands(page: Path) -> list[str]:
     """Return a page's commands, each on one line: of its blocks of bash, and of the code spans in its text."""
     spans = [s for s in code_spans(page) if s.split()[0] in (*PROGRAMS, ".venv/bin/python") and " " in s]
-    found = [span for span in spans if "…" not in span]
+    listed = [span for span in spans if "…" not in span]
     for block in re.findall(r"^( *)```bash\n(.*?)^\1```$", text_of(page), flags=re.MULTILINE | re.DOTALL):
         begun = ""
         for line in textwrap.dedent(block[1]).replace("\\\n", " ").splitlines():
             code = re.sub(r"(^|\s)#\s.*$", "", line)
             begun = f"{begun} {code}".strip()
             if begun.count("'") % 2 == 0 and begun:
-                found.append(" ".join(begun.split()))
+                listed.append(" ".join(begun.split()))
                 begun = ""
         assert not begun, f"{page}: a quote is not closed: {begun}"
-    return found
+    return listed
 
 
 def anchors(page: Path) -> set[str]:
@@ -264,7 +264,7 @@ def test_a_cheap_command_runs(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", [c for c, where in COMMANDS.items() if where == DRY])
-def test_an_expensive_target_of_make_is_there(command: str) -> None:
+def test_an_expensive_target_of_make_exists(command: str) -> None:
     ran = run(command.replace("make", "make -n -o .venv/.ready -o .venv-databricks/.ready", 1))
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip()

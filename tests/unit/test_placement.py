@@ -78,7 +78,7 @@ def test_automatic_ranks_need_a_number_of_executors_under_dynamic_allocation(use
         demanded_executors(use_case(), None, dynamic_allocation=True)
 
 
-def test_two_ranks_on_one_executor_are_told_unless_they_were_asked_for() -> None:
+def test_two_ranks_on_one_executor_are_refused_unless_the_settings_ask_for_them() -> None:
     places = [Place("0", "a"), Place("1", "b"), Place("1", "b")]
     problem = crowded(places, 1)
     assert problem is not None

@@ -1,4 +1,4 @@
-"""A packaged model takes raw rows as they come; one bad row gets a reason and spoils nothing."""
+"""A packaged model takes raw rows as they come; a bad row gets a reason, and the other rows keep their answers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_description_survives_the_disk() -> None:
     assert ModelSpec.from_json(SPEC.to_json()) == SPEC
 
 
-def test_an_answer_that_is_no_number_is_none(tmp_path: Path) -> None:
+def test_an_answer_that_is_not_finite_is_none(tmp_path: Path) -> None:
     model = scorer(tmp_path)
     layer = model.net.layers[0]
     assert isinstance(layer, torch.nn.Linear)
@@ -86,7 +86,9 @@ def test_a_prediction_is_the_network_s_on_the_features(tmp_path: Path) -> None:
         ({"k": "Robert'); DROP TABLE raw;--"}, "k: 'Robert'); DROP TABLE raw;--' was never seen in training"),
     ],
 )
-def test_a_bad_row_gets_a_reason_and_spoils_nothing(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+def test_a_bad_row_gets_a_reason_and_the_other_rows_keep_their_answers(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
     model = scorer(tmp_path)
     alone = model.predict(pd.DataFrame([GOOD])).iloc[0]
     rows = model.predict(pd.DataFrame([GOOD, {**GOOD, **change}, GOOD], index=[7, 5, 3]))

@@ -29,7 +29,9 @@ from pipeline.runtime.storage import Folder
         ],
     ],
 )
-def test_a_path_as_each_calls_it(named: str, spark: str, python: str, petastorm: str) -> None:
+def test_a_path_has_its_form_for_spark_python_and_petastorm(
+    named: str, spark: str, python: str, petastorm: str
+) -> None:
     folder = Folder.at(named)
     assert (folder.spark, folder.path, folder.url) == (spark, python, petastorm)
     assert (folder / "a").spark == f"{spark}/a"

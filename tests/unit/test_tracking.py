@@ -45,7 +45,7 @@ def rest_error(code: str) -> Exception:
         (KeyError("ours"), False),
     ],
 )
-def test_a_store_that_is_away_is_told_from_one_that_refuses(error: Exception, is_down: bool) -> None:
+def test_a_store_that_is_away_is_distinguished_from_one_that_refuses(error: Exception, is_down: bool) -> None:
     assert store.is_down(error) is is_down
 
 
