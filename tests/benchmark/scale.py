@@ -57,7 +57,7 @@ class Costs:
 
 
 def job_seconds(costs: Costs, rows: int, ranks: int, cores: int, weights: int, streamed: bool) -> dict[str, float]:
-    """Return the seconds of preparation (on ``cores``), launch and one epoch (on ``ranks``): steps of 1,024 rows per rank.
+    """Return the seconds of preparation (on ``cores``), launch, and one epoch (on ``ranks``) of steps of 1,024 rows.
 
     The exchange is a ring (gloo): 2 (ranks - 1) hops, each with a share of 1 / ranks of the vector.
     """
