@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,9 +103,10 @@ def test_files_are_counted_on_s3_too(prepared: Folder) -> None:
 def test_checkpoints_are_kept_on_s3(lake: str) -> None:
     folder = Folder.at(f"{lake}/checkpoints")
     for epoch in (1, 2, 3):
-        content = save({"net.x": torch.ones(epoch)}, {"format": "2", "progress": json.dumps({"epoch": epoch})})
+        progress = Progress(epoch=epoch)
+        header = {"format": str(checkpoint._FORMAT), "progress": json.dumps(dataclasses.asdict(progress))}
         with checkpoint.Writer(folder, keep=2) as writer:
-            writer.put(Progress(epoch=epoch), content)
+            writer.put(progress, save({"net.x": torch.ones(epoch)}, header))
     assert [name[:12] for name in folder.names()] == ["epoch-000002", "epoch-000003"]
     name, progress = checkpoint.newest(folder) or ("", Progress())
     assert progress.epoch == 3

@@ -150,9 +150,13 @@ def parser_of(job: Path) -> ArgumentParser:
     return parser
 
 
+MAKE_SETS = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ARGS", "CONFIG")
+"""Variables of a `make test` that runs these tests: a user's shell has none of them."""
+
+
 def run(command: str, folder: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     # as from a shell: without the variables that `make test ARGS=…` has set
-    inherited = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "ARGS", "CONFIG")}
+    inherited = {name: value for name, value in os.environ.items() if name not in MAKE_SETS}
     environ = {**inherited, **environment}
     words = ["bash", "-ec", command]
     return subprocess.run(words, cwd=folder, env=environ, capture_output=True, text=True, timeout=100, check=False)

@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import mlflow
 import pytest
 import requests
 from mlflow.exceptions import MlflowException, RestException
@@ -133,7 +134,7 @@ def test_a_job_s_store_does_not_outlive_it(before: str | None, monkeypatch: pyte
     if before:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", before)
     with store.active(f"sqlite:///{tmp_path / 'job.db'}"):
-        assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path / 'job.db'}"
+        assert mlflow.get_tracking_uri() == f"sqlite:///{tmp_path / 'job.db'}"
     assert os.environ.get("MLFLOW_TRACKING_URI") == before
     assert store.default_uri(tmp_path) == (before or f"sqlite:///{tmp_path / 'mlflow.db'}")
 

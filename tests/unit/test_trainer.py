@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import ROOT
+
 STOP_AND_RESUME = """
 import dataclasses, sys
 from pathlib import Path
@@ -69,7 +71,8 @@ def test_a_training_that_stops_within_an_epoch_resumes_with_the_same_bytes(tmp_p
         run: {{work_dir: {tmp_path / "work"}}}
         """
     )
-    environment = {**os.environ, "HOROVOD_RANK": "0", "HOROVOD_SIZE": "1"}
+    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "HOROVOD_RANK": "0", "HOROVOD_SIZE": "1"}
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", STOP_AND_RESUME, str(tmp_path), cache],
         env=environment,
