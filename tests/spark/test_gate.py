@@ -93,7 +93,7 @@ class Project:
         run = runs.LoggedRun(self.run_id, model_uri, trained.metrics, data)
         return gate.judge_candidate(self.spark, config, self.uri, run)
 
-    def says_high_from(self, threshold: float, **fields: Any) -> decision.Decision:
+    def answers_high_from(self, threshold: float, **fields: Any) -> decision.Decision:
         """Judge the model that answers 'high' from this value of a on; 100 is right."""
         # classes in the order of their codes: high, low
         return self.judge([[1.0], [0.0]], [0.5 - threshold, 0.0], **fields)
@@ -127,19 +127,19 @@ def whoever_scores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.usefixtures("whoever_scores")
 def test_the_first_is_promoted_an_equal_one_is_not_a_better_one_is(project: Project) -> None:
-    first = project.says_high_from(150)
+    first = project.answers_high_from(150)
     assert (first.decision, first.version, first.champion, first.champion_version) == ("promoted", "1", None, None)
     assert first.reason.startswith("there was no champion; accuracy is 0.")
     assert project.champion == "1"
 
-    equal = project.says_high_from(150)
+    equal = project.answers_high_from(150)
     assert (equal.decision, equal.candidate, equal.champion_version) == ("rejected", equal.champion, "1")
     assert "better by 0, but that must be more than 0" in equal.reason
-    worse = project.says_high_from(190)
+    worse = project.answers_high_from(190)
     assert (worse.decision, project.champion) == ("rejected", "1")
     assert number(worse.candidate) < number(worse.champion) == first.candidate
 
-    better = project.says_high_from(100)
+    better = project.answers_high_from(100)
     assert (better.decision, better.candidate, better.champion) == ("promoted", 1.0, first.candidate)
     assert project.champion == better.version == "4"
     # the decision and both numbers: on the version, and on the run
@@ -159,13 +159,13 @@ def test_the_first_is_promoted_an_equal_one_is_not_a_better_one_is(project: Proj
 
 def test_a_candidate_must_be_better_by_enough_and_pass_the_thresholds(project: Project) -> None:
     project.change(tracking={"registered_model": "m", "gate": {"thresholds": {"accuracy": 0.9}}})
-    bad = project.says_high_from(190)
+    bad = project.answers_high_from(190)
     assert (bad.decision, project.champion) == ("rejected", None)
     assert "but must be at least 0.9" in bad.reason
 
-    assert project.says_high_from(104).decision == "promoted"
+    assert project.answers_high_from(104).decision == "promoted"
     project.change(tracking={"registered_model": "m", "gate": {"min_improvement": 0.5}})
-    little = project.says_high_from(100)
+    little = project.answers_high_from(100)
     assert (little.decision, project.champion) == ("rejected", "2")
     assert "that must be more than 0 and at least 0.5" in little.reason
 
@@ -173,13 +173,13 @@ def test_a_candidate_must_be_better_by_enough_and_pass_the_thresholds(project: P
 def test_a_lower_log_loss_is_better(project: Project) -> None:
     settings = {"metric": "log_loss", "thresholds": {"calibration_error": 0.9}}
     project.change(tracking={"registered_model": "m", "gate": settings})
-    assert project.says_high_from(130).decision == "promoted"
-    better = project.says_high_from(100)
+    assert project.answers_high_from(130).decision == "promoted"
+    better = project.answers_high_from(100)
     assert better.decision == "promoted"
     assert number(better.candidate) < number(better.champion)
     settings["thresholds"] = {"calibration_error": 0.0}
     project.change(tracking={"registered_model": "m", "gate": settings})
-    assert "calibration_error is" in (rejected := project.says_high_from(100)).reason
+    assert "calibration_error is" in (rejected := project.answers_high_from(100)).reason
     assert "must be at most 0" in rejected.reason
 
 
@@ -198,7 +198,7 @@ def test_a_regression_is_judged_by_its_rmse(spark: SparkSession, use_case: UseCa
 
 
 def test_a_champion_is_measured_by_its_own_sql(project: Project) -> None:
-    first = project.says_high_from(150)
+    first = project.answers_high_from(150)
     # other features, of another scale, made by other SQL from the same CSV
     project.change(
         sql="SELECT a / 100 AS hundreds, k, y FROM raw",
@@ -243,9 +243,9 @@ def damage(project: Project, how: Callable[[Path], None]) -> None:
     ],
 )
 def test_a_champion_that_cannot_be_loaded_blocks(project: Project, how: Callable[[Path], None], message: str) -> None:
-    assert project.says_high_from(150).decision == "promoted"
+    assert project.answers_high_from(150).decision == "promoted"
     damage(project, how)
-    blocked = project.says_high_from(100)
+    blocked = project.answers_high_from(100)
     assert (blocked.decision, blocked.champion, blocked.candidate) == ("blocked", None, 1.0)
     assert blocked.reason.startswith("the candidate cannot be compared with the champion, version 1: ")
     assert message in blocked.reason
@@ -254,17 +254,17 @@ def test_a_champion_that_cannot_be_loaded_blocks(project: Project, how: Callable
 
 
 def test_a_champion_that_no_longer_fits_blocks(project: Project) -> None:
-    assert project.says_high_from(150).decision == "promoted"
+    assert project.answers_high_from(150).decision == "promoted"
     project.change(
         csv=csv().replace("a,k,y", "b,k,y"),
         source={"path": "data.csv", "schema": "b DOUBLE, k STRING, y STRING"},
         sql="SELECT CAST(b AS FLOAT) AS a, y FROM raw",
     )
-    missing = project.says_high_from(100)
+    missing = project.answers_high_from(100)
     assert missing.decision == "blocked"
     assert "it needs the column 'a' as DOUBLE, but source.schema has no such column" in missing.reason
     project.change(csv=csv(), source={"path": "data.csv", "schema": "a FLOAT, k STRING, y STRING"}, sql=SQL)
-    assert "but source.schema has it as FLOAT" in project.says_high_from(100).reason
+    assert "but source.schema has it as FLOAT" in project.answers_high_from(100).reason
 
     project.change(
         csv=csv().replace("199.0,y,high", "199.0,y,top"),
@@ -279,7 +279,7 @@ def test_a_champion_that_no_longer_fits_blocks(project: Project) -> None:
 def test_a_source_that_has_changed_meanwhile_blocks(project: Project) -> None:
     source = project.config.folder / "data.csv"
     source.write_text(csv(ROWS + 50))
-    decision = project.says_high_from(100)
+    decision = project.answers_high_from(100)
     assert (decision.decision, project.champion) == ("blocked", None)
     held = project.prepared.manifest.rows.validation
     problem = f"has changed since it was prepared: it held {held} validation rows, now at least {held + 1}"
@@ -287,7 +287,7 @@ def test_a_source_that_has_changed_meanwhile_blocks(project: Project) -> None:
 
 
 def test_a_package_that_differs_from_the_training_blocks(project: Project) -> None:
-    decision = project.says_high_from(150, metrics={"accuracy": 0.99})
+    decision = project.answers_high_from(150, metrics={"accuracy": 0.99})
     assert (decision.decision, project.champion) == ("blocked", None)
     assert "as packaged, but was 0.99 when it was trained" in decision.reason
 
@@ -344,20 +344,20 @@ def test_an_integer_label_with_names_is_judged_by_its_codes(spark: SparkSession,
 
 
 def test_a_champion_needs_only_the_columns_of_its_features(project: Project) -> None:
-    assert project.says_high_from(150).decision == "promoted"
+    assert project.answers_high_from(150).decision == "promoted"
     project.change(
         csv=csv().replace("a,k,y", "a,k,target"),
         source={"path": "data.csv", "schema": "a DOUBLE, k STRING, target STRING"},
         sql="SELECT CAST(a AS FLOAT) AS a, target AS y FROM raw",
     )
-    better = project.says_high_from(100)
+    better = project.answers_high_from(100)
     assert (better.decision, better.champion_version) == ("promoted", "1")
     assert number(better.champion) < 1
 
 
 def test_a_champion_promoted_meanwhile_blocks(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert project.says_high_from(150).decision == "promoted"
-    assert project.says_high_from(190).decision == "rejected"
+    assert project.answers_high_from(150).decision == "promoted"
+    assert project.answers_high_from(190).decision == "rejected"
     decide = decision.decide
 
     def while_another_job_promotes(*arguments: Any) -> decision.Verdict:
@@ -365,18 +365,18 @@ def test_a_champion_promoted_meanwhile_blocks(project: Project, monkeypatch: pyt
         return decide(*arguments)
 
     monkeypatch.setattr(gate, "decide", while_another_job_promotes)
-    blocked = project.says_high_from(100)
+    blocked = project.answers_high_from(100)
     assert (blocked.decision, project.champion) == ("blocked", "2")
     assert "version 2 has become the champion meanwhile" in blocked.reason
 
 
 def test_a_new_class_since_preparation_blocks_with_a_sentence(project: Project) -> None:
     (project.config.folder / "data.csv").write_text(csv().replace("low", "middle"))
-    blocked = project.says_high_from(100)
+    blocked = project.answers_high_from(100)
     assert blocked.decision == "blocked"
     assert "has changed since it was prepared" in blocked.reason
     (project.config.folder / "data.csv").write_text(csv().replace("a,k,y", "a,k,z"))
-    assert "has the header 'z' where source.schema has 'y'" in (again := project.says_high_from(100)).reason
+    assert "has the header 'z' where source.schema has 'y'" in (again := project.answers_high_from(100)).reason
     assert "\n" not in again.reason + blocked.reason
 
 

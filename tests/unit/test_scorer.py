@@ -106,7 +106,7 @@ def test_numbers_may_come_as_text_and_whole_ones_as_floats(tmp_path: Path) -> No
     assert answers[0] == answers[1] == answers[2]
 
 
-def test_unknown_values_are_encoded_where_the_configuration_says_so(tmp_path: Path) -> None:
+def test_unseen_values_are_encoded_where_the_configuration_allows_it(tmp_path: Path) -> None:
     model = scorer(tmp_path, dataclasses.replace(SPEC, encode_unknown=["k"]))
     rows = model.predict(pd.DataFrame([{**GOOD, "k": "z"}, {**GOOD, "k": None}]))
     assert rows["reason"].tolist() == [None, "k is missing"]
