@@ -87,7 +87,7 @@ def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 
 
 def await_line(log: Path, text: str, job: subprocess.Popen[bytes]) -> None:
-    for _ in range(4000):  # a loaded machine takes minutes to copy and unpack an environment
+    for _ in range(1500):
         if text in log.read_text(errors="replace"):
             return
         assert job.poll() is None, log.read_text()[-3000:]
