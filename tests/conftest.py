@@ -57,7 +57,7 @@ NEEDS = {
     "faults": ["spark"],  # its files name what else they need
     "spark": ["spark"],
 }
-_TIMEOUT_S = {"horovod": 300, "cluster": 900, "faults": 600}  # the first test of a fixture waits for it, too
+_TIMEOUT_S = {"horovod": 300, "cluster": 900, "faults": 300}  # the first test of a fixture waits for it, too
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -63,7 +63,7 @@ def submit(
     environment = {**os.environ, "SUBMITTED_BY_TEST": mark}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
-        stdout, stderr = process.communicate(timeout=400)
+        stdout, stderr = process.communicate(timeout=240)
         for _ in range(50):
             if not (left := marked("SUBMITTED_BY_TEST", mark)):
                 break
