@@ -112,14 +112,14 @@ def watching_command_lines() -> Iterator[list[str]]:
     exposed: list[str] = []
     done = threading.Event()
 
-    def look() -> None:
+    def collect_exposed() -> None:
         while not done.wait(0.25):  # a loop without a pause would take a core from the job
             for process in psutil.process_iter(["cmdline"]):
                 words = process.info["cmdline"] or []
                 if any(betrays(word.encode()) for word in words):
                     exposed.append(" ".join(words))
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=collect_exposed)
     thread.start()
     try:
         yield exposed

@@ -179,9 +179,9 @@ def test_a_fixture_names_no_path_of_the_machine_that_made_it(model: Path) -> Non
 
 def test_the_paths_of_a_new_fixture_are_neutral() -> None:
     made = (
-        "artifact_path: file:///srv/me/mlartifacts/models/m-1/artifacts\n"
+        "artifact_path: file:///somewhere/mlartifacts/models/m-1/artifacts\n"
         "flavors:\n  python_function:\n    artifacts:\n      model:\n        path: artifacts/model\n"
-        "        uri: /tmp/tmp1/model\n    model_code_path: /srv/me/pipeline/serving.py\n"
+        "        uri: /scratch/model\n    model_code_path: /somewhere/pipeline/serving.py\n"
     )
     assert yaml.safe_load(neutral(made)) == {
         "artifact_path": "artifacts",

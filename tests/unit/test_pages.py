@@ -293,8 +293,10 @@ def test_a_job_takes_the_parameters_of_the_page(command: str) -> None:
     at = next(i for i, word in enumerate(words) if word.startswith("jobs/"))
     options = parser_of(ROOT / words[at]).parse_args(words[at + 1 :])
     if hasattr(options, "config"):
-        files = [str(ROOT / file) for file in options.config]
-        load_config(files, options.set)
+        config = load_config([str(ROOT / file) for file in options.config], options.set)
+        assert config.folder == ROOT / "conf" / config.folder.name
+    else:
+        assert options.model.startswith("models:/")
 
 
 def test_a_copy_of_the_penguins_is_a_use_case(tmp_path: Path) -> None:
