@@ -36,7 +36,7 @@ class _LateCompiler(ModuleType):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._lock = threading.RLock()  # reentrant: the import of the real module comes back here
+        self._lock = threading.Lock()
         self._spared: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
         """torch's own functions that the compiler must leave alone, with the arguments of `disable`."""
 
@@ -61,12 +61,14 @@ class _LateCompiler(ModuleType):
             if sys.modules.get(_NAME) is self:
                 del sys.modules[_NAME]
                 vars(torch).pop("_dynamo", None)
-            real = importlib.import_module(_NAME)
-            # torch keeps the result of `disable` on the function; now the compiler has to respect it
-            while self._spared:
-                function, args, options = self._spared.pop()
-                setattr(function, "__dynamo_disable", real.disable(function, *args, **options))
-            return real
+        # Without our lock: Python has locks of its own for imports, and notices when two threads wait for each other.
+        real = importlib.import_module(_NAME)
+        with self._lock:
+            spared, self._spared = self._spared, []
+        # torch keeps the result of `disable` on the function; now the compiler has to respect it
+        for function, args, options in spared:
+            setattr(function, "__dynamo_disable", real.disable(function, *args, **options))
+        return real
 
 
 class _SubmoduleFinder(MetaPathFinder):

@@ -30,47 +30,56 @@ NEEDS = {
 }
 
 
-@pytest.mark.parametrize("need", NEEDS)
-def test_the_compiler_comes_when_it_is_needed(need: str) -> None:
-    end = "assert is_real()\nassert torch._dynamo is sys.modules['torch._dynamo']\n"
-    end += "assert torch._dynamo.eval_frame is sys.modules['torch._dynamo.eval_frame']\n"
-    # what torch itself has kept from the compiler before is kept from it still
-    end += "kept = type(optimizer).zero_grad.__wrapped__.__dynamo_disable\n"
-    end += "assert kept.__module__.startswith('torch._dynamo'), kept\noptimizer.step()\n"
-    end += "print('all well')\n"
+def check(code: str) -> None:
+    """Run ``code`` after BEGIN in a process of its own, and assert that it comes to its end."""
     ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", f"{BEGIN}{NEEDS[need]}\n{end}"],
+        [sys.executable, "-W", "ignore", "-c", f"{BEGIN}{code}\nprint('all well')\n"],
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
     )
     assert ran.stdout == "all well\n", ran.stderr
+
+
+@pytest.mark.parametrize("need", NEEDS)
+def test_the_compiler_comes_when_it_is_needed(need: str) -> None:
+    check(
+        f"""{NEEDS[need]}
+assert is_real()
+assert torch._dynamo is sys.modules["torch._dynamo"]
+assert torch._dynamo.eval_frame is sys.modules["torch._dynamo.eval_frame"]
+# what torch itself has kept from the compiler before is kept from it still
+kept = type(optimizer).zero_grad.__wrapped__.__dynamo_disable
+assert kept.__module__.startswith("torch._dynamo"), kept
+optimizer.step()
+"""
+    )
 
 
 def test_inspect_does_not_load_the_compiler() -> None:
-    look = "import inspect\ninspect.getmodule(inspect.currentframe())\ninspect.stack()\nassert not is_real()\n"
-    look += "assert not hasattr(torch._dynamo, '__file__')\nprint('all well')\n"
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", f"{BEGIN}{look}"],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
+    check(
+        """
+import inspect
+inspect.getmodule(inspect.currentframe())
+inspect.stack()
+assert not is_real()
+assert not hasattr(torch._dynamo, "__file__")
+"""
     )
-    assert ran.stdout == "all well\n", ran.stderr
 
 
-def test_two_threads_load_the_compiler_once() -> None:
-    race = "import threading\nreals = []\nstand_in = torch._dynamo\n"
-    race += "threads = [threading.Thread(target=lambda: reals.append(stand_in.config)) for _ in range(8)]\n"
-    race += "[t.start() for t in threads]\n[t.join() for t in threads]\n"
-    race += "assert len(reals) == 8 and len(set(map(id, reals))) == 1 and is_real()\nprint('all well')\n"
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", f"{BEGIN}{race}"],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
+def test_threads_that_need_the_compiler_in_different_ways_load_it_once() -> None:
+    check(
+        """
+import importlib, threading
+stand_in, reals = torch._dynamo, []
+by_attribute = lambda: reals.append(stand_in.config)
+by_import = lambda: reals.append(importlib.import_module("torch._dynamo.config"))
+threads = [threading.Thread(target=way) for way in 4 * (by_attribute, by_import)]
+for thread in threads: thread.start()
+for thread in threads: thread.join(60)
+assert not any(thread.is_alive() for thread in threads), "the threads wait for each other"
+assert len(reals) == 8 and len(set(map(id, reals))) == 1 and is_real()
+"""
     )
-    assert ran.stdout == "all well\n", ran.stderr
