@@ -88,7 +88,7 @@ class MetricSums:
         for i in range(codes.shape[1] if codes is not None else 0):
             assert codes is not None
             self._count(f"slice{i}", codes[:, i] * 2)
-            self._count(f"slice{i}", codes[:, i] * 2 + 1, error)
+            self._count(f"slice{i}", codes[:, i] * 2 + 1, error.double())
 
     def _count(self, name: str, cells: Tensor, weights: Tensor | None = None) -> None:
         """Add ``weights``, or 1, to the ``cells`` of a part, which are indices into the flat part."""
@@ -97,17 +97,17 @@ class MetricSums:
         self._part[name].view(-1).scatter_add_(0, cells, weights)
 
     def _add_classes(self, answers: Tensor, labels: Tensor, refused: Tensor | None) -> Tensor:
-        """Count answers that are classes; return 1 for each row that is wrong, else 0: float64 (rows,)."""
+        """Count answers that are classes; return which rows are wrong: bool (rows,)."""
         classes = len(self._label.classes)
         predicted = answers.argmax(dim=1)
         if refused is not None:
             predicted = torch.where(refused, classes, predicted)
             answers = torch.where(refused.unsqueeze(1), 1 / classes, answers)
         self._count("confusion", labels * (classes + 1) + predicted)
-        is_right = predicted == labels
+        is_wrong = predicted != labels
         if self._with_detail:
-            self._add_probabilities(answers.double(), labels, is_right.double())
-        return (~is_right).double()
+            self._add_probabilities(answers.double(), labels, (~is_wrong).double())
+        return is_wrong
 
     def _add_probabilities(self, answers: Tensor, labels: Tensor, right: Tensor) -> None:
         """Count what the metrics of probabilities need: log loss, a histogram of scores per class, calibration."""
