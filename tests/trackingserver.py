@@ -22,6 +22,7 @@ from mlflow import MlflowClient
 from submitting import background, free_port
 
 USER, SECRET = "admin", "s3cr3t-Of-the-Store-9f27"
+_SILENCE_S = 120  # a job shows life every 10 seconds, except while Java starts
 
 
 class Server:
@@ -87,12 +88,15 @@ def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 
 
 def await_line(log: Path, text: str, job: subprocess.Popen[bytes]) -> None:
-    for _ in range(1500):
-        if text in log.read_text(errors="replace"):
-            return
-        assert job.poll() is None, log.read_text()[-3000:]
+    """Wait for a line of a running job as long as the job shows life, however slow the machine is."""
+    length, grown = 0, time.monotonic()
+    while text not in (output := log.read_text(errors="replace")):
+        assert job.poll() is None, output[-3000:]
+        if len(output) > length:
+            length, grown = len(output), time.monotonic()
+        silent = time.monotonic() - grown
+        assert silent < _SILENCE_S, f"no '{text}', and no other line for {silent:.0f} s, after: {output[-3000:]}"
         time.sleep(0.1)
-    raise AssertionError(f"'{text}' is not in the log: {log.read_text()[-3000:]}")
 
 
 def betrays(content: bytes) -> bool:
