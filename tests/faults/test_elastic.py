@@ -13,7 +13,7 @@ from faultinjection import SETTINGS, Fault, executor_processes, injections, send
 from submitting import submit
 
 pytestmark = [pytest.mark.horovod, pytest.mark.cluster]
-EPOCHS = 20
+EPOCHS = 10
 # slow enough that a new executor comes while training goes on: else all epochs take a second
 SLOW = ["training.batch_size=1", "split.oversample=8", f"training.epochs={EPOCHS}"]
 
