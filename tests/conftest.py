@@ -57,17 +57,21 @@ NEEDS = {
     "faults": ["spark"],  # its files name what else they need
     "spark": ["spark"],
 }
-_TIMEOUT_S = {"horovod": 300, "cluster": 900, "faults": 300}  # the first test of a fixture waits for it, too
+_TIMEOUT_S = {"horovod": 600, "cluster": 900, "faults": 600}  # the first test of a fixture waits for it, too
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give a process whole folders: what their tests share (Spark, a cluster, trainings) is started once."""
+    """Give a process whole folders: what their tests share (Spark, a cluster, trainings) is started once.
+
+    The files of tests/faults share little, so that each goes to the process that is free first.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFolder(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return nodeid.split("/")[1]
+            folder, file, *_ = nodeid.split("::")[0].split("/")[1:]
+            return file if folder == "faults" else folder
 
     config.option.loadscopereorder = False  # the order of NEEDS, not most tests first
     return ByFolder(config, log)

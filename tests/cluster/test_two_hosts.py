@@ -26,6 +26,7 @@ print(json.dumps([first, train(config, overrides)]))
 """
 
 
+@pytest.mark.more
 @pytest.mark.skipif(not can_make_hosts(), reason="this machine does not let a test make network namespaces")
 def test_ranks_on_two_hosts_find_the_interface_that_joins_them_or_take_a_named_one(
     unpacked: Path, penguins: Penguins, tmp_path: Path

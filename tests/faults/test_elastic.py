@@ -13,7 +13,7 @@ from faultinjection import SETTINGS, Fault, executor_processes, injections, send
 from submitting import submit
 
 pytestmark = [pytest.mark.horovod, pytest.mark.cluster]
-EPOCHS = 10
+EPOCHS = 8
 # slow enough that a new executor comes while training goes on: else all epochs take a second
 SLOW = ["training.batch_size=1", "split.oversample=8", f"training.epochs={EPOCHS}"]
 # the first rank waits while the new one imports torch, which takes more than SETTINGS' 10 seconds on a busy machine
@@ -26,7 +26,7 @@ def test_training_goes_on_without_a_killed_executor_and_takes_in_the_next_one(
     fault: Fault, tmp_path: Path, seed: int
 ) -> None:
     overrides = [f"run.work_dir={tmp_path}", *SETTINGS, *SLOW, *PATIENT, "recovery.elastic={min: 1, max: 2}"]
-    with fault.strikes(tmp_path, 2 + seed, lambda: send(executor_processes()[:1], signal.SIGKILL), seed) as injection:
+    with fault.strikes(tmp_path, 1 + seed, lambda: send(executor_processes()[:1], signal.SIGKILL), seed) as injection:
         # two cores each: room for a second rank on the executor that is left, which must stay free
         ran = submit(PENGUINS, *overrides, conf={"spark.master": "local-cluster[2,2,1024]"})
     assert ran.code == 0, ran.stderr
