@@ -1,0 +1,112 @@
+"""Spark's own reading of features.sql: the analyzed plan as trees of :class:`pipeline.model.dialect.tree.Node`.
+
+Spark's analyzer resolves names, picks overloads and makes implicit casts explicit. The trees that come out mean the
+same wherever they run, so nothing of SQL has to be interpreted a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from pipeline.model.dialect.entry import NotAllowed
+from pipeline.model.dialect.tree import Node, column, literal
+
+_TRANSPARENT = {"SubqueryAlias", "View", "ResolvedHint"}
+_ROW_WISE = "features.sql makes one row of each row, from that row alone"
+_SETTINGS = {
+    "Like": ("escapeChar",), "Cast": ("evalMode",), "TimestampDiff": ("unit",), "TimestampAdd": ("unit",),
+}  # fmt: skip
+"""What the result of a class depends on beside its arguments: the getters of the class."""
+_EVALUATION_MODE = ("Add", "Subtract", "Multiply", "Divide", "IntegralDivide", "Remainder", "Pmod")
+_FAIL_ON_ERROR = ("UnaryMinus", "Abs", "GetArrayItem", "ElementAt", "MakeDate", "NextDay", "Conv")
+
+
+def resolve(spark: SparkSession, sql: str) -> dict[str, Node]:
+    """Return the trees of a SELECT over the view `raw`, by output name; equal names get the last tree.
+
+    Raises:
+        NotAllowed: the plan does more than make one row of each row.
+        AnalysisException, ParseException: Spark does not understand the SELECT.
+    """
+    plan = spark.sql(sql)._jdf.queryExecution().analyzed()
+    return dict(_Reader(spark).outputs(plan))
+
+
+class _Reader:
+    """Reads plans and expressions of the JVM."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        jvm: Any = spark._jvm
+        self._replaceable = jvm.java.lang.Class.forName(
+            "org.apache.spark.sql.catalyst.expressions.RuntimeReplaceable", True,
+            jvm.java.lang.Thread.currentThread().getContextClassLoader(),
+        )  # fmt: skip
+
+    def outputs(self, plan: Any) -> Iterator[tuple[str, Node]]:
+        """Yield name and tree of each column of a plan over `raw`."""
+        trees = self._trees(plan)
+        for attribute in _items(plan.output()):
+            yield attribute.name(), trees[_id(attribute)]
+
+    def _trees(self, plan: Any) -> dict[str, Node]:
+        """Return the tree of each column of the plan by the column's id."""
+        kind = plan.getClass().getSimpleName()
+        children = list(_items(plan.children()))
+        if kind == "Project":
+            below = self._trees(children[0])
+            return {_id(named): self._node(named, below) for named in _items(plan.projectList())}
+        if kind in _TRANSPARENT:
+            # a view gives the columns of its plan, each under an id of its own
+            below = self._trees(children[0])
+            inner = _items(children[0].output())
+            return {_id(new): below[_id(old)] for new, old in zip(_items(plan.output()), inner, strict=True)}
+        if not children:
+            return {_id(a): column(a.name(), a.dataType().catalogString()) for a in _items(plan.output())}
+        raise NotAllowed(f"{kind} is not a choice of columns; {_ROW_WISE}")
+
+    def _node(self, expression: Any, below: Mapping[str, Node]) -> Node:
+        name = str(expression.getClass().getSimpleName())
+        if self._replaceable.isInstance(expression):
+            return self._node(expression.replacement(), below)
+        if name == "AttributeReference":
+            return below[_id(expression)]
+        if name in ("Alias", "KnownNullable", "KnownNotNull", "KnownFloatingPointNormalized"):
+            return self._node(expression.child(), below)
+        kind = expression.dataType().catalogString()
+        if name == "Literal":
+            return literal(_literal(expression.value(), kind), kind)
+        settings = tuple((key, str(getattr(expression, key)())) for key in _SETTINGS.get(name, ()))
+        if name in _EVALUATION_MODE and str(expression.evalMode()) != "LEGACY":
+            raise NotAllowed(f"{expression.prettyName()} is not allowed here")
+        if name in _FAIL_ON_ERROR and expression.failOnError():
+            raise NotAllowed(f"{expression.prettyName()} is not allowed here")
+        arguments = tuple(self._node(child, below) for child in _items(expression.children()))
+        return Node(name, kind, arguments, settings=settings)
+
+
+def _id(attribute: Any) -> str:
+    return str(attribute.exprId().toString())
+
+
+def _items(sequence: Any) -> Iterator[Any]:
+    """Yield the items of a Scala sequence."""
+    iterator = sequence.iterator()
+    while iterator.hasNext():
+        yield iterator.next()
+
+
+def _literal(value: Any, kind: str) -> Any:
+    """Return a literal's value as JSON holds it."""
+    if value is None or isinstance(value, bool | int):  # a date is its days, a timestamp and an interval microseconds
+        return value
+    if kind in ("float", "double"):
+        return repr(float(value))
+    if kind == "binary":
+        return bytes(value).hex()
+    if kind.startswith("array<"):
+        inner = kind[len("array<") : -1]
+        return tuple(_literal(item, inner) for item in value.array())
+    return str(value.toString()) if not isinstance(value, str) else value

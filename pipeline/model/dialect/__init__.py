@@ -1,0 +1,6 @@
+"""Spark SQL without Spark: the operations that features.sql may use, each proven equal to Spark's.
+
+Importing this package fills the table `entry.ENTRIES`.
+"""
+
+from . import conditions  # noqa: F401
