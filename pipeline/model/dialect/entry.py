@@ -35,7 +35,7 @@ class Entry:
     """Whether the result is NULL as soon as an argument is: then the function never gets None."""
     inexact: bool
     """Whether Java's result and ours may differ in the last bit, so that they are equal as float32 only."""
-    smooth: bool
+    smooth: bool | Callable[[Node], bool]
     """Whether an inexact argument is allowed: its last bit changes no more than the last bit of the result."""
 
 
@@ -60,7 +60,7 @@ USAGES: dict[str, Usage] = {}
 
 def entry(
     op: str, *forms: str, null: str = NULL_IN_NULL_OUT, edge: str = "", strict: bool = True, inexact: bool = False,
-    smooth: bool = False,
+    smooth: bool | Callable[[Node], bool] = False,
 ) -> Callable[[Make], Make]:  # fmt: skip
     """Enter the decorated function, which makes the rows' function of a node, for Spark's class ``op``.
 

@@ -41,7 +41,8 @@ class Program:
         if node.op not in ENTRIES:
             raise NotAllowed(f"{node.op} is not in the list")
         entry = ENTRIES[node.op]
-        if any(inexact) and not entry.smooth:
+        smooth = entry.smooth(node) if callable(entry.smooth) else entry.smooth
+        if any(inexact) and not smooth:
             source = next(a for a, flag in zip(node.arguments, inexact, strict=True) if flag)
             raise NotAllowed(
                 f"{entry.op} of {_inexact_op(source)} jumps where the last bit differs between Java and other machines"
