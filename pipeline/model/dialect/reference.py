@@ -1,4 +1,4 @@
-"""The table of what features.sql may use, as conf/README.md shows it: ``python -m pipeline.model.dialect.reference``."""
+"""The table of what features.sql may use, in conf/README.md: ``python -m pipeline.model.dialect.reference``."""
 
 from __future__ import annotations
 
