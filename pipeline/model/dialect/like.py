@@ -6,7 +6,7 @@ import re
 
 from .entry import Function, NotAllowed, entry, literal_of, takes, written
 from .letters import lower
-from .tree import LITERAL, Node
+from .tree import Node
 
 _EDGE = "the pattern is a literal; the whole text must match, and _ stands for any one character, line ends too"
 
@@ -14,7 +14,7 @@ _EDGE = "the pattern is a literal; the whole text must match, and _ stands for a
 @entry("Like", "like: text LIKE 'pattern' ESCAPE 'c'", edge=_EDGE)
 def _like(node: Node) -> Function:
     takes(node, "string", "string")
-    pattern = _pattern(node.arguments[1])
+    pattern = _pattern(node)
     if pattern is None:
         return lambda text, pattern: None
     matches = re.compile(_expression(pattern, node.setting("escapeChar", "\\")), re.DOTALL).fullmatch
@@ -26,11 +26,11 @@ written("ilike: text ILIKE 'pattern'", edge=f"{_EDGE}; both are compared in smal
 
 def _pattern(node: Node) -> str | None:
     """Return the pattern: a literal, or a literal in small letters, as ILIKE has it."""
-    if node.op == "Lower" and node.arguments[0].op == LITERAL:
-        text = _pattern(node.arguments[0])
-        return None if text is None else lower(text)
-    pattern: str | None = literal_of(Node("Like", "boolean", (node,)), 0, "the pattern")
-    return pattern
+    small = node.arguments[1].op == "Lower"
+    pattern: str | None = (
+        literal_of(node.arguments[1], 0, "the pattern") if small else literal_of(node, 1, "the pattern")
+    )
+    return lower(pattern) if small and pattern is not None else pattern
 
 
 def _expression(pattern: str, escape: str) -> str:

@@ -21,7 +21,7 @@ written("right(text, length)", edge="empty if the length is 0 or below")
 
 
 @entry("SubstringIndex", "substring_index(text, separator, count)",
-       edge="the count is a literal; the whole text if there are fewer separators; those that overlap count too")  # fmt: skip
+       edge="the count is a literal; separators may overlap; the whole text if there are fewer")  # fmt: skip
 def _substring_index(node: Node) -> Function:
     takes(node, "string", "string", "int")
     wanted = literal_of(node, 2, "the count")

@@ -33,7 +33,7 @@ def _concat(node: Node) -> Function:
 
 
 @entry("ConcatWs", "concat_ws(separator, a, b, …)", strict=False,
-       null="NULL if the separator is NULL; other NULLs are left out", edge="an ARRAY stands for its elements")  # fmt: skip
+       null="NULL if the separator is; other NULLs are left out", edge="an ARRAY stands for its elements")  # fmt: skip
 def _concat_ws(node: Node) -> Function:
     takes(node, *[("string", "array<string>")] * len(node.arguments))
 
@@ -88,6 +88,8 @@ def _translate(node: Node) -> Function:
 def _repeat(node: Node) -> Function:
     takes(node, "string", "int")
     _literal_count(node, 1, "the count")
+    if any(below.op == "StringRepeat" for below in node.arguments[0].walk()):
+        raise NotAllowed("within itself is not allowed: the text may become too long")
     return lambda text, count: text * count
 
 
@@ -153,7 +155,9 @@ def _elt(node: Node) -> Function:
     return lambda index, *values: values[index - 1] if index is not None and 1 <= index <= len(values) else None
 
 
-@entry("StringSplitSQL", "split_part(text, separator, number)", edge="'' if there is no such part", null=NULL_IN_NULL_OUT)
+@entry(
+    "StringSplitSQL", "split_part(text, separator, number)", edge="'' if there is no such part", null=NULL_IN_NULL_OUT
+)
 def _split(node: Node) -> Function:
     takes(node, "string", "string")
     return lambda text, separator: text.split(separator) if separator else [text]
