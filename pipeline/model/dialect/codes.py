@@ -89,7 +89,7 @@ def _distance(one: str, other: str) -> int:
 
 
 @entry("FormatNumber", "format_number(number, digits)", null="NULL if an argument is NULL, or digits negative",
-       edge=f"for whole numbers and DECIMAL; ties go to the even digit; digits: a literal up to {_MOST_DIGITS}")  # fmt: skip
+       edge=f"of whole numbers and DECIMAL; ties become even; digits is a literal up to {_MOST_DIGITS}")  # fmt: skip
 def _format_number(node: Node) -> Function:
     kind = node.arguments[0].type
     takes(node, None, "int")

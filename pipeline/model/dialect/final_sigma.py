@@ -30,6 +30,10 @@ _KINDS = {
     "r": "\r",
     "s": "\t",  # white space
     "c": "\uffff",  # Java's sign for the end of a text
+    # Java's tables of the characters beyond U+FFFF are wrong where some ranges end.
+    "o": "\U000110bd\U000110cd\U00013438\U0001bca3\U0001d17a\U000e0001\U000e007f",
+    "L": "\U00018cd6-\U00018cff\U0002a6de-\U0002a6ff\U0002b735-\U0002b73f\U0002b81e-\U0002b81f"
+    "\U0002cea2-\U0002ceaf\U0002fa1e-\U0002ffff",
 }
 _KIND_OF_CATEGORY = {
     "Cf": "I",  # ignored
