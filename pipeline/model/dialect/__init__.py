@@ -3,4 +3,4 @@
 Importing this package fills the table `entry.ENTRIES`.
 """
 
-from . import casts, conditions  # noqa: F401
+from . import casts, codes, conditions, letters, like, positions, text  # noqa: F401
