@@ -85,7 +85,7 @@ def check(config: Config) -> None:
         return config.mistake("features.sql", f"{where}: {problem}")
 
     try:
-        statements = [s for s in sqlglot.parse(sql, read="spark") if s is not None]
+        statements = [s for s in sqlglot.parse(sql, read="spark") if not isinstance(s, E.Semicolon | None)]
     except SqlglotError as error:
         raise refuse(f"is not valid Spark SQL: {_first_paragraph(error)}") from None
     if len(statements) != 1 or not isinstance(statements[0], E.Select):

@@ -35,7 +35,7 @@ from pipeline.runtime.storage import Folder
 FILE_NAME = "parity.json.gz"
 ENOUGH = 10_000
 """So many rows are compared, or all."""
-_AIM = 13_000  # more than enough, because the number of rows is estimated
+_AIM = 15_000  # more than enough, because the number of rows is estimated
 _PACKED = (".gz", ".bz2", ".zst", ".deflate", ".lz4", ".snappy")
 _PACKED_TO = 8  # a compressed CSV has about so many times its bytes
 _BUCKETS = 1_000_000
@@ -62,7 +62,7 @@ def estimated_rows(spark: SparkSession, config: Config, source: SourceData) -> i
     """Return about how many records the source has, from the length of its first lines."""
     lines = spark.read.text(config.source_paths)
     packed = any(name.endswith(_PACKED) for name in lines.inputFiles())
-    first = [len(row.value) + 1 for row in lines.limit(100).collect()]
+    first = [len(row.value) + 1 for row in lines.limit(1_000).collect()]
     return max(1, round(source.bytes * (_PACKED_TO if packed else 1) * len(first) / max(1, sum(first))))
 
 
@@ -84,9 +84,15 @@ def sampled(config: Config, resolved: Resolved, frame: DataFrame, rows: int) -> 
     return observed.drop(number, RAW), Sampling(counts)
 
 
-def keep_sample(spark: SparkSession, config: Config, sampling: Sampling, folder: Folder) -> None:
+def keep_sample(
+    spark: SparkSession, config: Config, resolved: Resolved, sampling: Sampling, typed: DataFrame, folder: Folder
+) -> None:
     """Write the sample beside the prepared data, with a row for each extreme of a computed column."""
-    rows = sampling.rows()
+    rows, in_all = sampling.rows(), int(sampling.counts.get["all"])
+    if len(rows) < min(ENOUGH, in_all):  # the first lines were shorter than most
+        frame, again = sampled(config, resolved, typed, in_all)
+        frame.write.format("noop").mode("overwrite").save()
+        rows = again.rows()
     if rows and (ends := sampling.extremes()):
         texts = [{**rows[0]["texts"], name: text} for name, text in ends]
         records = source_csv.records_of_texts(spark, config, texts)

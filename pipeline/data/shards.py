@@ -148,7 +148,7 @@ def _build_data_set(
     row_accounting.check_rows(config, folder, rows, written)
     row_accounting.check_classes(config, classes, written)
     row_accounting.log_rows(rows, dropped.nulls, config.split.oversample)
-    parity.keep_sample(spark, config, sampling, folder)
+    parity.keep_sample(spark, config, resolved, sampling, typed.frame, folder)
 
     statistics = written["train"].statistics()
     splits = {
