@@ -3,4 +3,4 @@
 Importing this package fills the table `entry.ENTRIES`.
 """
 
-from . import casts, conditions  # noqa: F401
+from . import arithmetic, bits, casts, conditions, mathematics, rounding  # noqa: F401
