@@ -19,7 +19,7 @@ EXAMPLES: dict[str, list[str]] = {
     "/": ["i / j", "l / k", "f / g", "d / e", "m / m", "m / n", "n / n", "1 / m"],
     "div": ["t DIV t", "i DIV j", "l DIV k", "m DIV m", "m DIV n", "n DIV n", "l DIV m", "n DIV 0.07"],
     "%": ["t % t", "h % t", "i % j", "l % k", "f % g", "d % e", "m % n", "n % 0.07"],
-    "mod": ["mod(i, j)", "mod(l, 7)", "i MOD 7", "mod(d, e)", "mod(m, m)"],
+    "mod": ["mod(i, j)", "mod(l, 7)", "mod(d, e)", "mod(m, m)"],
     "pmod": ["pmod(t, t)", "pmod(h, t)", "pmod(i, j)", "pmod(l, k)", "pmod(f, g)", "pmod(d, e)", "pmod(m, n)"],
     "negative": ["negative(t)", "negative(i)", "-l", "-f", "-d", "-m", "-(-n)"],
     "positive": ["positive(t)", "+l", "+f", "+d", "+m"],
