@@ -3,4 +3,5 @@
 Importing this package fills the table `entry.ENTRIES`.
 """
 
-from . import casts, codes, conditions, letters, like, positions, text  # noqa: F401
+from . import arithmetic, bits, casts, codes, conditions  # noqa: F401
+from . import letters, like, mathematics, positions, rounding, text  # noqa: F401
