@@ -3,4 +3,8 @@
 Importing this package fills the table `entry.ENTRIES`.
 """
 
-from . import casts, conditions  # noqa: F401
+from . import (  # noqa: F401
+    casts,
+    conditions,
+    datetime_functions,
+)
