@@ -21,7 +21,7 @@ _SETTINGS = {
 }  # fmt: skip
 """What the result of a class depends on beside its arguments: the getters of the class."""
 _EVALUATION_MODE = ("Add", "Subtract", "Multiply", "Divide", "IntegralDivide", "Remainder", "Pmod")
-_FAIL_ON_ERROR = ("UnaryMinus", "Abs", "GetArrayItem", "ElementAt", "MakeDate", "NextDay", "Conv")
+_FAIL_ON_ERROR = ("UnaryMinus", "Abs", "GetArrayItem", "ElementAt", "MakeDate", "NextDay", "Unhex", "UnBase64")
 
 
 def resolve(spark: SparkSession, sql: str) -> dict[str, Node]:

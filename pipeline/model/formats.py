@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-FORMAT = 2
+FORMAT = 3
 
 Tree = dict[str, Any]
 
@@ -114,5 +114,21 @@ def _from_1_to_2(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
     return model, {**kept, "run": run, "split": split, "recovery": recovery}
 
 
-_STEPS: tuple[Callable[[Tree, Tree], tuple[Tree, Tree]], ...] = (_from_1_to_2,)
+_SPARK_TYPES = {
+    "VARCHAR": "STRING",
+    "INTEGER": "INT",
+    "REAL": "FLOAT",
+    "TIMESTAMP WITH TIME ZONE": "TIMESTAMP",
+    "TIMESTAMP": "TIMESTAMP_NTZ",
+}
+"""DuckDB's name of a type to Spark's, where the two differ."""
+
+
+def _from_2_to_3(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
+    """Name types as Spark does. Formats 1 and 2 hold features.sql in DuckDB's words, and no trees."""
+    raw = [{**c, "type": _SPARK_TYPES.get(c["type"], c["type"]), "value": None} for c in model["raw"]]
+    return {**model, "raw": raw, "missing": [""], "features": {}}, settings
+
+
+_STEPS: tuple[Callable[[Tree, Tree], tuple[Tree, Tree]], ...] = (_from_1_to_2, _from_2_to_3)
 """The step at position i turns format i + 1 into format i + 2."""

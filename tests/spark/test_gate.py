@@ -88,7 +88,7 @@ class Project:
         config, data = self.config, self.prepared.manifest
         net = linear(config, self.prepared, weights, biases)
         self.run_id = runs.start_run(config, self.uri)
-        model_uri = package.log_model(config, data, weight_bytes(net), self.uri, self.run_id)
+        model_uri = package.log_model(config, data, self.prepared.resolved, weight_bytes(net), self.uri, self.run_id)
         trained = dataclasses.replace(measured(net, self.prepared), **fields)
         run = runs.LoggedRun(self.run_id, model_uri, trained.metrics, data)
         return gate.judge_candidate(self.spark, config, self.uri, run)

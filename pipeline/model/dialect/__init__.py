@@ -3,8 +3,5 @@
 Importing this package fills the table `entry.ENTRIES`.
 """
 
-from . import (  # noqa: F401
-    casts,
-    conditions,
-    datetime_functions,
-)
+<<<<<<< HEAD
+from . import casts, codes, conditions, datetime_functions, letters, like, positions, text  # noqa: F401
