@@ -3,5 +3,4 @@
 Importing this package fills the table `entry.ENTRIES`.
 """
 
-<<<<<<< HEAD
 from . import casts, codes, conditions, datetime_functions, letters, like, positions, text  # noqa: F401

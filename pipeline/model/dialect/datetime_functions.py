@@ -40,7 +40,8 @@ def _micros(node: Node) -> Callable[[Any], int | None]:
     return lambda micros: micros
 
 
-@entry("GetTimestamp", "try_to_timestamp(text, pattern)", null=_NOT_OF_THE_FORM, edge=_BY_PATTERN)
+@entry("GetTimestamp", "to_timestamp(text, pattern)", "try_to_timestamp(text, pattern)", null=_NOT_OF_THE_FORM,
+       edge=f"{_BY_PATTERN}; without a pattern {_TEXT_TO_TIMESTAMP}")  # fmt: skip
 def _get_timestamp(node: Node) -> Function:
     if node.type != "timestamp":
         raise NotAllowed(f"is not allowed with the result {node.type.upper()}")
@@ -77,7 +78,6 @@ def _date_format(node: Node) -> Function:
     return lambda micros, _: text(micros)
 
 
-written("to_timestamp(text, pattern)", _NOT_OF_THE_FORM, f"{_BY_PATTERN}; without a pattern {_TEXT_TO_TIMESTAMP}")
 written("to_date(text, pattern)", _NOT_OF_THE_FORM, f"{_BY_PATTERN}; without a pattern {_TEXT_TO_DATE}")
 written("timestamp(text)", _NOT_OF_THE_FORM, _TEXT_TO_TIMESTAMP)
 written("date(text)", _NOT_OF_THE_FORM, _TEXT_TO_DATE)

@@ -100,7 +100,7 @@ class _Builder:
         """Return all parts as one."""
         parts = self._pattern.split("'")
         if len(parts) % 2 == 0 or "" in parts[1:-1]:
-            raise NotAllowed(f"of the pattern '{self._pattern}' is not allowed: quotes must stand around text")
+            raise self._refused("quotes must stand around text")
         for i, part in enumerate(parts):
             if i % 2:
                 self._literal(part)
@@ -111,8 +111,11 @@ class _Builder:
             self._close()
         items = self._open[0].items
         if self._reading and self._has_day_of_year and not any(isinstance(i, Number) and i.name == YEAR for i in items):
-            raise NotAllowed(f"of the pattern '{self._pattern}' is not allowed: 'D' needs a year outside '[]'")
+            raise self._refused("'D' needs a year outside '[]'")
         return self._open[0]
+
+    def _refused(self, why: str) -> NotAllowed:
+        return NotAllowed(f"of the pattern '{self._pattern}' is not allowed: {why}")
 
     def _run(self, letter: str, count: int) -> None:
         """Add the part that stands for a character, so many times in a row."""
@@ -126,20 +129,20 @@ class _Builder:
         elif letter.isascii() and letter.isalpha():
             self._add(self._item(letter, count), adjoins=letter == "S" and count == 1)
         elif letter in "{}#":
-            raise NotAllowed(f"of the pattern '{self._pattern}' is not allowed: Java reserves '{letter}'")
+            raise self._refused(f"Java reserves '{letter}'")
         else:
             self._literal(letter * count)
 
     def _close(self) -> None:
         if len(self._open) == 1:
-            raise NotAllowed(f"of the pattern '{self._pattern}' is not allowed: ']' has no '[' before it")
+            raise self._refused("']' has no '[' before it")
         section = self._open.pop()
         if section.items:
             self._add(section)
 
     def _literal(self, text: str) -> None:
         if any((c.lower() != c.upper() and not c.isascii()) or ord(c) > 0xFFFF for c in text):
-            raise NotAllowed(f"of the pattern '{self._pattern}' is not allowed: '{text}' is not ASCII")
+            raise self._refused(f"'{text}' is not ASCII")
         self._add(Literal(text))
 
     def _add(self, item: Item, adjoins: bool = False) -> None:
@@ -162,7 +165,7 @@ class _Builder:
             item = None
         if item is None:
             use = " for reading text" if self._reading else ""
-            raise NotAllowed(f"of the pattern '{self._pattern}' is not allowed: '{run}' is not in the list{use}")
+            raise self._refused(f"'{run}' is not in the list{use}")
         return item
 
 
