@@ -18,7 +18,7 @@ EXAMPLES: dict[str, list[str]] = {
     ],
     "date": ["date(s)", "cast(s as date)", "try_cast(s as date)", "cast(a as string)", "string(date(s))"],
     "timestamp": ["timestamp(s)", "cast(s as timestamp)", "try_cast(s as timestamp)", "cast(w as string)"],
-    "try_to_timestamp": ["try_to_timestamp(s)", "try_to_timestamp(s, 'yyyy')", "try_to_timestamp(a, 'yyyy')"],
+    "try_to_timestamp": ["try_to_timestamp(s)", "try_to_timestamp(s, 'MM/yyyy')", "try_to_timestamp(a, 'yyyy')"],
     "unix_timestamp": [
         "unix_timestamp(s)", "unix_timestamp(s, 'dd/MM/yyyy')", "unix_timestamp(a)", "unix_timestamp(w)",
         "unix_timestamp(s, 'yyyy-MM-dd kk')",
