@@ -3,5 +3,5 @@
 Importing this package fills the table `entry.ENTRIES`.
 """
 
-from . import arithmetic, bits, casts, codes, conditions  # noqa: F401
+from . import arithmetic, bits, casts, codes, conditions, datetime_functions  # noqa: F401
 from . import letters, like, mathematics, positions, rounding, text  # noqa: F401
