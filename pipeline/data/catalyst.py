@@ -83,8 +83,14 @@ class _Reader:
             raise NotAllowed(f"{expression.prettyName()} is not allowed here")
         if name in _FAIL_ON_ERROR and expression.failOnError():
             raise NotAllowed(f"{expression.prettyName()} is not allowed here")
+        if name == "UnaryMinus" and kind.startswith("interval") and _is_literal(expression.child()):
+            return literal(-expression.child().value(), kind)
         arguments = tuple(self._node(child, below) for child in _items(expression.children()))
         return Node(name, kind, arguments, settings=settings)
+
+
+def _is_literal(expression: Any) -> bool:
+    return str(expression.getClass().getSimpleName()) == "Literal"
 
 
 def _id(attribute: Any) -> str:
