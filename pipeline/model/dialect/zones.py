@@ -1,87 +1,67 @@
-"""Time zones: from_utc_timestamp and to_utc_timestamp, by the rules of the package tzdata.
+"""Time zones: from_utc_timestamp and to_utc_timestamp, by the rules of the Java that trained the model.
 
-The machine's own files are not read: a model's answer must not depend on them.
+Rules change whenever a parliament decides so. A model's answer must not depend on the rules that a machine happens to
+have, so the rules of each zone travel with the tree (data/zone_rules.py reads them from Java).
 """
 
 from __future__ import annotations
 
-import importlib.resources
-import re
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 
 from .calendar import date_of, days_of
-from .datetime_text import DAY, LARGEST_OFFSET, SECOND
+from .datetime_text import DAY, SECOND
 from .entry import Function, NotAllowed, entry, literal_of
 from .tree import Node
 
-_OFFSET = re.compile(r"(?:UTC|GMT|UT)?([+-])(\d{1,2}):?(\d{2})?", re.ASCII)
-_EPOCH = datetime(1970, 1, 1)
-_CYCLE_YEARS = 400  # the calendar repeats, weekdays included
-OTHERWISE_IN_JAVA: frozenset[str] = frozenset()
-"""Regions whose rules in Java 17.0.9 differ from the package's between 1900 and 2100."""
+RULES = "rules"
+"""The setting that holds a zone's rules: the first offset, then pairs of a UTC second and the offset from it on."""
+CYCLE_YEARS = 400
+"""After so many years the calendar repeats, weekdays included, and with it every rule."""
+LAST_YEAR = 2440
+"""The rules list the changes up to the end of this year; later years are as those of the cycle before."""
 
 
-def offset_function(name: str) -> Function:
-    """Return the function from local or UTC microseconds to the zone's offset from UTC in microseconds.
+def offsets(rules: str) -> tuple[Callable[[int], int], Callable[[int], int]]:
+    """Return the functions from UTC and from local microseconds to the offset from UTC, all in microseconds."""
+    first, *changes = json.loads(rules)
+    before = [first, *(offset for _, offset in changes)]
+    utc = [second for second, _ in changes]
+    # In a gap and where an hour is there twice, java.time takes the offset of before the change.
+    local = [second + max(pair) for second, pair in zip(utc, zip(before, before[1:], strict=False), strict=True)]
 
-    Raises:
-        NotAllowed: there is no such zone, or Java has other rules for it.
-    """
-    if name in ("UTC", "GMT", "Z", "Etc/UTC", "Etc/GMT"):
-        return lambda micros, is_local: 0
-    if match := _OFFSET.fullmatch(name):
-        hours, minutes = int(match[2]), int(match[3] or 0)
-        seconds = hours * 3600 + minutes * 60
-        if minutes > 59 or seconds > LARGEST_OFFSET:
-            raise NotAllowed(f"does not know the zone '{name}'")
-        fixed = (seconds if match[1] == "+" else -seconds) * SECOND
-        return lambda micros, is_local: fixed
-    zone = _region(name)
-    return lambda micros, is_local: _offset(zone, micros, is_local)
+    def offset_at(thresholds: Sequence[int]) -> Callable[[int], int]:
+        return lambda micros: before[bisect_right(thresholds, _within(micros) // SECOND)] * SECOND
+
+    return offset_at(utc), offset_at(local)
 
 
-def _region(name: str) -> ZoneInfo:
-    if "/" not in name or name in OTHERWISE_IN_JAVA or not re.fullmatch(r"[A-Za-z0-9_+/-]+", name):
-        raise NotAllowed(f"does not know the zone '{name}'; give one like Europe/Paris or +01:00")
-    file = importlib.resources.files("tzdata").joinpath("zoneinfo", *name.split("/"))
-    if not file.is_file():
-        raise NotAllowed(f"does not know the zone '{name}'; give one like Europe/Paris or +01:00")
-    with file.open("rb") as content:
-        return ZoneInfo.from_file(content, name)
-
-
-def _offset(zone: ZoneInfo, micros: int, is_local: bool) -> int:
+def _within(micros: int) -> int:
+    """Return the same moment of a year that the rules list."""
     days, rest = divmod(micros, DAY)
     year, month, day = date_of(days)
-    if not 2 <= year <= 9998:
-        near = year % _CYCLE_YEARS + (9_200 if year > 9998 else 400)
-        days = days_of(near, month, day)
-    when = _EPOCH + timedelta(days=days, microseconds=rest)
-    if is_local:  # in a gap and where the hour is twice, both Java and Python take the offset of before
-        offset = when.replace(tzinfo=zone, fold=0).utcoffset()
-    else:
-        offset = when.replace(tzinfo=UTC).astimezone(zone).utcoffset()
-    assert offset is not None
-    return offset // timedelta(microseconds=1)
+    if year <= LAST_YEAR - 1:
+        return micros
+    cycles = (year - LAST_YEAR) // CYCLE_YEARS + 1
+    return days_of(year - cycles * CYCLE_YEARS, month, day) * DAY + rest
 
 
-@entry("FromUTCTimestamp", "from_utc_timestamp(timestamp, zone)", edge="a literal zone, such as Europe/Paris or +01:00")
+@entry("FromUTCTimestamp", "from_utc_timestamp(timestamp, zone)", edge="a literal zone, such as Europe/Paris")
 def _from_utc(node: Node) -> Function:
-    offset = _literal_zone(node)
-    return lambda micros, _: micros + offset(micros, False)
+    offset = offsets(_rules(node))[0]
+    return lambda micros, _: micros + offset(micros)
 
 
-@entry(
-    "ToUTCTimestamp",
-    "to_utc_timestamp(timestamp, zone)",
-    edge="an hour that is skipped or there twice: by the offset before",
-)
+@entry("ToUTCTimestamp", "to_utc_timestamp(timestamp, zone)", edge="a skipped or doubled hour: the offset of before")
 def _to_utc(node: Node) -> Function:
-    offset = _literal_zone(node)
-    return lambda micros, _: micros - offset(micros, True)
+    offset = offsets(_rules(node))[1]
+    return lambda micros, _: micros - offset(micros)
 
 
-def _literal_zone(node: Node) -> Function:
-    name = literal_of(node, 1, "the zone")
-    return offset_function(name) if name is not None else lambda micros, is_local: 0
+def _rules(node: Node) -> str:
+    literal_of(node, 1, "the zone")
+    rules = node.setting(RULES)
+    if not rules:
+        raise NotAllowed("does not know the zone")
+    return rules
