@@ -19,9 +19,10 @@ from pyspark.sql.pandas.types import to_arrow_schema
 
 from pipeline.config import Config, ConfigFiles, load_config
 from pipeline.data import features_sql, prepare, score, shards, source_csv
+from pipeline.data.carried import carried_name, select_carrying
 from pipeline.data.manifest import LabelData, Manifest
 from pipeline.data.packaged import PackagedModel, read_model
-from pipeline.data.source_csv import column, quoted
+from pipeline.data.source_csv import column
 from pipeline.data.split import SPLIT
 from pipeline.evaluation.decision import Decision, Verdict, decide, finite_metric
 from pipeline.evaluation.metrics import Evaluation
@@ -235,7 +236,7 @@ def _validation_inputs(
     packaged = [read_model(folder) for folder in models.values()]
     typed = prepare.typed_rows(spark, config, source_csv.read_records(spark, config), keep_raw=True)
     rows = typed.frame.where(F.col(SPLIT) == "validation")
-    rows = rows.select(prepare.RAW, column(config.label.column).alias(_LABEL))
+    rows = rows.select(prepare.RAW, column(typed.stored[config.label.column]).alias(_LABEL))
     for i, model in enumerate(packaged):
         rows = _with_inputs(spark, rows, model, f"{_MODEL}{i}_")
     return rows.drop(prepare.RAW), prepare.class_texts(config, typed, data.label.classes)
@@ -243,12 +244,12 @@ def _validation_inputs(
 
 def _with_inputs(spark: SparkSession, rows: DataFrame, model: PackagedModel, prefix: str) -> DataFrame:
     """Add the features that the model's own features.sql makes of the raw rows, under names with ``prefix``."""
-    raw = [field.name for field in rows.schema[prepare.RAW].dataType.fields]  # type: ignore[attr-defined]
-    others = [name for name in rows.columns if name != prepare.RAW]
-    score.with_declared(spark, rows.select(f"{prepare.RAW}.*", *others), model.config).createOrReplaceTempView("raw")
-    struct = f"struct({', '.join(map(quoted, raw))}) AS {prepare.RAW}"
-    sql = features_sql.select_more(model.config.features_sql, *map(quoted, others), struct)
-    return spark.sql(sql).select(prepare.RAW, *others, *score.model_inputs(model.spec, prefix))
+    sql, raw = model.config.features_sql, rows.schema[prepare.RAW].dataType
+    kept = carried_name(raw.names, sql)  # type: ignore[attr-defined]
+    given = rows.select(f"{prepare.RAW}.*", F.struct(*rows.columns).alias(kept))
+    result, carried = select_carrying(spark, sql, score.with_declared(spark, given, model.config), kept)
+    # the names in it are all ours
+    return result.select(*(carried[name].alias(name) for name in rows.columns), *score.model_inputs(model.spec, prefix))
 
 
 def _counter(

@@ -76,12 +76,13 @@ def translate(config: Config) -> Translation:
     with duckdb.connect() as database:
         try:
             schema = f"CREATE TABLE raw ({config.source.schema_})"
-            database.execute(sqlglot.transpile(schema, read="spark", write="duckdb")[0])
+            database.execute(sqlglot.transpile(schema, read="spark", write="duckdb", identify=True)[0])
             raw_types = {name: kind for name, kind, *_ in database.execute("DESCRIBE raw").fetchall()}
         except (SqlglotError, duckdb.Error) as error:
             raise config.mistake("source.schema", _first_paragraph(error)) from None
         try:
-            translated = select.sql("duckdb", comments=False, unsupported_level=sqlglot.ErrorLevel.RAISE)
+            # quoted, because a name may be a word of DuckDB's, such as user
+            translated = select.sql("duckdb", identify=True, comments=False, unsupported_level=sqlglot.ErrorLevel.RAISE)
             database.execute(translated)
         except duckdb.BinderException as error:
             raise refuse(_first_paragraph(error).removeprefix("Binder Error: ")) from None

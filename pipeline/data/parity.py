@@ -46,7 +46,7 @@ def _in_spark(spark: SparkSession, config: Config, raw: pd.DataFrame, like: Data
     values = [tuple(None if value is None else value for value in row) for row in raw.itertuples(index=False)]
     typed = prepare.typed_rows(spark, config, source_csv.as_records(spark.createDataFrame(values, like.schema)))
     rows = [row.asDict() for row in typed.frame.collect()]
-    return {name: [row[name] for row in rows] for name in config.feature_columns}
+    return {name: [row[typed.stored[name]] for row in rows] for name in config.feature_columns}
 
 
 def _is_same(spark_value: Any, duckdb_value: Any) -> bool:

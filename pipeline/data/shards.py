@@ -114,13 +114,14 @@ def _build_data_set(spark: SparkSession, config: Config, num_proc: int, source: 
     classes = config.label.classes or values.get(config.label.column, [])
 
     # The pass: CSV to Parquet.
-    encoded = prepare.encode(spark, typed.frame, values)
+    stored = typed.stored
+    encoded = prepare.encode(spark, typed.frame, {stored[name]: texts for name, texts in values.items()})
     columns: dict[str, Any] = dict(encoded.drop(SPLIT).dtypes)
     file_rows = dealing.group_rows(columns)
     _write(spark, config, encoded, file_rows, source, folder)
 
     # Rows and statistics come from the files.
-    counted = Aggregates(config.label.column, len(classes))
+    counted = Aggregates(stored[config.label.column], len(classes))
     measured = replace(counted, numeric=tuple(name for name, kind in columns.items() if kind == "float"))
     written: dict[SplitName, Summary] = {
         "train": summarize(spark, folder, _part("train"), measured),
@@ -138,7 +139,8 @@ def _build_data_set(spark: SparkSession, config: Config, num_proc: int, source: 
     row_accounting.quarantine(spark, config, rows, folder)
     row_accounting.check_rows(config, folder, rows, written)
     row_accounting.check_classes(config, classes, written)
-    row_accounting.log_rows(rows, dropped.nulls, config.split.oversample)
+    dropped_by_column = {name: dropped.nulls[file] for name, file in stored.items() if file in dropped.nulls}
+    row_accounting.log_rows(rows, dropped_by_column, config.split.oversample)
 
     statistics = written["train"].statistics()
     splits = {
@@ -155,11 +157,11 @@ def _build_data_set(spark: SparkSession, config: Config, num_proc: int, source: 
         spark_version=spark.version,
         columns=columns,
         rows=rows,
-        dropped_by_column=dropped.nulls,
+        dropped_by_column=dropped_by_column,
         oversample=config.split.oversample,
-        numeric={f.column: statistics[f.column] for f in config.features.numeric},
+        numeric={f.column: statistics[stored[f.column]] for f in config.features.numeric},
         vocabularies={f.column: values[f.column] for f in config.features.categorical},
-        label=_label_data(config, classes, statistics.get(config.label.column)),
+        label=_label_data(config, classes, statistics.get(stored[config.label.column])),
         splits={split: _split_data(summary, len(classes), num_proc) for split, summary in splits.items()},
         sha256={file.path: file.sha256 for summary in splits.values() for file in summary.files if file.rows},
     )

@@ -14,6 +14,7 @@ from pyspark.sql.types import StringType, StructType
 
 from pipeline.config import Config
 from pipeline.data.manifest import SourceData
+from pipeline.data.names import free
 from pipeline.runtime.errors import UserError, nearest
 
 _CORRUPT = "_corrupt_record"
@@ -34,15 +35,18 @@ class Records:
     """
     counts: Observation
     """`read` and `bad`, numbers of records; available after the first action on something made from `frame`."""
+    corrupt: str = _CORRUPT
+    """The name of the column `_corrupt_record`, which is another one if a declared column has this one."""
 
     def good(self) -> DataFrame:
         """Return the records that fit, with the declared columns only."""
-        return self.frame.where(F.col(_CORRUPT).isNull()).drop(_CORRUPT)
+        return self.frame.where(column(self.corrupt).isNull()).drop(self.corrupt)
 
 
 def as_records(frame: DataFrame) -> Records:
     """Return typed rows as the records of a source in which every record fits."""
-    return Records(frame=frame.withColumn(_CORRUPT, F.lit(None).cast("string")), counts=Observation())
+    corrupt = free(_CORRUPT, frame.columns)
+    return Records(frame.withColumn(corrupt, F.lit(None).cast("string")), Observation(), corrupt)
 
 
 def source_schema(spark: SparkSession, config: Config) -> StructType:
@@ -58,8 +62,6 @@ def source_schema(spark: SparkSession, config: Config) -> StructType:
     for name in schema.names:
         if lower.count(name.lower()) > 1:
             raise config.mistake("source.schema", f"names column '{name}' twice (Spark ignores upper and lower case)")
-        if name in (_CORRUPT, _FILE):
-            raise config.mistake("source.schema", f"column name '{name}' is reserved")
     return schema
 
 
@@ -93,23 +95,27 @@ def read_records(spark: SparkSession, config: Config, *more: Column) -> Records:
     ``more``: columns to add, such as the record's file.
     """
     schema = source_schema(spark, config)
-    with_corrupt = StructType([*schema.fields]).add(_CORRUPT, StringType())
-    options = {**config.source.reader_options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": _CORRUPT}
+    corrupt = free(_CORRUPT, schema.names)
+    with_corrupt = StructType([*schema.fields]).add(corrupt, StringType())
+    options = {**config.source.reader_options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": corrupt}
     try:
         frame = spark.read.schema(with_corrupt).options(**options).csv(config.source_paths)
     except (AnalysisException, ValueError) as error:
         raise config.mistake("source", sentence(error)) from None
     declared = [column(name) for name in schema.names]
     garbled = F.when(_is_garbled(schema), F.to_csv(F.struct(*declared)))
-    frame = frame.select(*declared, F.coalesce(column(_CORRUPT), garbled).alias(_CORRUPT), *more)
+    frame = frame.select(*declared, F.coalesce(column(corrupt), garbled).alias(corrupt), *more)
     counts = Observation()
     # Naming every column makes Spark convert every column: else "abc" in an unused DOUBLE goes unnoticed. In most rows
     # the search for a value ends at the first column; a count of each column would cost as much as parsing it.
     any_value = F.coalesce(*[F.when(name.isNotNull(), F.lit(1)) for name in declared])
     counted = frame.observe(
-        counts, F.count(F.lit(1)).alias("read"), F.count(_CORRUPT).alias("bad"), F.count(any_value).alias("filled")
+        counts,
+        F.count(F.lit(1)).alias("read"),
+        F.count(column(corrupt)).alias("bad"),
+        F.count(any_value).alias("filled"),
     )
-    return Records(frame=counted, counts=counts)
+    return Records(counted, counts, corrupt)
 
 
 def quarantine(spark: SparkSession, config: Config, folder: str) -> int:
@@ -118,8 +124,12 @@ def quarantine(spark: SparkSession, config: Config, folder: str) -> int:
     It reads the source a second time, so that a source without bad records takes no longer.
     """
     schema = source_schema(spark, config)
-    records = read_records(spark, config, F.col("_metadata.file_path").alias(_FILE))
-    described = records.frame.where(F.col(_CORRUPT).isNotNull()).select(
+    is_hidden = "_metadata" in map(str.lower, schema.names)  # a declared column hides Spark's own
+    file, path = free(_FILE, schema.names), F.input_file_name() if is_hidden else F.col("_metadata.file_path")
+    records = read_records(spark, config, path.alias(file))
+    bad = records.frame.where(column(records.corrupt).isNotNull())
+    bad = bad.select(column(file).alias(_FILE), column(records.corrupt).alias(_CORRUPT))
+    described = bad.select(
         F.col(_FILE).alias("file"), _reason(schema, config).alias("reason"), F.col(_CORRUPT).alias("record")
     )
     written = Observation()
@@ -134,6 +144,7 @@ def _reason(schema: StructType, config: Config) -> Column:
     # positional names, because a name of the schema may clash with the extra field
     as_strings = ", ".join(f"c{i} STRING" for i in range(len(schema) + 1))
     text = F.from_csv(F.col(_CORRUPT), as_strings, options)
+    options["columnNameOfCorruptRecord"] = free(_CORRUPT, schema.names)
     typed = F.from_csv(F.col(_CORRUPT), config.source.schema_, options)
     wrong_type = [
         F.when(
