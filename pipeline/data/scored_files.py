@@ -29,7 +29,7 @@ QUARANTINE = "_quarantine"
 
 _SUCCESS = "_SUCCESS"
 _WRITTEN_BY_US = re.compile(
-    rf"part-.*|{MARKER}|{QUARANTINE}|_SUCCESS|_temporary|__magic.*|_(committed|started)_.*|\..*\.crc|\.spark-staging.*"
+    rf"part-.*|{MARKER}|{QUARANTINE}|_SUCCESS|_temporary|__magic.*|_(committed|started)_.*|\..*\.crc|.*_\$folder\$|\.spark-staging.*"
 )
 """Names in an output: the job's, Spark's, those of its committers, and the checksums of Hadoop's local files."""
 _SAME_STORE = {"s3": "s3a", "s3n": "s3a", "abfs": "abfss"}
@@ -173,13 +173,17 @@ def _places(spark: SparkSession, path: str) -> Iterator[Place]:
 def _place(spark: SparkSession, path: str) -> Place:
     files, folder = _hadoop(spark, path)
     uri = str(files.makeQualified(folder).toString())
+    return place_of(uri)
+
+
+def place_of(uri: str) -> Place:
+    """Return the place of a whole URI."""
     if (local := storage.local_path(uri)) is not None:
         return "", PurePosixPath(os.path.realpath(local))
     scheme, _, rest = uri.partition("://")
     host, _, below = rest.partition("/")
-    return f"{_SAME_STORE.get(scheme.lower(), scheme.lower())}://{host.lower()}", PurePosixPath(
-        posixpath.normpath(f"/{below}")
-    )
+    store = f"{_SAME_STORE.get(scheme.lower(), scheme.lower())}://{host.lower()}"
+    return store, PurePosixPath(posixpath.normpath("/" + below.lstrip("/")))  # it keeps two slashes at the start
 
 
 def _hadoop(spark: SparkSession, path: str) -> tuple[Any, Any]:

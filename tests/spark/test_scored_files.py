@@ -150,6 +150,21 @@ def test_an_output_that_holds_an_input_is_refused_however_both_are_spelled(spark
     assert (data / "in" / "a.csv").exists()
 
 
+@pytest.mark.parametrize(
+    ("uri", "other"),
+    [
+        ("s3a://bucket/a/b", "s3://Bucket//a/x/../b/"),
+        ("abfss://c@store.dfs.core.windows.net/a", "abfs://c@store.dfs.core.windows.net/a/."),
+        ("dbfs:/a/b", "file:///dbfs/a/b"),
+        ("dbfs:/Volumes/c/s/v", "file:/Volumes/c/s/v/"),
+        ("hdfs://name:8020/a", "HDFS://NAME:8020//a"),
+    ],
+)
+def test_one_place_of_a_store_is_known_by_all_spellings(uri: str, other: str) -> None:
+    assert scored_files.place_of(uri) == scored_files.place_of(other)
+    assert scored_files.place_of(uri) != scored_files.place_of(f"{other.rstrip('./')}2")
+
+
 def test_only_what_this_job_has_written_is_replaced(spark: SparkSession, tmp_path: Path) -> None:
     source, output = tmp_path / "a.csv", tmp_path / "out"
     source.write_text("a\n1\n")
