@@ -42,8 +42,8 @@ class _Reader:
     """Reads plans and expressions of the JVM."""
 
     def __init__(self, spark: SparkSession) -> None:
-        self._jvm: Any = spark._jvm
-        jvm = self._jvm
+        jvm: Any = spark._jvm
+        self._jvm = jvm
         self._replaceable = jvm.java.lang.Class.forName(
             "org.apache.spark.sql.catalyst.expressions.RuntimeReplaceable", True,
             jvm.java.lang.Thread.currentThread().getContextClassLoader(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from .calendar import date_of, days_of
 from .datetime_text import DAY, SECOND
@@ -29,10 +30,17 @@ def offsets(rules: str) -> tuple[Callable[[int], int], Callable[[int], int]]:
     before = [first, *(offset for _, offset in changes)]
     utc = [second for second, _ in changes]
     # In a gap and where an hour is there twice, java.time takes the offset of before the change.
-    local = [second + max(pair) for second, pair in zip(utc, zip(before, before[1:], strict=False), strict=True)]
+    local = [second + max(pair) for second, pair in zip(utc, pairwise(before), strict=True)]
+
+    # without changes in the last years the rules have ended, and the last offset stays
+    recur = bool(utc) and utc[-1] > days_of(LAST_YEAR - 1, 1, 1) * 86_400
 
     def offset_at(thresholds: Sequence[int]) -> Callable[[int], int]:
-        return lambda micros: before[bisect_right(thresholds, _within(micros) // SECOND)] * SECOND
+        def offset(micros: int) -> int:
+            second = (_within(micros) if recur else micros) // SECOND
+            return int(before[bisect_right(thresholds, second)]) * SECOND
+
+        return offset
 
     return offset_at(utc), offset_at(local)
 
