@@ -3,5 +3,19 @@
 Importing this package fills the table `entry.ENTRIES`.
 """
 
-from . import arithmetic, bits, casts, codes, conditions, datetime_functions  # noqa: F401
-from . import letters, like, mathematics, positions, rounding, text  # noqa: F401
+from . import (  # noqa: F401
+    arithmetic,
+    bits,
+    casts,
+    codes,
+    conditions,
+    datetime_functions,
+    letters,
+    like,
+    mathematics,
+    number_casts,
+    positions,
+    rounding,
+    text,
+    text_casts,
+)
