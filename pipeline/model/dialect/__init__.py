@@ -15,9 +15,11 @@ from . import (  # noqa: F401
     letters,
     like,
     mathematics,
+    number_casts,
     positions,
     rounding,
     text,
+    text_casts,
     time_arithmetic,
     zones,
 )

@@ -81,6 +81,8 @@ def to_float32(value: float) -> float:
 
 def to_decimal(value: Decimal, precision: int, scale: int) -> Decimal | None:
     """Return ``value`` rounded half up to ``scale`` digits, None where it has more than ``precision`` digits then."""
+    if value and value.adjusted() >= precision - scale:
+        return None
     rounded = value.quantize(Decimal((0, (1,), -scale)), context=DECIMALS)
     return rounded if len(rounded.as_tuple().digits) <= precision or not rounded else None
 
