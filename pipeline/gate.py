@@ -27,6 +27,7 @@ from pipeline.evaluation.decision import Decision, Verdict, decide, finite_metri
 from pipeline.evaluation.metrics import Evaluation
 from pipeline.launch import executor_checks
 from pipeline.launch.start import open_job
+from pipeline.model.offsets import relative
 from pipeline.runtime.console import Stopwatch, log
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.session import progress
@@ -265,9 +266,10 @@ def _counter(
         scorers = [score.shipped_model(model) for model in shipped]
         sums = [MetricSums(label, with_detail=True) for _ in shipped]
         code_of = pd.Index(classes, dtype=object)
+        offset = label.stats.offset if label.stats else 0.0
         for batch in batches:
             labels = batch.column(_LABEL).to_pandas()
-            codes = code_of.get_indexer(labels) if label.classes else labels.to_numpy(np.float64)
+            codes = code_of.get_indexer(labels) if label.classes else relative(labels.to_numpy(np.float64), offset)
             # a class that the manifest lacks means that the source has changed, and the number of rows shows it
             known = codes >= 0 if label.classes else np.full(len(codes), True)
             for i, (scorer, of_model) in enumerate(zip(scorers, sums, strict=True)):
@@ -287,9 +289,9 @@ def _counter(
 
 
 def _answers(scored: pd.DataFrame, label: LabelData) -> Any:
-    """Return probabilities in the order of the label's classes, or the predicted numbers."""
+    """Return probabilities in the order of the label's classes, or the predicted numbers, counted from its offset."""
     from pipeline.model.spec import PROBABILITY
 
-    if not label.classes:
-        return scored["prediction"].to_numpy(np.float64)
+    if label.stats:
+        return scored["prediction"].to_numpy(np.float64) - label.stats.offset
     return scored[[PROBABILITY + name for name in label.classes]].to_numpy(np.float64)

@@ -54,7 +54,7 @@ def train(
     executor_checks.check_executors(spark, config, num_proc)
     elastic = config.recovery.elastic
     prepared = shards.prepare_data(spark, config, elastic.max if elastic else num_proc)
-    compared = parity.check_parity(spark, config)
+    compared = parity.check_parity(spark, config, prepared.manifest.offsets)
     log.info("Spark and DuckDB make the same features of %d rows, so a model sees what training sees", compared)
     watch.lap("prepare")
 

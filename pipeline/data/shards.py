@@ -10,7 +10,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.config import Config
-from pipeline.data import dealing, features_sql, manifest, prepare, row_accounting, source_csv
+from pipeline.data import dealing, features_sql, manifest, prepare, row_accounting, source_csv, wide_numbers
 from pipeline.data.manifest import LabelData, Manifest, Rows, SourceData, SplitData, SplitName
 from pipeline.data.oversampling import oversample
 from pipeline.data.parquet_summary import Aggregates, Summary, summarize
@@ -116,12 +116,11 @@ def _build_data_set(spark: SparkSession, config: Config, num_proc: int, source: 
     # The pass: CSV to Parquet.
     encoded = prepare.encode(spark, typed.frame, values)
     columns: dict[str, Any] = dict(encoded.drop(SPLIT).dtypes)
-    file_rows = dealing.group_rows(columns)
-    _write(spark, config, encoded, file_rows, source, folder)
+    _write(spark, config, encoded, dealing.group_rows(columns), source, folder)
 
     # Rows and statistics come from the files.
     counted = Aggregates(config.label.column, len(classes))
-    measured = replace(counted, numeric=tuple(name for name, kind in columns.items() if kind == "float"))
+    measured = replace(counted, numeric=tuple(name for name, kind in columns.items() if kind != "bigint"))
     written: dict[SplitName, Summary] = {
         "train": summarize(spark, folder, _part("train"), measured),
         "validation": summarize(spark, folder, _part("validation"), counted),
@@ -141,8 +140,11 @@ def _build_data_set(spark: SparkSession, config: Config, num_proc: int, source: 
     row_accounting.log_rows(rows, dropped.nulls, config.split.oversample)
 
     statistics = written["train"].statistics()
+    wide_numbers.log_merged_values(spark, folder, _part("train"), statistics, written["train"].rounding)
+    # A double stays one only if it is wide: float32 holds the others.
+    columns |= {name: "float" for name, stats in statistics.items() if not stats.offset}
     splits = {
-        split: dealing.deal_evenly(spark, folder, split, summary, counted, file_rows, num_proc)
+        split: dealing.deal_evenly(spark, folder, split, summary, counted, columns, num_proc)
         for split, summary in written.items()
     }
     _remove_empty_pass(folder)

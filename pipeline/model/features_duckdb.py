@@ -22,7 +22,7 @@ class RawFeatures:
         self._raw = raw
         self._database = duckdb.connect(config={"threads": 1})
         typed = [f"{_typed(column)} AS {_quoted(column.name)}" for column in raw]
-        outputs = [f"TRY_CAST({_quoted(name)} AS REAL) AS {_quoted(name)}" for name in numeric]
+        outputs = [f"TRY_CAST({_quoted(name)} AS DOUBLE) AS {_quoted(name)}" for name in numeric]
         outputs += [f"CAST({_quoted(name)} AS VARCHAR) AS {_quoted(name)}" for name in categorical]
         self._features = (
             f"WITH raw AS (SELECT {', '.join(typed)} FROM given) SELECT {', '.join(outputs)} FROM ({select})"
@@ -31,7 +31,7 @@ class RawFeatures:
         self._mistakes = f"SELECT coalesce({', '.join([*mistyped, 'NULL'])})::VARCHAR AS mistake FROM given"
 
     def run(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-        """Return the features (float32 and text), and each row's first value that is not of its type (or None)."""
+        """Return the features (float64 and text), and each row's first value that is not of its type (or None)."""
         given = pd.DataFrame({column.name: _plain(rows, column) for column in self._raw})
         with self._database.cursor() as cursor:  # cursors may be used by several threads at once, connections not
             cursor.register("given", given)

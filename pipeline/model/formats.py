@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-FORMAT = 2
+FORMAT = 3
 
 Tree = dict[str, Any]
 
@@ -114,5 +114,12 @@ def _from_1_to_2(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
     return model, {**kept, "run": run, "split": split, "recovery": recovery}
 
 
-_STEPS: tuple[Callable[[Tree, Tree], tuple[Tree, Tree]], ...] = (_from_1_to_2,)
+def _from_2_to_3(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
+    """Count every number from 0: all of them were float32 before anything was subtracted."""
+    network = model["network"]
+    numeric = [{**number, "offset": 0.0} for number in network["numeric"]]
+    return {**model, "network": {**network, "numeric": numeric, "label_offset": 0.0}}, settings
+
+
+_STEPS: tuple[Callable[[Tree, Tree], tuple[Tree, Tree]], ...] = (_from_1_to_2, _from_2_to_3)
 """The step at position i turns format i + 1 into format i + 2."""
