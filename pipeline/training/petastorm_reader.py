@@ -61,8 +61,11 @@ def read_row_groups(
         )
     with _unreadable_is_explained(folder, split), reader:
         for batch in reader:
-            features = np.column_stack([relative(getattr(batch, name), offsets.get(name, 0.0)) for name in names])
             labels = getattr(batch, label)
+            # Column by column into its place: column_stack would take three times as long.
+            features = np.empty((len(labels), len(names)), np.float32)
+            for place, name in enumerate(names):
+                features[:, place] = relative(getattr(batch, name), offsets.get(name, 0.0))
             yield features, labels.astype(np.int64) if data.label.classes else relative(labels, offsets.get(label, 0.0))
 
 
