@@ -49,16 +49,14 @@ def log_merged_values(
     rows = spark.read.parquet((folder / below).spark)
     with progress(spark, f"counting the values of {', '.join(doubtful)} that float32 merges"):
         for name in doubtful:
-            value = column(name)
-            cell = (value - F.lit(stats[name].offset)).cast("float")
-            cells = rows.select(value, cell.alias("cell")).distinct().groupBy("cell").agg(F.count("*").alias("values"))
-            merged = F.sum(F.when(F.col("values") > 1, F.col("values")))
-            (counts,) = cells.agg(merged.alias("merged"), F.sum("values"), F.count("*")).collect()
-            if counts.merged:
-                text = (
-                    "%s: %s of %s distinct values fall together in float32, which keeps %s: a model sees these as equal"
-                )
-                log.warning(text, name, *(f"{count:,}" for count in counts))
+            # No column of features.sql begins with an underscore.
+            merged = (column(name) - F.lit(stats[name].offset)).cast("float").alias("_merged")
+            each = rows.select(column(name), merged).distinct().groupBy("_merged").agg(F.count("*").alias("_values"))
+            together = F.sum(F.when(F.col("_values") > 1, F.col("_values")).otherwise(0))
+            ((lost, distinct, kept),) = each.agg(together, F.sum("_values"), F.count("*")).collect()
+            if lost:
+                problem = f"{lost:,} of {distinct:,} distinct values fall together in float32, which keeps {kept:,}"
+                log.warning("%s: %s; a model sees them as equal", name, problem)
 
 
 def _is_lossy(rounding: float, std: float) -> bool:
