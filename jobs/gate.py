@@ -4,6 +4,8 @@ import argparse
 
 from pipeline.runtime.console import run_job
 
+TRUST = "accept a champion of an older version of this project that uses functions which are no longer allowed"
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of this job's command line."""
@@ -14,6 +16,7 @@ def parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, as the training did"
     )
     args.add_argument("--run-id", metavar="ID", help="the training (default: the newest with tracking.run_name)")
+    args.add_argument("--trust-model", action="store_true", help=TRUST)
     return args
 
 
@@ -21,4 +24,4 @@ if __name__ == "__main__":
     options = parser().parse_args()
     from pipeline.gate import judge  # after the command line has been read
 
-    run_job(judge, options.config, options.set, options.run_id)
+    run_job(judge, options.config, options.set, options.run_id, options.trust_model)

@@ -4,6 +4,8 @@ import argparse
 
 from pipeline.runtime.console import run_job
 
+TRUST = "accept a model of an older version of this project that uses functions which are no longer allowed"
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of this job's command line."""
@@ -15,6 +17,7 @@ def parser() -> argparse.ArgumentParser:
     args.add_argument("--row", metavar="JSON", help='one raw row instead of files, without Spark: {"Island": "Biscoe"}')
     store = "MLflow store (default: MLFLOW_TRACKING_URI, else .work/mlflow.db)"
     args.add_argument("--tracking-uri", metavar="URI", help=store)
+    args.add_argument("--trust-model", action="store_true", help=TRUST)
     return args
 
 
@@ -25,7 +28,7 @@ if __name__ == "__main__":
     if options.row is not None:
         run_job(predict.predict_row, options.model, options.row, options.tracking_uri)
     elif options.input and options.output:
-        files = options.model, options.input, options.output, options.format, options.tracking_uri
+        files = options.model, options.input, options.output, options.format, options.tracking_uri, options.trust_model
         run_job(predict.predict_files, *files)
     else:
         parser().error("give --input and --output, or --row")

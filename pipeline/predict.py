@@ -52,7 +52,12 @@ def predict_row(model: str, text: str, tracking_uri: str | None = None) -> dict[
 
 
 def predict_files(
-    model: str, inputs: Sequence[str], output: str, kind: str, tracking_uri: str | None = None
+    model: str,
+    inputs: Sequence[str],
+    output: str,
+    kind: str,
+    tracking_uri: str | None = None,
+    trust_model: bool = False,
 ) -> dict[str, Any]:
     """Score CSV files into ``output`` as ``kind`` (parquet or csv); return the summary for the last line of stdout.
 
@@ -65,6 +70,7 @@ def predict_files(
         UserError: the model, the input or the output cannot be used.
     """
     from pipeline.data import source_csv
+    from pipeline.data.quarantine import write_quarantine
     from pipeline.launch import executor_checks
     from pipeline.runtime import session
 
@@ -77,8 +83,10 @@ def predict_files(
     config = packaged.config.model_copy(update={"source": settings})
     spark = session.get_session(f"predict {model}", Path(DEFAULT_WORK_DIR).absolute())
     executor_checks.check_executors(spark, config)
+    if not trust_model:
+        _check_functions(spark, model, packaged)
     source = source_csv.list_source(spark, config)
-    config = _drop_absent_columns(spark, config)
+    config = _drop_absent_columns(spark, config, packaged.spec)
     records = source_csv.read_records(spark, config)
     watch.lap("start")
 
@@ -93,7 +101,7 @@ def predict_files(
             raise mistake from None
     counts = {**records.counts.get, **scored_counts.get}
     if counts["bad"]:
-        source_csv.quarantine(spark, config, f"{output.rstrip('/')}/_quarantine")
+        write_quarantine(spark, config, f"{output.rstrip('/')}/_quarantine")
         log.info("%d records do not fit the schema: see %s/_quarantine", counts["bad"], output)
     watch.lap("score")
     return {
@@ -111,6 +119,16 @@ def predict_files(
     }
 
 
+def _check_functions(spark: SparkSession, model: str, packaged: PackagedModel) -> None:
+    """Raise UserError if a model of an older format uses a function that Spark and its own code may compute unlike."""
+    from pipeline.data import features_sql
+
+    try:
+        features_sql.check_packaged(spark, packaged)
+    except UserError as error:
+        raise UserError(f"--model {model}: {error}; add --trust-model to score with it all the same") from None
+
+
 def _check_output(output: str, inputs: Sequence[str]) -> None:
     """Raise UserError if the job would replace its input, or a folder that is not an earlier output."""
     folder = Path(output).resolve()
@@ -126,16 +144,16 @@ def _check_output(output: str, inputs: Sequence[str]) -> None:
         raise UserError(f"--output {output}: holds files that are not an earlier output; name another folder")
 
 
-def _drop_absent_columns(spark: SparkSession, config: Config) -> Config:
+def _drop_absent_columns(spark: SparkSession, config: Config, spec: ModelSpec) -> Config:
     """Leave out of the schema the columns that the files lack and no feature needs: most often the label."""
-    from pipeline.data import features_sql, source_csv
+    from pipeline.data import source_csv
 
     schema = source_csv.source_schema(spark, config)
     options = {**config.source.reader_options, "inferschema": False}
     if not options["header"]:
         return config
     header = {name.lower() for name in spark.read.options(**options).csv(config.source_paths).columns}
-    needed = features_sql.translate(config).needed
+    needed = {column.name for column in spec.raw if column.needed}
     present = [field for field in schema.fields if field.name.lower() in header or field.name in needed]
     ddl = ", ".join(f"{source_csv.quoted(field.name)} {field.dataType.simpleString()}" for field in present)
     source = config.source.model_copy(update={"schema_": ddl})

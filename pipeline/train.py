@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import gate
 from pipeline.config import ConfigFiles, load_config
 from pipeline.data import parity, shards
+from pipeline.data.features_sql import Resolved
 from pipeline.evaluation import figures, report
 from pipeline.evaluation.decision import Decision
 from pipeline.launch import executor_checks, executors, horovod_version, memory, restarts, resume
@@ -54,8 +55,10 @@ def train(
     executor_checks.check_executors(spark, config, num_proc)
     elastic = config.recovery.elastic
     prepared = shards.prepare_data(spark, config, elastic.max if elastic else num_proc)
-    compared = parity.check_parity(spark, config, prepared.manifest.offsets)
-    log.info("Spark and DuckDB make the same features of %d rows, so a model sees what training sees", compared)
+    compared = parity.check_parity(config, prepared.resolved, prepared.folder, prepared.manifest.offsets)
+    log.info(
+        "Spark and the packaged model make the same features of %d rows, so a model sees what training sees", compared
+    )
     watch.lap("prepare")
 
     cache = memory.choose_cache(spark, config, prepared.manifest, elastic.min if elastic else num_proc)
@@ -72,16 +75,18 @@ def train(
         outcome = restarts.run_ranks(spark, task, num_proc)
         watch.lap("launch and train")
         try:
-            model_uri = _log_model(task, outcome)
+            model_uri = _log_model(task, outcome, prepared.resolved)
             watch.lap("package")
             decision = _judge_and_report(spark, task, outcome.result, model_uri, watch, gated)
         except Exception as error:  # no failure after the training may cost the model
-            raise _keep_locally(task, outcome.result, error) from (None if store.is_down(error) else error)
+            raise _keep_locally(task, outcome.result, prepared.resolved, error) from (
+                None if store.is_down(error) else error
+            )
         training.forget()
     return _summary(task, outcome, model_uri, prepared.reused, decision, watch)
 
 
-def _log_model(task: Task, outcome: restarts.Outcome) -> str:
+def _log_model(task: Task, outcome: restarts.Outcome, resolved: Resolved) -> str:
     """Log metrics, weights and the packaged model; return the model's URI."""
     uri, run_id, result = task.tracking_uri, task.run_id, outcome.result
     if result.pending:
@@ -96,7 +101,7 @@ def _log_model(task: Task, outcome: restarts.Outcome) -> str:
     runs.log_bytes(uri, run_id, result.weights, "weights/weights.safetensors")
     runs.log_text(uri, run_id, result.weights_text, "weights/weights.txt")
     runs.log_text(uri, run_id, result.network, "weights/network.json")
-    model_uri = package.log_model(task.config, task.data, result.weights, uri, run_id)
+    model_uri = package.log_model(task.config, task.data, resolved, result.weights, uri, run_id)
     runs.log_outcome(uri, run_id, {}, {"model_uri": model_uri})
     return model_uri
 
@@ -134,12 +139,12 @@ def _log_figures(uri: str, trained: report.TrainedRun) -> dict[str, str]:
     return {name: figures.as_svg(figure) for name, figure in drawn.items()}
 
 
-def _keep_locally(task: Task, result: TrainingResult, error: Exception) -> DeliveryError:
+def _keep_locally(task: Task, result: TrainingResult, resolved: Resolved, error: Exception) -> DeliveryError:
     """Write the model and the metrics that the store lacks to the work directory; return the error that names it."""
     folder = task.config.work_dir / "undelivered" / task.run_id
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.safetensors").write_bytes(result.weights)  # first: the packaging may be what fails
-    package.save_model(task.config, task.data, result.weights, folder / "model")
+    package.save_model(task.config, task.data, resolved, result.weights, folder / "model")
     epochs = [{"time_ms": record.ended_ms, **metric_writer.finite(record.values)} for record in result.pending]
     lines = [json.dumps(epoch) + "\n" for epoch in epochs]
     (folder / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.data.features_sql import Resolved
 from pipeline.data.manifest import (
     FORMAT_VERSION,
     LabelData,
@@ -20,6 +21,8 @@ from pipeline.data.manifest import (
     SplitName,
 )
 from pipeline.evaluation.metrics import EpochRecord, SplitMetrics
+from pipeline.model.dialect.tree import Node, column
+from pipeline.model.spec import TEXT, RawColumn
 from pipeline.runtime.storage import Folder
 
 
@@ -59,6 +62,14 @@ def write_dataset(folder: Path, train: int, validation: int, num_proc: int) -> M
         splits=splits,
         sha256=checksums(folder, splits),
     )
+
+
+def resolved() -> Resolved:
+    """Return what `SELECT a, k, y FROM raw` is resolved to, for the columns of :func:`write_dataset`."""
+    number = Node("ReadDouble", "double", (column(TEXT, "string"),))
+    text = column(TEXT, "string")
+    raw = (RawColumn("a", "DOUBLE", True, number), RawColumn("k", "STRING", True, text), RawColumn("y", "INT", False))
+    return Resolved(raw, {"a": column("a", "double"), "k": column("k", "string")})
 
 
 SOME_METRICS = SplitMetrics(rows=10, loss=0.5, metrics={"accuracy": 0.75})

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from pipeline.config.base import Settings
 from pipeline.runtime import storage
+from pipeline.runtime.errors import nearest
 
 DEFAULT_WORK_DIR = ".work"
 """Below the folder in which a job is started."""
@@ -24,6 +25,28 @@ def _as_column(value: Any) -> Any:
     return {"column": value} if isinstance(value, str) else value
 
 
+OPTIONS = (
+    "header", "sep", "delimiter", "quote", "escape", "charToEscapeQuoteEscaping", "comment", "encoding", "charset",
+    "multiLine", "lineSep", "enforceSchema", "maxColumns", "maxCharsPerColumn", "unescapedQuoteHandling",
+    "recursiveFileLookup", "pathGlobFilter", "modifiedBefore", "modifiedAfter", "nullValue", "dateFormat",
+    "timestampFormat",
+)  # fmt: skip
+"""The options of Spark's CSV reader that are honoured: how a file becomes texts, and three that texts are read by."""
+
+_ONE_RULE = "one rule reads every text, in files and online; conf/README.md, 'What a text means', has it"
+_REFUSED_OPTIONS = {
+    "mode": "source.bad_records decides that",
+    "columnnameofcorruptrecord": "source.bad_records decides that",
+    "inferschema": "source.schema decides that",
+    "ignoreleadingwhitespace": "a number may have blanks around it anyway; for text, write trim(…) in features.sql",
+    "ignoretrailingwhitespace": "a number may have blanks around it anyway; for text, write trim(…) in features.sql",
+    "emptyvalue": "an empty text, quoted or not, is a missing value",
+    "locale": "numbers and dates are written as in English; convert others in features.sql",
+    **dict.fromkeys(("nanvalue", "positiveinf", "negativeinf", "timestampntzformat", "preferdate"), _ONE_RULE),
+    "enabledatetimeparsingfallback": _ONE_RULE,
+}
+
+
 class Source(Settings):
     """Where the rows come from and what they look like."""
 
@@ -32,16 +55,17 @@ class Source(Settings):
     schema_: str = Field(alias="schema", min_length=1)
     """The columns of the CSV in order, as Spark DDL: `Island STRING, BodyMass DOUBLE`."""
     options: dict[str, str | bool | int | float] = Field(default={})
-    """Options of Spark's CSV reader (`sep`, `encoding`, `multiLine`, …); `header: true` unless given."""
+    """Options of Spark's CSV reader (`sep`, `encoding`, `nullValue`, …); `header: true` unless given."""
     bad_records: Literal["quarantine", "fail"] = "quarantine"
     """What to do with records that do not fit the schema: set them aside and go on, or stop (exit 2)."""
 
     @model_validator(mode="after")
     def _some_options_are_ours(self) -> Source:
-        taken = {"mode": "bad_records", "columnnameofcorruptrecord": "bad_records", "inferschema": "schema"}
         for option in self.options:
-            if option.lower() in taken:
-                raise ValueError(f"options.{option} cannot be set: source.{taken[option.lower()]} decides that")
+            if reason := _REFUSED_OPTIONS.get(option.lower()):
+                raise ValueError(f"options.{option} cannot be set: {reason}")
+            if option.lower() not in {known.lower() for known in OPTIONS}:
+                raise ValueError(f"options.{option} is not an option that is honoured{nearest(option, OPTIONS)}")
         return self
 
     @property
@@ -49,10 +73,13 @@ class Source(Settings):
         """Options for Spark's CSV reader, in lower case (Spark does not care), defaults included.
 
         RFC 4180 doubles a quote inside quotes; Spark's own default is a backslash. Spark compares a file's header with
-        the schema only if `enforceSchema` is false.
+        the schema only if `enforceSchema` is false. Without `multiLine` it looks for the byte of a line's end, which
+        is half of a character in encodings of two or four bytes.
         """
         given = {option.lower(): value for option, value in self.options.items()}
-        return {"header": True, "escape": '"', "enforceschema": False, **given}
+        encoding = str(given.get("encoding", given.get("charset", ""))).lower().replace("-", "").replace("_", "")
+        wide = {"multiline": True} if encoding.startswith(("utf16", "utf32", "ucs2")) else {}
+        return {"header": True, "escape": '"', "enforceschema": False, **wide, **given}
 
 
 class NumericFeature(Settings):

@@ -1,23 +1,45 @@
-"""features.sql outside Spark: what SQL is allowed, and the same SELECT in DuckDB's dialect.
+"""features.sql: what it may say, and what Spark takes it to mean.
 
 features.sql makes one row of each row of raw, from that row alone. Joins, windows, aggregates, chance and the time of
-day are refused: they would leak from one split to another, or give a single row another result.
+day are refused: they would leak from one split to another, or give a single row another result. So is every function
+that a packaged model cannot compute as Spark does: `conf/README.md` lists those that it can.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import duckdb
 import sqlglot
+from pyspark.errors import AnalysisException, ParseException
+from pyspark.sql import SparkSession
 from sqlglot import expressions as E
 from sqlglot.errors import SqlglotError
+from sqlglot.tokens import Token, TokenType  # type: ignore[attr-defined]
 
 from pipeline.config import Config
+from pipeline.data import catalyst, reading, source_csv
+from pipeline.data.packaged import PackagedModel
+from pipeline.data.source_csv import sentence
+from pipeline.model.dialect.entry import USAGES, NotAllowed
+from pipeline.model.dialect.program import Program
+from pipeline.model.dialect.tree import COLUMN, Node
 from pipeline.model.spec import RawColumn
-from pipeline.runtime.errors import one_line
+from pipeline.runtime.errors import UserError, nearest, one_line
 
-_REFUSED: list[tuple[tuple[type, ...], str]] = [
+LIST = "conf/README.md, 'What features.sql may use', lists what is allowed"
+
+_CHANCE = ("rand", "random", "randn", "uuid", "shuffle", "monotonically_increasing_id", "spark_partition_id")
+_TIME_OF_DAY = ("now", "curdate", "current_date", "current_timestamp", "current_time", "localtimestamp", "localtime")
+_PLACE = ("current_user", "user", "session_user", "version", "current_database", "current_schema", "current_catalog",
+          "current_timezone", "input_file_name", "input_file_block_start", "input_file_block_length", "java_method",
+          "reflect")  # fmt: skip
+_KINDS = (
+    *((name, "chance") for name in _CHANCE),
+    *((name, "the time of day") for name in _TIME_OF_DAY),
+    *((name, "a fact of the machine or the session") for name in _PLACE),
+)
+_NOT_ROW_WISE: list[tuple[tuple[type, ...], str]] = [
     ((E.Join, E.Lateral), "a join"),
     ((E.Window,), "a window"),
     ((E.AggFunc, E.Group, E.Having), "an aggregate"),
@@ -25,97 +47,158 @@ _REFUSED: list[tuple[tuple[type, ...], str]] = [
     ((E.Where, E.Qualify), "a filter"),
     ((E.Distinct, E.Limit, E.Offset, E.Order, E.Sort), "a choice or an order of rows"),
     ((E.UDTF, E.Explode, E.Posexplode, E.Unnest), "a function that makes several rows of one"),
-    ((E.Rand, E.Randn, E.Uuid), "chance"),
     ((E.CurrentTimestamp, E.CurrentDate, E.CurrentTime), "the time of day"),
 ]
+_ROW_WISE = "features.sql makes one row of each row, from that row alone"
+_BEFORE_PARENTHESIS = {
+    "select", "from", "as", "and", "or", "not", "in", "is", "like", "ilike", "rlike", "regexp", "between", "when",
+    "then", "else", "case", "end", "on", "over", "by", "distinct", "any", "all", "some", "escape", "using", "where",
+    "having", "order", "group", "limit", "decimal", "dec", "numeric", "char", "varchar", "interval", "div",
+}  # fmt: skip
+"""Words that are no function where a parenthesis follows."""
 
 
 @dataclass(frozen=True)
-class Translation:
-    """features.sql in DuckDB's dialect."""
+class Resolved:
+    """features.sql as Spark resolves it."""
 
-    raw_types: dict[str, str]
-    """DuckDB's type of each declared column of the CSV."""
-    needed: frozenset[str]
-    """The columns of the CSV that a feature is made from."""
-    select: str
-    """The SELECT over a table `raw` that has the declared columns."""
+    raw: tuple[RawColumn, ...]
+    """The declared columns of the CSV, each with the tree that reads it."""
+    features: dict[str, Node]
+    """The tree of each feature: DOUBLE for a number, STRING for a category."""
 
     @property
-    def raw_columns(self) -> tuple[RawColumn, ...]:
-        """The CSV's columns as the packaged model describes them."""
-        return tuple(RawColumn(name, kind, name in self.needed) for name, kind in self.raw_types.items())
+    def needed(self) -> set[str]:
+        """The columns of the CSV that a feature is made from."""
+        return {column.name for column in self.raw if column.needed}
 
 
-def translate(config: Config) -> Translation:
-    """Return features.sql in DuckDB's dialect.
+def check(config: Config) -> None:
+    """Check what can be checked of features.sql without Spark, so that most mistakes cost no time.
 
     Raises:
-        UserError: it is not one row-wise SELECT over raw, or DuckDB lacks a function; the message names the construct.
+        UserError: it is not one row-wise SELECT over raw, or uses a function that is not in the list.
     """
-    where = config.folder / config.features.sql
+    sql, where = config.features_sql, config.folder / config.features.sql
 
     def refuse(problem: str) -> Exception:
         return config.mistake("features.sql", f"{where}: {problem}")
 
     try:
-        statements = [s for s in sqlglot.parse(config.features_sql, read="spark") if s is not None]
+        statements = [s for s in sqlglot.parse(sql, read="spark") if not isinstance(s, E.Semicolon | None)]
     except SqlglotError as error:
         raise refuse(f"is not valid Spark SQL: {_first_paragraph(error)}") from None
     if len(statements) != 1 or not isinstance(statements[0], E.Select):
         given = " and ".join(_excerpt(s) for s in statements) or "an empty file"
         raise refuse(f"must be one SELECT … FROM raw, not {given}")
-    select = statements[0]
-    for node in select.walk():
-        for kinds, name in _REFUSED:
+    for name, kind in _KINDS:
+        if name in _functions(sql):
+            raise refuse(f"'{name}()' is {kind}; {_ROW_WISE}")
+    texts = [token.text.lower() for token in _tokens(sql)]
+    if any(texts[i : i + 3] == ["unix_timestamp", "(", ")"] for i in range(len(texts))):
+        raise refuse(f"'unix_timestamp()' without an argument is the time of day; {_ROW_WISE}")
+    for node in statements[0].walk():
+        for kinds, kind in _NOT_ROW_WISE:
             if isinstance(node, kinds):
-                raise refuse(f"{_excerpt(node)} is {name}; features.sql makes one row of each row, from that row alone")
-    tables = [table.sql("spark") for table in select.find_all(E.Table)]
-    if tables != ["raw"]:
-        raise refuse(f"must read FROM raw and nothing else, but reads {', '.join(tables) or 'no table'}")
-    with duckdb.connect() as database:
-        try:
-            schema = f"CREATE TABLE raw ({config.source.schema_})"
-            database.execute(sqlglot.transpile(schema, read="spark", write="duckdb")[0])
-            raw_types = {name: kind for name, kind, *_ in database.execute("DESCRIBE raw").fetchall()}
-        except (SqlglotError, duckdb.Error) as error:
-            raise config.mistake("source.schema", _first_paragraph(error)) from None
-        try:
-            translated = select.sql("duckdb", comments=False, unsupported_level=sqlglot.ErrorLevel.RAISE)
-            database.execute(translated)
-        except duckdb.BinderException as error:
-            raise refuse(_first_paragraph(error).removeprefix("Binder Error: ")) from None
-        except (SqlglotError, duckdb.Error) as error:
-            raise refuse(f"cannot run outside Spark, as a model must: {_first_paragraph(error)}") from None
-    return Translation(raw_types, _needed(select, config.feature_columns, list(raw_types)), translated)
+                raise refuse(f"{_excerpt(node)} is {kind}; {_ROW_WISE}")
+    tables = list(statements[0].find_all(E.Table))
+    if [".".join(part.name for part in table.parts).lower() for table in tables] != ["raw"]:
+        names = ", ".join(table.sql("spark") for table in tables) or "no table"
+        raise refuse(f"must read FROM raw and nothing else, but reads {names}")
+    for name in sorted(_functions(sql)):
+        if name not in USAGES:
+            raise refuse(f"the function '{name}' is not allowed{nearest(name, sorted(USAGES))}; {LIST}")
+
+
+def resolve(spark: SparkSession, config: Config) -> Resolved:
+    """Return the trees that a packaged model runs: of the fields' texts, and of the features.
+
+    Raises:
+        UserError: Spark does not understand features.sql, or a feature uses something that is not in the list.
+    """
+    where = config.folder / config.features.sql
+    schema = source_csv.source_schema(spark, config)
+    readers = reading.readers(spark, config, schema)
+    spark.createDataFrame([], schema).createOrReplaceTempView("raw")
+    try:
+        outputs = catalyst.resolve(spark, config.features_sql)
+        features = {name: _typed(outputs, name, "double") for name in (f.column for f in config.features.numeric)}
+        features |= {name: _typed(outputs, name, "string") for name in (f.column for f in config.features.categorical)}
+        for name, tree in features.items():
+            _check_tree(name, tree)
+    except NotAllowed as problem:
+        raise config.mistake("features.sql", f"{where}: {problem}; {LIST}") from None
+    except (AnalysisException, ParseException) as error:
+        raise config.mistake("features.sql", f"{where}: {sentence(error)}") from None
+    used = {str(n.value) for tree in features.values() for n in tree.walk() if n.op == COLUMN}
+    kinds = {field.name: field.dataType.simpleString().upper() for field in schema.fields}
+    raw = tuple(RawColumn(name, kinds[name], name in used, readers[name]) for name in schema.names)
+    return Resolved(raw, features)
+
+
+def check_packaged(spark: SparkSession, model: PackagedModel) -> None:
+    """Raise UserError if a model of format 1 or 2 uses something that is not in the list.
+
+    Its own code runs features.sql in DuckDB, and nobody has compared the two. Later models were checked in training.
+    """
+    if not model.spec.select:
+        return
+    try:
+        check(model.config)
+        resolve(spark, model.config)
+    except UserError as error:
+        raise UserError(f"the model is of an older format, and Spark and its own code may differ: {error}") from None
 
 
 def select_more(sql: str, *more: str) -> str:
-    """Return features.sql with expressions of Spark SQL added to what it selects."""
-    select = sqlglot.parse_one(sql, read="spark")
-    assert isinstance(select, E.Select)
-    return select.select(*more, dialect="spark").sql("spark", comments=False)
+    """Return features.sql with expressions of Spark SQL added to what it selects; its own text stays as it is."""
+    tokens = list(_tokens(sql))
+    depth, previous = 0, None
+    for token in tokens:
+        depth += {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}.get(token.token_type, 0)
+        if token.token_type == TokenType.FROM and depth == 0 and previous != TokenType.DISTINCT:  # IS DISTINCT FROM
+            return f"{sql[: token.start]}, {', '.join(more)} {_statement(sql[token.start :])}"
+        previous = token.token_type
+    raise ValueError("there is no FROM")  # check() has refused such a text
 
 
-def _needed(select: E.Select, features: list[str], raw: list[str]) -> frozenset[str]:
-    """Return the raw columns that the features are made from, directly or through another alias of the SELECT."""
-    expressions = {e.alias_or_name.lower(): e for e in select.expressions if not isinstance(e, E.Star)}
-    by_lower = {name.lower(): name for name in raw}
-    needed: set[str] = set()
-    visited: set[str] = set()
-    pending = [name.lower() for name in features]
-    while pending:
-        name = pending.pop()
-        if name in visited:
-            continue
-        visited.add(name)
-        if name not in expressions:  # from `*`, or a column of raw itself
-            needed.update([by_lower[name]] if name in by_lower else [])
-            continue
-        used = {column.name.lower() for column in expressions[name].find_all(E.Column)}
-        needed.update(by_lower[column] for column in used if column in by_lower)
-        pending += [column for column in used if column not in by_lower]
-    return frozenset(needed)
+def _statement(sql: str) -> str:
+    """Return the text without the semicolon that may end it, and without comments behind that."""
+    last = [token for token in _tokens(sql) if token.token_type != TokenType.SEMICOLON][-1]
+    return sql[: last.end + 1]
+
+
+def _tokens(sql: str) -> Iterator[Token]:
+    yield from sqlglot.tokenize(sql, read="spark")
+
+
+def _functions(sql: str) -> set[str]:
+    """Return the names of the functions that the text calls, in lower case."""
+    tokens = list(_tokens(sql))
+    names = set()
+    for before, token, after in zip([None, *tokens], tokens, tokens[1:], strict=False):
+        is_word = (
+            token.text.replace("_", "").isalnum() and not token.text[0].isdigit() and sql[token.start] not in "'\"`"
+        )
+        is_name = before is not None and before.token_type in (TokenType.ALIAS, TokenType.DOT)
+        if is_word and after.token_type == TokenType.L_PAREN and not is_name:
+            names.add(token.text.lower())
+    return names - _BEFORE_PARENTHESIS
+
+
+def _typed(outputs: Mapping[str, Node], name: str, kind: str) -> Node:
+    """Return the tree of an output as the model takes it; a missing one is reported by the preparation."""
+    tree = outputs.get(name) or next((t for n, t in outputs.items() if n.lower() == name.lower()), None)
+    if tree is None:
+        raise NotAllowed(f"does not produce a column '{name}'{nearest(name, sorted(outputs))}")
+    return tree if tree.type == kind else Node("Cast", kind, (tree,), settings=(("evalMode", "LEGACY"),))
+
+
+def _check_tree(name: str, tree: Node) -> None:
+    try:
+        Program({name: tree})
+    except NotAllowed as problem:
+        raise NotAllowed(f"'{name}' cannot be computed outside Spark as Spark does: {problem}") from None
 
 
 def _excerpt(node: E.Expr) -> str:

@@ -1,66 +1,170 @@
-"""Parity: Spark and the packaged model make the same features of the same raw rows."""
+"""Parity: a packaged model makes the same features of the fields' texts as Spark has made.
+
+The pass that writes the prepared data also collects a sample of the source: rows chosen by a hash of their number, each
+with its texts and the features that Spark has made of them. Rows that hold the extremes of each column that an
+expression computes with are added. The sample is kept beside the data, so that a training that reuses them compares,
+too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gzip
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
 
 from pipeline.config import Config
-from pipeline.data import features_sql, prepare, source_csv
-from pipeline.model.features_duckdb import RawFeatures
+from pipeline.data import prepare, source_csv
+from pipeline.data.features_sql import Resolved
+from pipeline.data.manifest import SourceData
+from pipeline.data.prepare import RAW
+from pipeline.data.source_csv import TEXTS, column
+from pipeline.data.specs import missing_texts
+from pipeline.model.dialect.entry import ENTRIES
+from pipeline.model.dialect.tree import COLUMN, LITERAL, Node
+from pipeline.model.features import RawFeatures
+from pipeline.runtime.storage import Folder
 
-_SAMPLE_ROWS = 2_000
-_LARGEST_FLOAT = float(np.finfo(np.float32).max)
+FILE_NAME = "parity.json.gz"
+ENOUGH = 10_000
+"""So many rows are compared, or all."""
+_AIM = 15_000  # more than enough, because the number of rows is estimated
+_PACKED = (".gz", ".bz2", ".zst", ".deflate", ".lz4", ".snappy")
+_PACKED_TO = 8  # a compressed CSV has about so many times its bytes
+_BUCKETS = 1_000_000
 
 
-def check_parity(spark: SparkSession, config: Config, offsets: Mapping[str, float] | None = None) -> int:
-    """Run features.sql in Spark and in DuckDB over a sample of the source; return the number of rows compared.
+@dataclass(frozen=True)
+class Sampling:
+    """A sample that is taken while something else is made of the rows."""
 
-    The sample is the first 2,000 rows that fit the schema, or all; it passes through the driver. ``offsets`` are those
-    of the wide columns.
+    counts: Observation
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the sampled rows, {"texts": …, "features": …} each; available after the action on the frame."""
+        rows: list[dict[str, Any]] = json.loads(self.counts.get["rows"])
+        return rows
+
+    def extremes(self) -> list[tuple[str, Any]]:
+        """Return the texts of each computed column's least and greatest value, by column."""
+        found: dict[str, Any] = json.loads(self.counts.get["extremes"])
+        return [(name.partition(" ")[2], text) for name, text in found.items() if text is not None]
+
+
+def estimated_rows(spark: SparkSession, config: Config, source: SourceData) -> int:
+    """Return about how many records the source has, from the length of its first lines."""
+    lines = spark.read.text(config.source_paths)
+    packed = any(name.endswith(_PACKED) for name in lines.inputFiles())
+    first = [len(row.value) + 1 for row in lines.limit(1_000).collect()]
+    return max(1, round(source.bytes * (_PACKED_TO if packed else 1) * len(first) / max(1, sum(first))))
+
+
+def sampled(config: Config, resolved: Resolved, frame: DataFrame, rows: int) -> tuple[DataFrame, Sampling]:
+    """Return the typed rows without RAW, and the sample that an action on them takes of ``rows`` in all."""
+    number = "_row_number"
+    share = min(1.0, _AIM / rows)
+    is_sampled = F.pmod(F.xxhash64(number), F.lit(_BUCKETS)) < math.ceil(share * _BUCKETS)
+    ends = [
+        by(F.col(RAW)[TEXTS][name], F.col(RAW)[name]).alias(f"{end} {name}")
+        for name in sorted(_computed(resolved))
+        for end, by in (("least", F.min_by), ("greatest", F.max_by))
+    ]
+    counts = Observation()
+    collected = F.to_json(F.collect_list(F.when(is_sampled, _pair(config)))).alias("rows")
+    extremes = F.to_json(F.struct(*ends)).alias("extremes") if ends else F.lit("{}").alias("extremes")
+    numbered = frame.withColumn(number, F.monotonically_increasing_id())
+    observed = numbered.observe(counts, collected, extremes, F.count(F.lit(1)).alias("all"))
+    return observed.drop(number, RAW), Sampling(counts)
+
+
+def keep_sample(
+    spark: SparkSession, config: Config, resolved: Resolved, sampling: Sampling, typed: DataFrame, folder: Folder
+) -> None:
+    """Write the sample beside the prepared data, with a row for each extreme of a computed column."""
+    rows, in_all = sampling.rows(), int(sampling.counts.get["all"])
+    if len(rows) < min(ENOUGH, in_all):  # the first lines were shorter than most
+        frame, again = sampled(config, resolved, typed, in_all)
+        frame.write.format("noop").mode("overwrite").save()
+        rows = again.rows()
+    if rows and (ends := sampling.extremes()):
+        texts = [{**rows[0]["texts"], name: text} for name, text in ends]
+        records = source_csv.records_of_texts(spark, config, texts)
+        made = prepare.typed_rows(spark, config, records, keep_raw=True).frame
+        rows += [json.loads(row[0]) for row in made.select(F.to_json(_pair(config))).collect()]
+    folder.write(FILE_NAME, gzip.compress(json.dumps(rows).encode(), compresslevel=1, mtime=0))
+
+
+def _pair(config: Config) -> Column:
+    """Return a row's texts and its features."""
+    features = F.struct(*map(column, config.feature_columns))
+    return F.struct(F.col(RAW)[TEXTS].alias("texts"), features.alias("features"))
+
+
+def check_parity(config: Config, resolved: Resolved, folder: Folder, offsets: Mapping[str, float] | None = None) -> int:
+    """Compare the sample of a prepared data set with what a model makes of its texts; return the number of rows.
+
+    ``offsets`` are those of the wide columns: two numbers are the same if a network takes the same float32 of them.
 
     Raises:
-        UserError: a feature differs (as the float32 that a network takes, or as text) or is missing in one only; names
-            the row and both values.
+        UserError: a feature differs, or is missing in one only; the message names the row, both values and what the
+            feature is made with.
     """
-    sample = source_csv.read_records(spark, config).good().limit(_SAMPLE_ROWS)
-    raw = pd.DataFrame([row.asDict() for row in sample.collect()], columns=sample.columns, dtype=object)
-    translation = features_sql.translate(config)
-    numeric = [f.column for f in config.features.numeric]
-    categorical = [f.column for f in config.features.categorical]
-    in_process = RawFeatures(translation.raw_columns, translation.select, numeric, categorical)
-    duckdb_features, _ = in_process.run(raw)
-    spark_features = _in_spark(spark, config, raw, sample)
-    for name in numeric + categorical:
-        offset = (offsets or {}).get(name, 0.0)
-        pairs = zip(spark_features[name], duckdb_features[name], strict=True)
-        for row, (spark_value, duckdb_value) in enumerate(pairs):
-            if not _is_same(spark_value, duckdb_value, offset):
-                problem = f"'{name}' is {spark_value!r} in Spark but {duckdb_value!r} in DuckDB, which a model uses, "
-                problem += f"for the raw row {raw.iloc[row].to_dict()}; write the expression with explicit CASTs"
-                raise config.mistake("features.sql", problem)
-    return len(raw)
+    rows = json.loads(gzip.decompress(folder.read(FILE_NAME)))
+    names = [raw.name for raw in resolved.raw]
+    texts = pd.DataFrame([[row["texts"].get(name) for name in names] for row in rows], columns=names, dtype=object)
+    features, reasons = RawFeatures(resolved.raw, missing_texts(config), resolved.features).run(texts)
+    for row, reason in enumerate(reasons):
+        if reason is not None:
+            record = _short(rows[row]["texts"])
+            raise _difference(config, f"Spark reads the record {record}, a packaged model refuses it: {reason}")
+    for name, tree in resolved.features.items():
+        inexact = any(node.op in ENTRIES and ENTRIES[node.op].inexact for node in tree.walk())
+        for row, ours in enumerate(features[name]):
+            theirs = rows[row]["features"].get(name)
+            if not _is_same(theirs, ours, inexact, (offsets or {}).get(name, 0.0)):
+                problem = f"'{name}', made with {_made_with(tree)}, is {theirs!r} in Spark but {ours!r} in a packaged "
+                raise _difference(config, f"{problem}model for the record {_short(rows[row]['texts'])}")
+    return len(rows)
 
 
-def _in_spark(spark: SparkSession, config: Config, raw: pd.DataFrame, like: DataFrame) -> dict[str, list[Any]]:
-    """Return the features that Spark makes of these raw rows, in their order."""
-    values = [tuple(None if value is None else value for value in row) for row in raw.itertuples(index=False)]
-    typed = prepare.typed_rows(spark, config, source_csv.as_records(spark.createDataFrame(values, like.schema)))
-    rows = [row.asDict() for row in typed.frame.collect()]
-    return {name: [row[name] for row in rows] for name in config.feature_columns}
+def _difference(config: Config, problem: str) -> Exception:
+    return config.mistake("features.sql", f"{problem}. This is a fault of this project: please report it")
 
 
-def _is_same(spark_value: Any, duckdb_value: Any, offset: float) -> bool:
-    if _is_missing(spark_value) or _is_missing(duckdb_value):
-        return _is_missing(spark_value) and _is_missing(duckdb_value)
-    if isinstance(spark_value, float):
-        return bool(np.float32(spark_value - offset) == np.float32(duckdb_value - offset))
-    return bool(spark_value == duckdb_value)
+def _is_same(theirs: Any, ours: Any, inexact: bool, offset: float) -> bool:
+    if isinstance(ours, str) or isinstance(theirs, str):
+        return bool(theirs == ours)
+    one, other = np.float32(np.nan if theirs is None else theirs), np.float32(np.nan if ours is None else ours)
+    if not np.isfinite(one) or not np.isfinite(other):
+        return bool(np.isfinite(one) == np.isfinite(other))
+    if offset:
+        one, other = np.float32(theirs - offset), np.float32(ours - offset)
+    return bool(one == other) or (inexact and math.isclose(one, other, rel_tol=1e-6))
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float | np.floating) and not abs(float(value)) <= _LARGEST_FLOAT)
+def _computed(resolved: Resolved) -> set[str]:
+    """Return the raw columns that an expression computes with; a column that is passed on has nothing to compare."""
+    return {name for tree in resolved.features.values() for name in _below_operations(tree)}
+
+
+def _below_operations(tree: Node) -> Iterator[str]:
+    inner = tree.arguments[0] if tree.op == "Cast" else tree
+    if inner.op != COLUMN:
+        yield from (str(node.value) for node in tree.walk() if node.op == COLUMN)
+
+
+def _made_with(tree: Node) -> str:
+    ops = {node.op for node in tree.walk()} - {COLUMN, LITERAL}
+    return ", ".join(sorted(ENTRIES[op].name for op in ops)) or "no function"
+
+
+def _short(texts: dict[str, Any]) -> str:
+    text = json.dumps(texts, ensure_ascii=False)
+    return text if len(text) <= 500 else text[:499] + "…"

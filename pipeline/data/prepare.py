@@ -59,12 +59,12 @@ def typed_rows(spark: SparkSession, config: Config, records: Records, keep_raw: 
     finite as float32 is NULL. Categorical columns and class labels are STRING.
     `split` is 'train' or 'validation', and NULL where a used column is NULL. It depends on the values of the row and
     `split.seed` only, so identical rows are in the same split however the rows are partitioned. With ``keep_raw`` the
-    column RAW holds the raw row of each.
+    column RAW holds the raw row of each, with TEXTS in it.
 
     Raises:
         UserError: the SQL is wrong, or does not produce a column that the configuration names.
     """
-    records.good().createOrReplaceTempView("raw")
+    records.good(with_texts=keep_raw).createOrReplaceTempView("raw")
     sql_file = config.folder / config.features.sql
     try:
         sql = config.features_sql

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pyspark.sql import SparkSession
 
 from pipeline.config import Config
-from pipeline.data import source_csv
 from pipeline.data.manifest import SPLITS, Rows, SplitName
 from pipeline.data.parquet_summary import Summary
+from pipeline.data.quarantine import write_quarantine
 from pipeline.runtime.console import log
 from pipeline.runtime.errors import StorageError
 from pipeline.runtime.session import progress
@@ -29,7 +29,7 @@ def quarantine(spark: SparkSession, config: Config, rows: Rows, folder: Folder) 
         return
     place = folder / "quarantine"
     with progress(spark, f"writing {rows.quarantined} records that do not fit the schema to {place}"):
-        written = source_csv.quarantine(spark, config, place.spark)
+        written = write_quarantine(spark, config, place.spark)
     if written != rows.quarantined:
         problem = f"changed while it was read ({rows.quarantined} records that do not fit, then {written}); run again"
         raise config.mistake("source.path", problem)

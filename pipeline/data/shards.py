@@ -10,7 +10,8 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.config import Config
-from pipeline.data import dealing, features_sql, manifest, prepare, row_accounting, source_csv, wide_numbers
+from pipeline.data import dealing, features_sql, manifest, parity, prepare, row_accounting, source_csv, wide_numbers
+from pipeline.data.features_sql import Resolved
 from pipeline.data.manifest import LabelData, Manifest, Rows, SourceData, SplitData, SplitName
 from pipeline.data.oversampling import oversample
 from pipeline.data.parquet_summary import Aggregates, Summary, summarize
@@ -31,6 +32,8 @@ class Prepared:
 
     folder: Folder
     manifest: Manifest
+    resolved: Resolved
+    """features.sql as the packaged model runs it."""
     reused: bool
     """Whether an earlier job had already prepared it."""
 
@@ -56,16 +59,16 @@ def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared
     source = source_csv.list_source(spark, config)
     fingerprint = manifest.dataset_fingerprint(source.fingerprint, _config_fingerprint(config, num_proc))
     folder = config.data_dir / fingerprint
-    source_csv.source_schema(spark, config)
-    features_sql.translate(config)  # raises unless features.sql makes one row of each row of raw
+    resolved = features_sql.resolve(spark, config)
     with lock.wait_for_lock(config.lock_dir / fingerprint, "preparing the same data"):
         if (existing := Manifest.read(folder)) is not None:
             log.info("reusing the data prepared earlier in %s: source and configuration are the same", folder)
-            return Prepared(folder=folder, manifest=existing, reused=True)
+            return Prepared(folder, existing, resolved, reused=True)
         if folder.exists():
             log.info("removing %s: it has no manifest, so its preparation was interrupted", folder)
             folder.remove()
-        return Prepared(folder=folder, manifest=_prepare(spark, config, num_proc, source, folder), reused=False)
+        made = _prepare(spark, config, num_proc, resolved, source, folder)
+        return Prepared(folder, made, resolved, reused=False)
 
 
 def check_prepared_from(config: Config, data: Manifest) -> None:
@@ -90,10 +93,12 @@ def _config_fingerprint(config: Config, num_proc: int) -> str:
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
 
 
-def _prepare(spark: SparkSession, config: Config, num_proc: int, source: SourceData, folder: Folder) -> Manifest:
+def _prepare(
+    spark: SparkSession, config: Config, num_proc: int, resolved: Resolved, source: SourceData, folder: Folder
+) -> Manifest:
     """Make the data set and write its manifest last; turn an error of Spark with a known cause into one sentence."""
     try:
-        made = _build_data_set(spark, config, num_proc, source, folder)
+        made = _build_data_set(spark, config, num_proc, resolved, source, folder)
         made.write(folder)
     except Exception as error:
         if "No space left on device" in str(error):
@@ -107,14 +112,18 @@ def _prepare(spark: SparkSession, config: Config, num_proc: int, source: SourceD
     return made
 
 
-def _build_data_set(spark: SparkSession, config: Config, num_proc: int, source: SourceData, folder: Folder) -> Manifest:
+def _build_data_set(
+    spark: SparkSession, config: Config, num_proc: int, resolved: Resolved, source: SourceData, folder: Folder
+) -> Manifest:
     records = source_csv.read_records(spark, config)
-    typed = prepare.typed_rows(spark, config, records)
+    typed = prepare.typed_rows(spark, config, records, keep_raw=True)
     values = prepare.vocabularies(spark, config, typed)
     classes = config.label.classes or values.get(config.label.column, [])
 
     # The pass: CSV to Parquet.
-    encoded = prepare.encode(spark, typed.frame, values)
+    rows_about = parity.estimated_rows(spark, config, source)
+    frame, sampling = parity.sampled(config, resolved, typed.frame, rows_about)
+    encoded = prepare.encode(spark, frame, values)
     columns: dict[str, Any] = dict(encoded.drop(SPLIT).dtypes)
     _write(spark, config, encoded, dealing.group_rows(columns), source, folder)
 
@@ -138,6 +147,7 @@ def _build_data_set(spark: SparkSession, config: Config, num_proc: int, source: 
     row_accounting.check_rows(config, folder, rows, written)
     row_accounting.check_classes(config, classes, written)
     row_accounting.log_rows(rows, dropped.nulls, config.split.oversample)
+    parity.keep_sample(spark, config, resolved, sampling, typed.frame, folder)
 
     statistics = written["train"].statistics()
     wide_numbers.log_merged_values(spark, folder, _part("train"), statistics, written["train"].rounding)

@@ -6,18 +6,35 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from pyspark.errors import AnalysisException, IllegalArgumentException, ParseException
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StringType, StructType
+from pyspark.sql.types import StringType, StructField, StructType
 
 from pipeline.config import Config
+from pipeline.data import reading
 from pipeline.data.manifest import SourceData
 from pipeline.runtime.errors import UserError, nearest
 
-_CORRUPT = "_corrupt_record"
-_FILE = "_source_file"
+CORRUPT = "_corrupt_record"
+EXTRA = "_extra_field"
+FILE = "_source_file"
+_OF_FILES = (
+    "header",
+    "enforceschema",
+    "multiline",
+    "recursivefilelookup",
+    "pathglobfilter",
+    "modifiedbefore",
+    "modifiedafter",
+)
+"""Options that files depend on, not a record by itself."""
+_VALUES = ("dateformat", "timestampformat")
+"""Options that the expressions of reading.py honour."""
+TEXTS = "_texts"
+"""The column that holds a record's fields as they stand in the file (FLOAT and DOUBLE as numbers), as a struct."""
 _UNDECODED = "\ufffd"  # Java puts it in the place of bytes that it cannot decode
 _MAX_COLUMNS = 2_000  # Spark plans two minutes for as many, and its time grows with their square
 
@@ -27,22 +44,13 @@ class Records:
     """Every record of the source, good and bad."""
 
     frame: DataFrame
-    """The declared columns, then `_corrupt_record`.
-
-    `_corrupt_record` is NULL for a record that fits, else the raw record. A record that only a NUL character spoils is
-    written anew from its fields, because Spark keeps the raw text of unparsable records only.
-    """
+    """The declared columns, TEXTS, and `_corrupt_record`, which is NULL for a record that fits."""
     counts: Observation
     """`read` and `bad`, numbers of records; available after the first action on something made from `frame`."""
 
-    def good(self) -> DataFrame:
-        """Return the records that fit, with the declared columns only."""
-        return self.frame.where(F.col(_CORRUPT).isNull()).drop(_CORRUPT)
-
-
-def as_records(frame: DataFrame) -> Records:
-    """Return typed rows as the records of a source in which every record fits."""
-    return Records(frame=frame.withColumn(_CORRUPT, F.lit(None).cast("string")), counts=Observation())
+    def good(self, with_texts: bool = False) -> DataFrame:
+        """Return the records that fit: the declared columns, and TEXTS if wanted."""
+        return self.frame.where(F.col(CORRUPT).isNull()).drop(CORRUPT, *([] if with_texts else [TEXTS]))
 
 
 def source_schema(spark: SparkSession, config: Config) -> StructType:
@@ -58,8 +66,9 @@ def source_schema(spark: SparkSession, config: Config) -> StructType:
     for name in schema.names:
         if lower.count(name.lower()) > 1:
             raise config.mistake("source.schema", f"names column '{name}' twice (Spark ignores upper and lower case)")
-        if name in (_CORRUPT, _FILE):
+        if name.lower() in (CORRUPT, EXTRA, FILE, TEXTS):
             raise config.mistake("source.schema", f"column name '{name}' is reserved")
+    reading.check_types(config, schema)
     return schema
 
 
@@ -83,82 +92,103 @@ def list_source(spark: SparkSession, config: Config) -> SourceData:
     return SourceData(paths=config.source_paths, files=len(listed), bytes=size, fingerprint=digest)
 
 
-def read_records(spark: SparkSession, config: Config, *more: Column) -> Records:
+def read_records(spark: SparkSession, config: Config) -> Records:
     """Return every record of the source, lazily; nothing is read yet.
 
-    A record does not fit when it has more or fewer fields than the schema, a field that is not of its column's type,
-    a NUL character, or bytes outside the encoding. (A NUL at either end of a floating-point field is white space to
-    Java's number parser, so the number is read as it stands.)
-
-    ``more``: columns to add, such as the record's file.
+    Spark's reader splits the records into texts (numbers of FLOAT and DOUBLE columns it reads itself); the expressions
+    of reading.py make the values. A record does not fit when it has more or fewer fields than the schema, a text that
+    is not of its column's type, a NUL character, or bytes outside the encoding. (A NUL at either end of a
+    floating-point field is white space to Java's number parser, so the number is read as it stands.)
     """
-    schema = source_schema(spark, config)
-    with_corrupt = StructType([*schema.fields]).add(_CORRUPT, StringType())
-    options = {**config.source.reader_options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": _CORRUPT}
-    try:
-        frame = spark.read.schema(with_corrupt).options(**options).csv(config.source_paths)
-    except (AnalysisException, ValueError) as error:
-        raise config.mistake("source", sentence(error)) from None
-    declared = [column(name) for name in schema.names]
-    garbled = F.when(_is_garbled(schema), F.to_csv(F.struct(*declared)))
-    frame = frame.select(*declared, F.coalesce(column(_CORRUPT), garbled).alias(_CORRUPT), *more)
+    fields = source_schema(spark, config).fields
+    texts = [field for field in fields if not is_floating(field)]
+    frame = read_csv(spark, config, StructType([*_as_read(fields), StructField(CORRUPT, StringType())]))
+    frame = frame.select(*_values(fields, config), F.col(CORRUPT))
+    declared = [column(f.name) for f in fields]
+    text_of = {f.name: F.col(TEXTS)[f.name] for f in texts}
+    misfit = [text_of[f.name].isNotNull() & column(f.name).isNull() for f in texts if not _is_text(f)]
+    flaws = [F.when(is_flaw, F.lit("")) for is_flaw in (*misfit, *garbled([*text_of.values()]).values())]
+    frame = frame.select(*declared, F.col(TEXTS), F.coalesce(F.col(CORRUPT), *flaws).alias(CORRUPT))
     counts = Observation()
     # Naming every column makes Spark convert every column: else "abc" in an unused DOUBLE goes unnoticed. In most rows
     # the search for a value ends at the first column; a count of each column would cost as much as parsing it.
     any_value = F.coalesce(*[F.when(name.isNotNull(), F.lit(1)) for name in declared])
     counted = frame.observe(
-        counts, F.count(F.lit(1)).alias("read"), F.count(_CORRUPT).alias("bad"), F.count(any_value).alias("filled")
+        counts, F.count(F.lit(1)).alias("read"), F.count(CORRUPT).alias("bad"), F.count(any_value).alias("filled")
     )
     return Records(frame=counted, counts=counts)
 
 
-def quarantine(spark: SparkSession, config: Config, folder: str) -> int:
-    """Write the records that do not fit to ``folder`` as JSON lines {file, reason, record}; return how many.
-
-    It reads the source a second time, so that a source without bad records takes no longer.
-    """
-    schema = source_schema(spark, config)
-    records = read_records(spark, config, F.col("_metadata.file_path").alias(_FILE))
-    described = records.frame.where(F.col(_CORRUPT).isNotNull()).select(
-        F.col(_FILE).alias("file"), _reason(schema, config).alias("reason"), F.col(_CORRUPT).alias("record")
-    )
-    written = Observation()
-    described.observe(written, F.count(F.lit(1)).alias("rows")).write.mode("overwrite").json(folder)
-    return int(written.get["rows"])
+def records_of_texts(spark: SparkSession, config: Config, rows: list[dict[str, Any]]) -> Records:
+    """Return records whose fields are given: texts, or numbers for FLOAT and DOUBLE; all are taken to fit."""
+    fields = source_schema(spark, config).fields
+    given = [tuple(_number(row.get(f.name)) if is_floating(f) else row.get(f.name) for f in fields) for row in rows]
+    frame = spark.createDataFrame(given, StructType(_as_read(fields))).select(*_values(fields, config))
+    return Records(frame.withColumn(CORRUPT, F.lit(None).cast("string")), Observation())
 
 
-def _reason(schema: StructType, config: Config) -> Column:
-    """Return why a raw record does not fit: parse it again as strings and compare each field with its type."""
-    file_options = ("header", "enforceschema", "multiline")
-    options = {key: str(value) for key, value in config.source.reader_options.items() if key not in file_options}
-    # positional names, because a name of the schema may clash with the extra field
-    as_strings = ", ".join(f"c{i} STRING" for i in range(len(schema) + 1))
-    text = F.from_csv(F.col(_CORRUPT), as_strings, options)
-    typed = F.from_csv(F.col(_CORRUPT), config.source.schema_, options)
-    wrong_type = [
-        F.when(
-            text[f"c{i}"].isNotNull() & typed[f.name].isNull(),
-            F.format_string(
-                "%s: '%s' is not %s", F.lit(f.name), text[f"c{i}"], F.lit(f.dataType.simpleString().upper())
-            ),
-        )
-        for i, f in enumerate(schema.fields)
-    ]
-    not_decoded = "holds bytes that are not of the file's encoding (source.options.encoding), or U+FFFD itself"
-    return (
-        F.when(F.contains(F.col(_CORRUPT), F.lit("\0")), F.lit("holds a NUL character"))
-        .when(F.contains(F.col(_CORRUPT), F.lit(_UNDECODED)), F.lit(not_decoded))
-        .when(text[f"c{len(schema)}"].isNotNull(), F.lit(f"more than the {len(schema)} declared fields"))
-        .otherwise(F.coalesce(*wrong_type, F.lit(f"fewer than the {len(schema)} declared fields")))
-    )
+def _as_read(fields: list[StructField]) -> list[StructField]:
+    """Return the fields as Spark's reader reads them."""
+    return [StructField(f.name, f.dataType if is_floating(f) else StringType()) for f in fields]
 
 
-def _is_garbled(schema: StructType) -> Column:
-    texts = [column(f.name) for f in schema.fields if isinstance(f.dataType, StringType)]
+def _values(fields: list[StructField], config: Config) -> list[Column]:
+    """Return the value of each field, and TEXTS."""
+    values = [_value(quoted(f.name), f, config).alias(f.name) for f in fields]
+    return [*values, F.struct(*[column(f.name) for f in fields]).alias(TEXTS)]
+
+
+def is_floating(field: StructField) -> bool:
+    """Tell whether Spark's reader makes the field's value, so that its text is not kept."""
+    return reading.is_read_by_spark(field.dataType)
+
+
+def _number(value: Any) -> float | None:
+    """Return a number that may have come through JSON, which holds NaN and infinities as text."""
+    return None if value is None else float(value)
+
+
+def read_csv(spark: SparkSession, config: Config, schema: StructType, **more: bool) -> DataFrame:
+    """Read the source under a schema whose last column takes the text of records that do not fit it."""
+    options = {**line_options(config), "header": config.source.reader_options["header"], **more}
+    options |= {key: v for key, v in config.source.reader_options.items() if key not in options and key not in _VALUES}
+    try:
+        return spark.read.schema(schema).options(**options).csv(config.source_paths)
+    except (AnalysisException, ValueError) as error:
+        raise config.mistake("source", sentence(error)) from None
+
+
+def line_options(config: Config) -> dict[str, str]:
+    """Return the options of Spark's CSV reader that a single record depends on."""
+    given = config.source.reader_options
+    marker = str(given.get("nullvalue", ""))
+    own = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": CORRUPT, "nullvalue": marker, "emptyvalue": marker}
+    own |= {"nanValue": "NaN", "positiveInf": "Infinity", "negativeInf": "-Infinity"}
+    return {**{key: str(v) for key, v in given.items() if key not in (*_OF_FILES, *_VALUES)}, **own}
+
+
+def _value(text: str, field: StructField, config: Config) -> Column:
+    """Return the value of a column that the reader has read as text, or as a number where Spark reads it itself."""
+    if is_floating(field):
+        return F.nanvl(F.expr(text), F.lit(None).cast(field.dataType))  # NaN is a missing value
+    return F.expr(reading.value_sql(text, field.dataType, config))
+
+
+def _is_text(field: StructField) -> bool:
+    return isinstance(field.dataType, StringType)
+
+
+def garbled(texts: list[Column]) -> dict[str, Column]:
+    """Return what may be wrong with a record's characters: a sentence, and whether it is so."""
     if not texts:
-        return F.lit(False)
+        return {}
     together = F.concat_ws("", *texts)
-    return F.contains(together, F.lit("\0")) | F.contains(together, F.lit(_UNDECODED))
+    return {
+        "holds a NUL character": F.contains(together, F.lit("\0")),
+        "holds bytes that are not of the file's encoding (source.options.encoding), or U+FFFD itself": F.contains(
+            together, F.lit(_UNDECODED)
+        ),
+    }
 
 
 def column(name: str) -> Column:
@@ -203,6 +233,9 @@ def _damaged_file(spark: SparkSession, config: Config) -> str | None:
 
 
 def _header_mistake(match: re.Match[str]) -> str:
+    if "\0" in match["header"] or match["header"].startswith(_UNDECODED):
+        problem = f"{match['file']} is not in the encoding that source.options.encoding says (UTF-8 unless given)"
+        return f"{problem}; with the encoding UTF-16 or latin1, say, set it there"
     declared = match["schema"].split(", ")
     hint = "; the columns are in another order" if match["header"] in declared else nearest(match["header"], declared)
     return f"{match['file']} has the header '{match['header']}' where source.schema has '{match['expected']}'{hint}"

@@ -8,7 +8,7 @@ from pipeline.config import Config
 from pipeline.model.spec import CategoricalInput, ModelSpec, NetSpec, NumericInput
 
 if TYPE_CHECKING:
-    from pipeline.data.features_sql import Translation
+    from pipeline.data.features_sql import Resolved
     from pipeline.data.manifest import Manifest, NumericStats
 
 
@@ -53,12 +53,18 @@ def _width(encoding: str, values: int, dim: int | None) -> int:
     return dim or min(600, round(1.6 * values**0.56))
 
 
-def model_spec(config: Config, data: Manifest, translation: Translation) -> ModelSpec:
+def missing_texts(config: Config) -> tuple[str, ...]:
+    """Return the texts of a field that has no value."""
+    return tuple(dict.fromkeys(("", str(config.source.reader_options.get("nullvalue", "")))))
+
+
+def model_spec(config: Config, data: Manifest, resolved: Resolved) -> ModelSpec:
     """Return the description that is packaged with the weights."""
     return ModelSpec(
         network=net_spec(config, data),
-        raw=translation.raw_columns,
-        select=translation.select,
+        raw=resolved.raw,
+        missing=missing_texts(config),
+        features=resolved.features,
         vocabularies=data.vocabularies,
         classes=data.label.classes,
         encode_unknown=[f.column for f in config.features.categorical if f.unknown == "encode"],

@@ -17,9 +17,9 @@ def open_job(config: Config, job: str) -> tuple[str, SparkSession]:
     """Return the tracking store's URI and the Spark session; the store is opened while Spark starts.
 
     Raises:
-        UserError: features.sql cannot be translated, or the store does not answer or refuses the password.
+        UserError: features.sql uses what is not allowed, or the store does not answer or refuses the password.
     """
-    features_sql.translate(config)  # before Spark starts, so that an error in the SQL costs no time
+    features_sql.check(config)  # before Spark starts, so that an error in the SQL costs no time
     store.configure_mlflow()
     uri = store.tracking_uri(config)
     wait_for_store = store.open_store(config, uri)

@@ -1,4 +1,7 @@
-"""features.sql in process: DuckDB runs its translation over raw rows that come as a pandas frame."""
+"""features.sql of models of formats 1 and 2: DuckDB runs the translation that they were packaged with.
+
+Later models hold the trees that features.py runs.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +13,31 @@ import pandas as pd
 
 from .spec import RawColumn
 
-_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
+_WHOLE = ("TINYINT", "SMALLINT", "INT", "BIGINT")
+_DUCKDB_TYPES = {"TIMESTAMP": "TIMESTAMP WITH TIME ZONE", "TIMESTAMP_NTZ": "TIMESTAMP", "FLOAT": "REAL"}
+"""Spark's name of a type to DuckDB's, where DuckDB takes it for another or does not know it."""
 
 
-class RawFeatures:
+class TranslatedFeatures:
     """features.sql in process: DuckDB runs it over rows that come as a pandas frame."""
 
     def __init__(
         self, raw: Sequence[RawColumn], select: str, numeric: Sequence[str], categorical: Sequence[str]
     ) -> None:
         self._raw = raw
-        self._database = duckdb.connect(config={"threads": 1})
+        self._database = duckdb.connect(config={"threads": 1, "enable_external_access": False})
+        self._database.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
         typed = [f"{_typed(column)} AS {_quoted(column.name)}" for column in raw]
-        outputs = [f"TRY_CAST({_quoted(name)} AS DOUBLE) AS {_quoted(name)}" for name in numeric]
+        outputs = [f"TRY_CAST({_quoted(name)} AS REAL) AS {_quoted(name)}" for name in numeric]
         outputs += [f"CAST({_quoted(name)} AS VARCHAR) AS {_quoted(name)}" for name in categorical]
         self._features = (
             f"WITH raw AS (SELECT {', '.join(typed)} FROM given) SELECT {', '.join(outputs)} FROM ({select})"
         )
-        mistyped = [_type_mistake(column) for column in raw if column.type != "VARCHAR" and column.needed]
+        mistyped = [_type_mistake(column) for column in raw if column.type != "STRING" and column.needed]
         self._mistakes = f"SELECT coalesce({', '.join([*mistyped, 'NULL'])})::VARCHAR AS mistake FROM given"
 
     def run(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-        """Return the features (float64 and text), and each row's first value that is not of its type (or None)."""
+        """Return the features (float32 and text), and each row's first value that is not of its type (or None)."""
         given = pd.DataFrame({column.name: _plain(rows, column) for column in self._raw})
         with self._database.cursor() as cursor:  # cursors may be used by several threads at once, connections not
             cursor.register("given", given)
@@ -45,7 +51,7 @@ def _plain(rows: pd.DataFrame, column: RawColumn) -> pd.Series:
     if column.name not in rows:
         return pd.Series([None] * len(rows), dtype=object)
     values = rows[column.name].reset_index(drop=True)
-    if values.dtype == object or column.type == "VARCHAR":
+    if values.dtype == object or column.type == "STRING":
         return values.map(_as_text, na_action="ignore").astype(object).where(values.notna(), None)
     return values
 
@@ -56,7 +62,8 @@ def _as_text(value: Any) -> str:
 
 def _typed(column: RawColumn) -> str:
     """Return SQL for the column in its type, NULL where the value is not of it (3.7 is not an INT)."""
-    name, cast = _quoted(column.name), f"TRY_CAST({_quoted(column.name)} AS {column.type})"
+    name, kind = _quoted(column.name), _DUCKDB_TYPES.get(column.type, column.type)
+    cast = f"TRY_CAST({name} AS {kind})"
     if column.type not in _WHOLE:
         return cast
     exact = f"TRY_CAST({name} AS DECIMAL(38, 9))"

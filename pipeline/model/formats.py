@@ -114,11 +114,27 @@ def _from_1_to_2(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
     return model, {**kept, "run": run, "split": split, "recovery": recovery}
 
 
+_SPARK_TYPES = {
+    "VARCHAR": "STRING",
+    "INTEGER": "INT",
+    "REAL": "FLOAT",
+    "TIMESTAMP WITH TIME ZONE": "TIMESTAMP",
+    "TIMESTAMP": "TIMESTAMP_NTZ",
+}
+"""DuckDB's name of a type to Spark's, where the two differ."""
+
+
 def _from_2_to_3(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
-    """Count every number from 0: all of them were float32 before anything was subtracted."""
+    """Name types as Spark does, and count every number from 0.
+
+    Formats 1 and 2 hold features.sql in DuckDB's words, and no trees. Their numbers were float32 before anything was
+    subtracted.
+    """
+    raw = [{**c, "type": _SPARK_TYPES.get(c["type"], c["type"]), "value": None} for c in model["raw"]]
     network = model["network"]
     numeric = [{**number, "offset": 0.0} for number in network["numeric"]]
-    return {**model, "network": {**network, "numeric": numeric, "label_offset": 0.0}}, settings
+    network = {**network, "numeric": numeric, "label_offset": 0.0}
+    return {**model, "network": network, "raw": raw, "missing": [""], "features": {}}, settings
 
 
 _STEPS: tuple[Callable[[Tree, Tree], tuple[Tree, Tree]], ...] = (_from_1_to_2, _from_2_to_3)

@@ -9,7 +9,7 @@ others.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,13 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from .features_duckdb import RawFeatures
+from .features import RawFeatures
 from .network import TabularNet
 from .offsets import relative
 from .spec import PROBABILITY, CategoricalInput, ModelSpec, NumericInput
+
+if TYPE_CHECKING:
+    from .features_duckdb import TranslatedFeatures
 
 Objects = npt.NDArray[np.object_]
 
@@ -34,24 +37,23 @@ class Scorer:
         self.net.load_state_dict(load_file(folder / "weights.safetensors"))
         self.net.eval()
         self._vocabularies = {name: pd.Index(values, dtype=object) for name, values in self.spec.vocabularies.items()}
-        self._features = RawFeatures(
-            self.spec.raw,
-            self.spec.select,
-            [number.column for number in self.spec.network.numeric],
-            [category.column for category in self.spec.network.categorical],
-        )
+        self._features = raw_features(self.spec)
 
     def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return `prediction`, `probability_CLASS` for each class, and `reason` (None where there is a prediction).
 
         ``rows`` holds the CSV's columns, in any order, as numbers or as text; columns that no feature needs may lack.
         """
-        features, reasons = self._features.run(rows)
+        features, reasons = self.features(rows)
         return self.score(features, reasons.to_numpy(dtype=object)).set_index(rows.index)
+
+    def features(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+        """Return the features of raw rows, and the reason of each row that has a value that is not of its type."""
+        return self._features.run(rows)
 
     @torch.no_grad()
     def score(self, features: pd.DataFrame, reasons: Objects | None = None) -> pd.DataFrame:
-        """Return the predictions of rows that features.sql has already been run on, by Spark or by DuckDB.
+        """Return the predictions of rows that features.sql has already been run on, by Spark or in process.
 
         ``reasons`` (rows,) holds why a row is refused already, or None.
         """
@@ -94,6 +96,16 @@ class Scorer:
             numbers = outputs.squeeze(1).double().numpy() + self.spec.network.label_offset
             columns["prediction"] = np.where(refused, np.nan, numbers)
         return pd.DataFrame({**columns, "reason": reasons})
+
+
+def raw_features(spec: ModelSpec) -> RawFeatures | TranslatedFeatures:
+    """Return what makes a model's features of raw rows: its trees, or the translation of formats 1 and 2."""
+    if not spec.select:
+        return RawFeatures(spec.raw, spec.missing, spec.features)
+    from .features_duckdb import TranslatedFeatures  # DuckDB is needed for these models only
+
+    numeric = [number.column for number in spec.network.numeric]
+    return TranslatedFeatures(spec.raw, spec.select, numeric, [c.column for c in spec.network.categorical])
 
 
 def _refuse(reasons: Objects, rows: npt.NDArray[np.bool_], reason: str) -> None:

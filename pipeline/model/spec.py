@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from .dialect.tree import Node
 from .formats import FORMAT, upgrade
 
 PROBABILITY = "probability_"
@@ -52,14 +53,21 @@ class NetSpec:
     """The label and its mean are counted from here; the prediction is the offset and the answer, added in float64."""
 
 
+TEXT = "text"
+"""The column of a field's text, from which :attr:`RawColumn.value` reads the value."""
+
+
 @dataclass(frozen=True)
 class RawColumn:
-    """One column of the CSV, in DuckDB's words."""
+    """One column of the CSV."""
 
     name: str
     type: str
+    """Spark's name of the declared type, in capitals."""
     needed: bool
     """Whether a feature is made from it; the label's column is not needed."""
+    value: Node | None = None
+    """The value of a field in its declared type, from its text; None in models of formats 1 and 2."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +76,29 @@ class ModelSpec:
 
     network: NetSpec
     raw: tuple[RawColumn, ...]
-    select: str
-    """features.sql in DuckDB's dialect."""
     vocabularies: dict[str, list[str]]
     classes: list[str]
     """Empty for regression."""
     encode_unknown: list[str]
     """Categorical features that encode an unseen value, instead of refusing the row."""
+    missing: tuple[str, ...] = ("",)
+    """The texts of a field that has no value."""
+    features: dict[str, Node] = field(default_factory=dict)
+    """What features.sql makes of the declared columns, by feature: DOUBLE for a number, STRING for a category."""
+    select: str = ""
+    """features.sql in DuckDB's dialect, in models of formats 1 and 2, which have no ``features``."""
 
     def to_json(self) -> str:
         """Return the description as the text of `model.json`, in today's format."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False)
+        tree: dict[str, Any] = {"format": FORMAT}
+        tree |= {name: value for name, value in vars(self).items() if name not in ("network", "raw", "features")}
+        tree["network"] = asdict(self.network)
+        tree["raw"] = [
+            {"name": c.name, "type": c.type, "needed": c.needed, "value": c.value.to_json() if c.value else None}
+            for c in self.raw
+        ]
+        tree["features"] = {name: node.to_json() for name, node in self.features.items()}
+        return json.dumps(tree, indent=1, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
@@ -98,4 +118,10 @@ class ModelSpec:
                 "hidden_sizes": tuple(net["hidden_sizes"]),
             }
         )
-        return cls(**{**fields, "network": network, "raw": tuple(RawColumn(**c) for c in fields["raw"])})
+        raw = tuple(
+            RawColumn(**{**c, "value": Node.from_json(c["value"]) if c.get("value") else None}) for c in fields["raw"]
+        )
+        features = {name: Node.from_json(node) for name, node in fields["features"].items()}
+        return cls(
+            **{**fields, "network": network, "raw": raw, "features": features, "missing": tuple(fields["missing"])}
+        )

@@ -6,16 +6,36 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import SparkSession
 
 from pipeline.runtime import databricks
 from pipeline.runtime.console import log
+from pipeline.runtime.errors import UserError
 
-_SETTINGS = {
+_MEANING = {
     # features.sql gives the same result on every cluster: NULL for a bad CAST or a division by zero, times in UTC
     "spark.sql.ansi.enabled": "false",
     "spark.sql.session.timeZone": "UTC",
+    # a date that does not fit its pattern is NULL, not an error about the parser of Spark 2
+    "spark.sql.legacy.timeParserPolicy": "CORRECTED",
+    "spark.sql.caseSensitive": "false",
+    # what the text of features.sql says
+    "spark.sql.ansi.doubleQuotedIdentifiers": "false",
+    "spark.sql.parser.escapedStringLiterals": "false",
+    "spark.sql.legacy.exponentLiteralAsDecimal.enabled": "false",
+    "spark.sql.decimalOperations.allowPrecisionLoss": "true",
+    "spark.sql.legacy.sizeOfNull": "true",
+    "spark.sql.function.concatBinaryAsString": "false",
+    # a file that cannot be read is an error, not fewer rows
+    "spark.sql.files.ignoreCorruptFiles": "false",
+    "spark.sql.files.ignoreMissingFiles": "false",
+}
+"""Settings that shape results, pinned whatever the user's Spark configuration says."""
+
+_SETTINGS = {
+    **_MEANING,
     # with pruning, Spark does not parse columns that a query does not use, and misses records that do not fit
     "spark.sql.csv.parser.columnPruning.enabled": "false",
     # write both splits in one pass without sorting the rows by split first
@@ -32,9 +52,24 @@ def get_session(app_name: str, work_dir: Path) -> SparkSession:
         builder = builder.config("spark.sql.warehouse.dir", str(work_dir / "spark-warehouse"))
     spark = builder.getOrCreate()
     for key, value in _SETTINGS.items():
+        configured = spark.sparkContext.getConf().get(key)
+        if key in _MEANING and configured is not None and configured.lower() != value.lower():
+            log.info("%s is %s here, not %s: rows must mean the same everywhere", key, value, configured)
         spark.conf.set(key, value)
+    _check_locale(spark)
     log.info("Spark %s on %s", spark.version, spark.sparkContext.master)
     return spark
+
+
+def _check_locale(spark: SparkSession) -> None:
+    """Raise UserError where Java changes letters as Turkish, Azerbaijani or Lithuanian do: upper('i') is no I there."""
+    jvm: Any = spark._jvm
+    language = str(jvm.java.util.Locale.getDefault().getLanguage())
+    if language in ("tr", "az", "lt"):
+        raise UserError(
+            f"Java's language is '{language}', in which upper() and lower() give other letters than elsewhere: "
+            "set spark.driver.extraJavaOptions and spark.executor.extraJavaOptions to -Duser.language=en"
+        )
 
 
 @contextmanager

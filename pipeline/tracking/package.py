@@ -16,7 +16,6 @@ import pandas as pd
 
 import pipeline.model
 from pipeline.config import Config
-from pipeline.data import features_sql
 from pipeline.data.specs import model_spec
 from pipeline.runtime.console import log
 from pipeline.tracking import store
@@ -24,8 +23,9 @@ from pipeline.tracking import store
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
+    from pipeline.data.features_sql import Resolved
     from pipeline.data.manifest import Manifest
-    from pipeline.model.spec import ModelSpec
+    from pipeline.model.spec import ModelSpec, RawColumn
 
 _ENTRY = '''"""Raw rows in, predictions out. MLflow runs this file ("models from code"), so nothing is pickled."""
 
@@ -40,14 +40,15 @@ class RawRowModel(RawRows, mlflow.pyfunc.PythonModel):
 
 mlflow.models.set_model(RawRowModel())
 '''
-_NEEDS = ("mlflow", "torch", "duckdb", "numpy", "pandas", "safetensors")
+_AS_TEXT = ("STRING", "DATE", "TIMESTAMP", "BOOLEAN")
+_NEEDS = ("mlflow", "torch", "numpy", "pandas", "safetensors")
 
 
-def log_model(config: Config, data: Manifest, weights: bytes, uri: str, run_id: str) -> str:
+def log_model(config: Config, data: Manifest, resolved: Resolved, weights: bytes, uri: str, run_id: str) -> str:
     """Package the weights as the run's MLflow model; return the model's URI."""
     import mlflow
 
-    with _packaged(config, data, weights) as model, store.active(uri), mlflow.start_run(run_id=run_id):
+    with _packaged(config, data, resolved, weights) as model, store.active(uri), mlflow.start_run(run_id=run_id):
         # 2.13, which Databricks 15.4 LTS ML has, calls the name artifact_path
         key = "name" if "name" in inspect.signature(mlflow.pyfunc.log_model).parameters else "artifact_path"
         info = mlflow.pyfunc.log_model(**{key: "model"}, **model)
@@ -55,21 +56,21 @@ def log_model(config: Config, data: Manifest, weights: bytes, uri: str, run_id: 
     return str(info.model_uri)
 
 
-def save_model(config: Config, data: Manifest, weights: bytes, folder: Path) -> None:
+def save_model(config: Config, data: Manifest, resolved: Resolved, weights: bytes, folder: Path) -> None:
     """Package the weights as an MLflow model in ``folder``, when no store takes it."""
     import mlflow
 
-    with _packaged(config, data, weights) as model:
+    with _packaged(config, data, resolved, weights) as model:
         mlflow.pyfunc.save_model(str(folder), **model)
 
 
 @contextmanager
-def _packaged(config: Config, data: Manifest, weights: bytes) -> Iterator[dict[str, Any]]:
+def _packaged(config: Config, data: Manifest, resolved: Resolved, weights: bytes) -> Iterator[dict[str, Any]]:
     """Yield what `mlflow.pyfunc.log_model` and `save_model` need; its files are there during the block.
 
     The packages that a model needs are pinned to the versions of this environment; Spark is not among them.
     """
-    spec = model_spec(config, data, features_sql.translate(config))
+    spec = model_spec(config, data, resolved)
     with tempfile.TemporaryDirectory() as scratch:
         model, entry = Path(scratch) / "model", Path(scratch) / "raw_row_model.py"
         _write_model(model, config, spec, weights)
@@ -95,7 +96,6 @@ def _write_model(folder: Path, config: Config, spec: ModelSpec, weights: bytes) 
     packaged = config.model_copy(update={"features": features})
     (folder / "pipeline.yaml").write_text(packaged.to_yaml(), encoding="utf-8")
     (folder / "features.sql").write_text(config.features_sql, encoding="utf-8")
-    (folder / "features.duckdb.sql").write_text(spec.select + "\n", encoding="utf-8")
 
 
 def _copy_code(folder: Path) -> Path:
@@ -104,12 +104,13 @@ def _copy_code(folder: Path) -> Path:
     So models of different versions of this project run each their own code in one process, and an application that
     loads a model may have a package `pipeline` of its own.
     """
-    files = sorted(Path(pipeline.model.__file__).parent.glob("*.py"))
-    digest = hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()
+    package = Path(pipeline.model.__file__).parent
+    files = sorted(file.relative_to(package) for file in package.rglob("*.py"))
+    digest = hashlib.sha256(b"".join(str(file).encode() + (package / file).read_bytes() for file in files)).hexdigest()
     code = folder / f"raw_row_model_{digest[:12]}"
-    code.mkdir(parents=True)
     for file in files:
-        shutil.copy(file, code / file.name)
+        (code / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(package / file, code / file)
     return code
 
 
@@ -136,7 +137,7 @@ def _signature(spec: ModelSpec) -> ModelSignature:
 
     from pipeline.model.spec import PROBABILITY
 
-    types: dict[str, Any] = {c.name: DataType.string if c.type == "VARCHAR" else DataType.double for c in spec.raw}
+    types: dict[str, Any] = {c.name: DataType.string if c.type in _AS_TEXT else DataType.double for c in spec.raw}
     with suppress(ImportError):
         from mlflow.types.schema import AnyType
 
@@ -154,9 +155,14 @@ def _signature(spec: ModelSpec) -> ModelSignature:
 def _example(spec: ModelSpec, data: Manifest) -> pd.DataFrame:
     """Return one made-up row: nobody's data is kept with the model."""
     values = {name: values[0] for name, values in data.vocabularies.items() if values}
-    return pd.DataFrame(
-        [{c.name: values.get(c.name, "text") if c.type == "VARCHAR" else 1.0 for c in spec.raw if c.needed}]
-    )
+    return pd.DataFrame([{c.name: _example_value(c, values) for c in spec.raw if c.needed}])
+
+
+def _example_value(column: RawColumn, values: dict[str, str]) -> str | float | None:
+    """Return a value that a column of this type can hold."""
+    if column.type == "STRING":
+        return values.get(column.name, "text")
+    return None if column.type in _AS_TEXT else 1.0
 
 
 def _version(package: str) -> str:

@@ -23,7 +23,7 @@ from pipeline.data import shards
 from pipeline.data.manifest import NumericStats
 from pipeline.data.shards import Prepared
 from pipeline.data.specs import net_spec
-from pipeline.evaluation import decision
+from pipeline.evaluation import decision, holdout
 from pipeline.evaluation.metrics import Evaluation
 from pipeline.evaluation.sums import MetricSums
 from pipeline.model.network import TabularNet, weight_bytes
@@ -88,7 +88,7 @@ class Project:
         config, data = self.config, self.prepared.manifest
         net = linear(config, self.prepared, weights, biases)
         self.run_id = runs.start_run(config, self.uri)
-        model_uri = package.log_model(config, data, weight_bytes(net), self.uri, self.run_id)
+        model_uri = package.log_model(config, data, self.prepared.resolved, weight_bytes(net), self.uri, self.run_id)
         trained = dataclasses.replace(measured(net, self.prepared), **fields)
         run = runs.LoggedRun(self.run_id, model_uri, trained.metrics, data)
         return gate.judge_candidate(self.spark, config, self.uri, run)
@@ -122,7 +122,7 @@ def project(spark: SparkSession, use_case: UseCase) -> Project:
 @pytest.fixture(params=["driver", "executors"])
 def whoever_scores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "executors":
-        monkeypatch.setattr(gate, "_DRIVER_CELLS", 0)
+        monkeypatch.setattr(holdout, "_DRIVER_CELLS", 0)
 
 
 @pytest.mark.usefixtures("whoever_scores")

@@ -92,11 +92,12 @@ def test_the_gate_compares_with_it_as_champion(spark: SparkSession, model: Path,
     registered(model, tmp_path, uri)
 
     # the same weights, packaged by today's code, are neither better nor worse
-    data = shards.prepare_data(spark, config, 2).manifest
+    prepared = shards.prepare_data(spark, config, 2)
+    data = prepared.manifest
     weights = (model / "artifacts" / "model" / "weights.safetensors").read_bytes()
     accuracy = json.loads((model / "expected.json").read_text())["validation_accuracy"]
     run_id = runs.start_run(config, uri)
-    model_uri = package.log_model(config, data, weights, uri, run_id)
+    model_uri = package.log_model(config, data, prepared.resolved, weights, uri, run_id)
     decision = gate.judge_candidate(spark, config, uri, runs.LoggedRun(run_id, model_uri, {"accuracy": accuracy}, data))
     assert (decision.decision, decision.candidate, decision.champion) == ("rejected", accuracy, accuracy)
     assert "better by 0, but that must be more than 0" in decision.reason

@@ -1,39 +1,64 @@
-"""Spark and DuckDB make the same features of the same rows, or the job names the difference."""
+"""Spark and the packaged model make the same features of the same records, or the job names the difference."""
 
 from __future__ import annotations
+
+import gzip
+import json
 
 import pytest
 from pyspark.sql import SparkSession
 
 from conftest import PENGUINS, UseCase, csv_rows
 from pipeline.config import load_config
+from pipeline.data import parity, shards
 from pipeline.data.parity import check_parity
+from pipeline.data.shards import Prepared
 from pipeline.runtime.errors import UserError
 
 
-def test_the_penguins_are_the_same_in_both(spark: SparkSession) -> None:
-    assert check_parity(spark, load_config(PENGUINS)) == 344
+def sample_of(prepared: Prepared) -> list[dict[str, dict[str, object]]]:
+    rows: list[dict[str, dict[str, object]]] = json.loads(gzip.decompress(prepared.folder.read(parity.FILE_NAME)))
+    return rows
+
+
+def test_the_penguins_are_the_same_in_both(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> None:
+    config = load_config(PENGUINS, [f"run.work_dir={tmp_path_factory.mktemp('work')}"])
+    prepared = shards.prepare_data(spark, config, 2)
+    # all rows, and two for each of the four columns that are computed with
+    assert check_parity(config, prepared.resolved, prepared.folder) == 344 + 8
 
 
 def test_nulls_bad_casts_and_divisions_by_zero_are_the_same_in_both(spark: SparkSession, use_case: UseCase) -> None:
     config = use_case(
-        csv_rows(50) + ",x,0\n0,,1\n",
+        csv_rows(50) + ",x,0\n0,,1\n5,7,1\n-2,12,0\n",
         sql="SELECT 1 / a AS a, CAST(k AS INT) AS n, coalesce(k, 'none') AS k, CAST(a / 0 AS FLOAT) AS z, y FROM raw",
-        features={"numeric": ["a", "n", "z"], "categorical": ["k"]},
+        features={"numeric": ["a"], "categorical": ["k"]},
     )
-    assert check_parity(spark, config) == 52
+    prepared = shards.prepare_data(spark, config, 1)
+    assert check_parity(config, prepared.resolved, prepared.folder) == 54 + 4
 
 
-def test_large_sources_are_sampled(spark: SparkSession, use_case: UseCase) -> None:
-    assert check_parity(spark, use_case(csv_rows(5_000))) == 2_000
+def test_a_sample_of_a_large_source_holds_the_extremes(spark: SparkSession, use_case: UseCase) -> None:
+    rows = "".join(f"{i},{'xyz'[i % 3]},{i % 2}\n" for i in range(30_000))
+    config = use_case(f"a,k,y\n{rows}-12345678.25,x,1\n1e300,y,0\n", sql="SELECT a + 1 AS a, k, y FROM raw")
+    prepared = shards.prepare_data(spark, config, 1)
+    sample = sample_of(prepared)
+    assert parity.ENOUGH <= len(sample) < 20_000
+    assert {row["texts"]["a"] for row in sample[-2:]} == {-12345678.25, 1e300}
+    assert len({row["texts"]["a"] for row in sample}) > 0.9 * len(sample)
+    assert check_parity(config, prepared.resolved, prepared.folder) == len(sample)
 
 
-def test_a_difference_names_column_row_and_both_values(spark: SparkSession, use_case: UseCase) -> None:
-    # Spark cuts the fraction off, DuckDB rounds
-    config = use_case(csv_rows(20), sql="SELECT CAST(a AS INT) AS a, k, y FROM raw")
+def test_a_difference_names_column_function_record_and_both_values(spark: SparkSession, use_case: UseCase) -> None:
+    config = use_case(csv_rows(20), sql="SELECT floor(a) AS a, k, y FROM raw")
+    prepared = shards.prepare_data(spark, config, 1)
+    sample = sample_of(prepared)
+    sample[3]["features"]["a"] = 77.0
+    prepared.folder.write(parity.FILE_NAME, gzip.compress(json.dumps(sample).encode()))
     with pytest.raises(UserError) as raised:
-        check_parity(spark, config)
+        check_parity(config, prepared.resolved, prepared.folder)
     message = str(raised.value)
-    assert "features.sql: 'a' is 1.0 in Spark but 2.0 in DuckDB" in message
-    assert "for the raw row {'a': 1.5, 'k': 'y', 'y': 1}" in message
+    assert "features.sql: 'a', made with " in message
+    assert "floor" in message
+    assert f"is 77.0 in Spark but 3.0 in a packaged model for the record {json.dumps(sample[3]['texts'])}" in message
     assert "\n" not in message

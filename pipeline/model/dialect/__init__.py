@@ -3,4 +3,21 @@
 Importing this package fills the table `entry.ENTRIES`.
 """
 
-from . import casts, conditions  # noqa: F401
+from . import (  # noqa: F401
+    arithmetic,
+    bits,
+    casts,
+    codes,
+    conditions,
+    date_arithmetic,
+    date_fields,
+    datetime_functions,
+    letters,
+    like,
+    mathematics,
+    positions,
+    rounding,
+    text,
+    time_arithmetic,
+    zones,
+)

@@ -30,6 +30,8 @@ class Entry:
 
     op: str
     """The name of Spark's expression class."""
+    name: str
+    """What people call it: the name of its first form."""
     make: Make
     strict: bool
     """Whether the result is NULL as soon as an argument is: then the function never gets None."""
@@ -69,7 +71,7 @@ def entry(
     """
 
     def register(make: Make) -> Make:
-        ENTRIES[op] = Entry(op, make, strict, inexact, smooth)
+        ENTRIES[op] = Entry(op, _name(forms[0]) if forms else op, make, strict, inexact, smooth)
         for form in forms:
             written(form, null=null, edge=edge, inexact=inexact)
         return make
@@ -79,10 +81,13 @@ def entry(
 
 def written(form: str, null: str = NULL_IN_NULL_OUT, edge: str = "", inexact: bool = False) -> None:
     """Add a row to the table for a function that Spark expresses by entries that are there."""
-    name, separator, rest = form.partition(": ")
-    if not separator:
-        name, rest = form.partition("(")[0], form
-    USAGES[name.lower()] = Usage(name.lower(), rest, null, edge, inexact)
+    name = _name(form)
+    USAGES[name] = Usage(name, form.removeprefix(f"{name}: "), null, edge, inexact)
+
+
+def _name(form: str) -> str:
+    """Return the name of a function or an operator from how people write it, in lower case."""
+    return form.partition(": " if ": " in form else "(")[0].lower()
 
 
 def literal_of(node: Node, position: int, what: str) -> Any:

@@ -45,13 +45,13 @@ class Program:
         if any(inexact) and not smooth:
             source = next(a for a, flag in zip(node.arguments, inexact, strict=True) if flag)
             raise NotAllowed(
-                f"{entry.op} of {_inexact_op(source)} jumps where the last bit differs between Java and other machines"
+                f"{entry.name} of {_inexact_op(source)} may jump: the last bit differs between Java and other libraries"
             )
         if node not in self._functions:
             try:
                 self._functions[node] = entry.make(node)
             except NotAllowed as problem:
-                raise NotAllowed(f"{entry.op}: {problem}") from None
+                raise NotAllowed(f"{entry.name} {problem}") from None
         return entry.inexact or any(inexact)
 
     def _evaluate(
@@ -85,5 +85,5 @@ def _inexact_op(node: Node) -> str:
     """Return the operation below ``node`` that is inexact by itself."""
     for below in node.walk():
         if below.op in ENTRIES and ENTRIES[below.op].inexact:
-            return below.op
+            return ENTRIES[below.op].name
     return node.op

@@ -1,0 +1,57 @@
+"""Spark's own reading of features.sql is what a packaged model runs."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from pyspark.sql import SparkSession
+
+from conftest import UseCase
+from pipeline.data.features_sql import resolve
+from pipeline.model.dialect.tree import Node, column
+from pipeline.runtime.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("sql", "needed"),
+    [
+        ("SELECT * FROM raw", {"a", "k"}),
+        ("SELECT A, k, y FROM raw", {"a", "k"}),
+        ("SELECT r.a, r.k, y FROM RAW AS r;", {"a", "k"}),
+        ("SELECT a + y AS a, k, y FROM raw", {"a", "k", "y"}),
+        ("SELECT 1 AS a, k, y FROM raw", {"k"}),
+        ("SELECT y * 2 AS twice, twice + 1 AS a, k, y FROM raw", {"k", "y"}),
+    ],
+)
+def test_columns_are_followed_to_the_raw_row(
+    spark: SparkSession, use_case: UseCase, sql: str, needed: set[str]
+) -> None:
+    assert resolve(spark, use_case(sql=sql)).needed == needed
+
+
+def test_numbers_become_doubles_and_categories_texts(spark: SparkSession, use_case: UseCase) -> None:
+    features = resolve(spark, use_case(sql="SELECT y AS a, y > 0 AS k, y FROM raw")).features
+    whole = Node("Cast", "double", (column("y", "int"),), settings=(("evalMode", "LEGACY"),))
+    assert features["a"] == whole
+    assert features["k"].type == "string"
+
+
+@pytest.mark.parametrize(
+    ("sql", "problem"),
+    [
+        ("SELECT aa AS a, k, y FROM raw", "A column or function parameter with name `aa` cannot be resolved"),
+        ("SELECT floor(exp(a)) AS a, k, y FROM raw", "floor of exp may jump"),
+        ("SELECT a, current_catalog AS k, y FROM raw", "is not in the list"),
+        ("SELECT a AS b, k, y FROM raw", "does not produce a column 'a'"),
+        ("SELECT a, k RLIKE y AS k, y FROM raw", "must be a literal"),
+    ],
+)
+def test_what_a_model_cannot_compute_is_refused_by_name(
+    spark: SparkSession, use_case: UseCase, sql: str, problem: str
+) -> None:
+    config = use_case(sql=sql)
+    with pytest.raises(UserError, match=re.escape(problem)) as raised:
+        resolve(spark, config)
+    assert str(raised.value).startswith(f"{config.file}: ")
+    assert "\n" not in str(raised.value)
