@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import gate
 from pipeline.config import ConfigFiles, load_config
 from pipeline.data import parity, shards
-from pipeline.data.features_sql import Resolved
+from pipeline.data.specs import Resolved
 from pipeline.evaluation import figures, report
 from pipeline.evaluation.decision import Decision
 from pipeline.launch import executor_checks, executors, horovod_version, memory, restarts, resume

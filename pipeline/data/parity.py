@@ -22,11 +22,10 @@ from pyspark.sql import functions as F
 
 from pipeline.config import Config
 from pipeline.data import prepare, source_csv
-from pipeline.data.features_sql import Resolved
 from pipeline.data.manifest import SourceData
 from pipeline.data.prepare import RAW, TypedRows
 from pipeline.data.source_csv import column
-from pipeline.data.specs import missing_texts
+from pipeline.data.specs import Resolved, missing_texts
 from pipeline.model.dialect.entry import ENTRIES
 from pipeline.model.dialect.tree import COLUMN, LITERAL, Node
 from pipeline.model.features import RawFeatures

@@ -11,11 +11,11 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.config import Config
 from pipeline.data import dealing, features_sql, manifest, parity, prepare, row_accounting, source_csv, wide_numbers
-from pipeline.data.features_sql import Resolved
 from pipeline.data.manifest import LabelData, Manifest, Rows, SourceData, SplitData, SplitName
 from pipeline.data.oversampling import oversample
 from pipeline.data.parquet_summary import Aggregates, Summary, summarize
 from pipeline.data.source_csv import Records
+from pipeline.data.specs import Resolved
 from pipeline.data.split import SPLIT
 from pipeline.runtime import lock, storage
 from pipeline.runtime.console import log

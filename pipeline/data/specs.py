@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.config import Config
-from pipeline.model.spec import CategoricalInput, ModelSpec, NetSpec, NumericInput
+from pipeline.model.dialect.tree import Node
+from pipeline.model.spec import CategoricalInput, ModelSpec, NetSpec, NumericInput, RawColumn
 
 if TYPE_CHECKING:
-    from pipeline.data.features_sql import Resolved
     from pipeline.data.manifest import Manifest, NumericStats
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """features.sql as Spark resolves it."""
+
+    raw: tuple[RawColumn, ...]
+    """The declared columns of the CSV, each with the tree that reads it."""
+    features: dict[str, Node]
+    """The tree of each feature: DOUBLE for a number, STRING for a category."""
+
+    @property
+    def needed(self) -> set[str]:
+        """The columns of the CSV that a feature is made from."""
+        return {column.name for column in self.raw if column.needed}
 
 
 def net_spec(config: Config, data: Manifest) -> NetSpec:
