@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,6 @@ from pipeline.config import Config
 from pipeline.config.sections import DEFAULT_WORK_DIR
 from pipeline.data.packaged import PackagedModel, load_scorer, read_model
 from pipeline.data.score import model_inputs, read_inputs, ship_model, shipped_model, with_declared
-from pipeline.runtime import storage
 from pipeline.runtime.console import Stopwatch, log
 from pipeline.runtime.errors import UserError
 from pipeline.tracking import store
@@ -23,9 +21,11 @@ if TYPE_CHECKING:
     from pyspark import Broadcast
     from pyspark.sql import DataFrame, Observation, SparkSession
 
+    from pipeline.data.scored_files import OutputNames
     from pipeline.model.spec import ModelSpec
 
 _FEATURE = "_feature_"
+_RAW = "_raw_"
 
 
 def predict_row(model: str, text: str, tracking_uri: str | None = None) -> dict[str, Any]:
@@ -62,53 +62,53 @@ def predict_files(
     """Score CSV files into ``output`` as ``kind`` (parquet or csv); return the summary for the last line of stdout.
 
     The output holds the raw columns, prediction, probabilities, reason and model_version. Records that do not fit the
-    schema go to ``output/_quarantine``, as in training. Spark moves the files in place when all are written, and
-    `_SUCCESS` last; an earlier output is replaced. Without ``tracking_uri`` the model comes from
+    schema go to ``output/_quarantine``, as in training. `_SUCCESS` is written last. An earlier output of this job is
+    replaced, and nothing else. Without ``tracking_uri`` the model comes from
     :func:`pipeline.tracking.store.default_uri`.
 
     Raises:
         UserError: the model, the input or the output cannot be used.
     """
-    from pipeline.data import source_csv
-    from pipeline.data.quarantine import write_quarantine
+    from pipeline.data import scored_files, source_csv
     from pipeline.launch import executor_checks
     from pipeline.runtime import session
 
     watch = Stopwatch()
-    _check_output(output, inputs)
     folder, version = fetch_model(model, tracking_uri or store.default_uri())
-    paths = [path if storage.scheme(path) else str(Path(path).resolve()) for path in inputs]
     packaged = read_model(folder)
-    settings = packaged.config.source.model_copy(update={"path": paths})
+    settings = packaged.config.source.model_copy(update={"path": [*map(scored_files.spark_path, inputs)]})
     config = packaged.config.model_copy(update={"source": settings})
     spark = session.get_session(f"predict {model}", Path(DEFAULT_WORK_DIR).absolute())
     executor_checks.check_executors(spark, config)
     if not trust_model:
         _check_functions(spark, model, packaged)
     source = source_csv.list_source(spark, config)
+    place = scored_files.spark_path(output)
+    scored_files.check_output(spark, place, config.source_paths)
     config = _drop_absent_columns(spark, config, packaged.spec)
     records = source_csv.read_records(spark, config)
     watch.lap("start")
 
     with session.progress(spark, f"scoring {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {output}"):
-        scored, scored_counts = _scored_rows(spark, config, records.good(), packaged, version)
+        scored, scored_counts, names = _scored_rows(spark, config, records.good(), packaged, version)
+        scored_files.begin(spark, place, {"model": model, "model_version": version, "format": kind})
         try:
-            scored.write.mode("overwrite").option("header", True).format(kind).save(output)
+            scored_files.write_rows(scored, place, kind)
         except Exception as error:
             mistake = source_csv.source_mistake(spark, config, error)
             if mistake is None:
                 raise
             raise mistake from None
     counts = {**records.counts.get, **scored_counts.get}
-    if counts["bad"]:
-        write_quarantine(spark, config, f"{output.rstrip('/')}/_quarantine")
-        log.info("%d records do not fit the schema: see %s/_quarantine", counts["bad"], output)
+    _quarantine(spark, config, counts["bad"], f"{place}/{scored_files.QUARANTINE}")
+    scored_files.finish(spark, place)
     watch.lap("score")
     return {
         "status": "ok",
         "model_uri": model,
         "model_version": version,
         "output": output,
+        "renamed": names.renamed,
         "rows": {
             "read": counts["read"],
             "quarantined": counts["bad"],
@@ -129,19 +129,20 @@ def _check_functions(spark: SparkSession, model: str, packaged: PackagedModel) -
         raise UserError(f"--model {model}: {error}; add --trust-model to score with it all the same") from None
 
 
-def _check_output(output: str, inputs: Sequence[str]) -> None:
-    """Raise UserError if the job would replace its input, or a folder that is not an earlier output."""
-    folder = Path(output).resolve()
-    for path in inputs:
-        if path == output or folder in (Path(path).resolve(), *Path(path).resolve().parents):
-            raise UserError(f"--output {output}: holds the input {path}, and would be replaced; name another folder")
-    if storage.scheme(output) or not os.path.exists(output):
+def _quarantine(spark: SparkSession, config: Config, bad: int, place: str) -> None:
+    """Write the ``bad`` records that do not fit the schema, if there are any, to ``place``.
+
+    Raises:
+        UserError: the input has changed since it was scored.
+    """
+    from pipeline.data.quarantine import write_quarantine
+
+    if not bad:
         return
-    if not os.path.isdir(output):
-        raise UserError(f"--output {output}: is a file; name a folder")
-    names = set(os.listdir(output))
-    if names and not names & {"_SUCCESS", "_temporary"}:
-        raise UserError(f"--output {output}: holds files that are not an earlier output; name another folder")
+    if (written := write_quarantine(spark, config, place)) != bad:
+        problem = f"changed while it was read ({bad} records that do not fit, then {written})"
+        raise UserError(f"--input {' '.join(config.source_paths)}: {problem}; run again when no other job writes there")
+    log.info("%d records do not fit the schema: see %s", bad, place)
 
 
 def _drop_absent_columns(spark: SparkSession, config: Config, spec: ModelSpec) -> Config:
@@ -162,41 +163,43 @@ def _drop_absent_columns(spark: SparkSession, config: Config, spec: ModelSpec) -
 
 def _scored_rows(
     spark: SparkSession, config: Config, good: DataFrame, packaged: PackagedModel, version: str
-) -> tuple[DataFrame, Observation]:
-    """Return the scored rows, lazily, and the counts `rows` and `refused`, the rows without a prediction."""
+) -> tuple[DataFrame, Observation, OutputNames]:
+    """Return the scored rows, lazily, the counts `rows` and `refused` (rows without a prediction), and their names."""
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
     from pyspark.sql.types import DoubleType, StringType, StructField, StructType
 
-    from pipeline.data.features_sql import select_more
+    from pipeline.data.carried import carrying_all, select_carrying
+    from pipeline.data.scored_files import output_names
+    from pipeline.data.source_csv import column
     from pipeline.model.spec import PROBABILITY
 
-    spec = packaged.spec
-    with_declared(spark, good, packaged.config).createOrReplaceTempView("raw")
+    spec, sql = packaged.spec, config.features_sql
     # the user's SELECT, and beside its result the raw row
-    result = spark.sql(select_more(config.features_sql, "struct(*) AS _raw"))
-    inputs = model_inputs(spec, _FEATURE)
-    rows = result.select(*(F.col("_raw")[name].alias(name) for name in good.columns), *inputs)
+    with_row, carried = carrying_all(good, sql)
+    result, row = select_carrying(spark, sql, with_declared(spark, with_row, packaged.config), carried)
+    raw = [row[name].alias(f"{_RAW}{i}") for i, name in enumerate(good.columns)]
+    rows = result.select(*raw, *model_inputs(spec, _FEATURE))
 
-    prediction = StringType() if spec.classes else DoubleType()
-    added = [
-        StructField("prediction", prediction),
-        *(StructField(PROBABILITY + name, DoubleType()) for name in spec.classes),
-        StructField("reason", StringType()),
-        StructField("model_version", StringType()),
-    ]
-    clash = {field.name.lower() for field in added} & {name.lower() for name in good.columns}
-    if clash:
-        raise config.mistake("source.schema", f"column '{clash.pop()}' has the name of an output; rename it in the CSV")
-    schema = StructType([*good.schema.fields, *added])
-    scored = rows.mapInArrow(_batch_scorer(ship_model(spark, packaged.folder), version, good.columns), schema)
+    added = ["prediction", *(PROBABILITY + name for name in spec.classes), "reason", "model_version"]
+    names = output_names(good.columns, added)
+    kinds = dict.fromkeys(added, DoubleType()) | dict.fromkeys(["reason", "model_version"], StringType())
+    if spec.classes:
+        kinds["prediction"] = StringType()
+    schema = StructType(
+        [
+            *(StructField(name, field.dataType) for name, field in zip(names.raw, good.schema.fields, strict=True)),
+            *(StructField(name, kinds[own]) for name, own in zip(names.added, added, strict=True)),
+        ]
+    )
+    scored = rows.mapInArrow(_batch_scorer(ship_model(spark, packaged.folder), version, len(raw)), schema)
     counts = Observation()
-    refused = F.count(F.col("reason"))
-    return scored.observe(counts, F.count(F.lit(1)).alias("rows"), refused.alias("refused")), counts
+    refused = F.count(column("reason"))
+    return scored.observe(counts, F.count(F.lit(1)).alias("rows"), refused.alias("refused")), counts, names
 
 
-def _batch_scorer(shipped: Broadcast[dict[str, bytes]], version: str, raw: Sequence[str]) -> Any:
-    """Return the function that Spark's tasks run over Arrow batches of raw columns and features."""
+def _batch_scorer(shipped: Broadcast[dict[str, bytes]], version: str, raw: int) -> Any:
+    """Return the function that Spark's tasks run over Arrow batches of ``raw`` raw columns and then features."""
 
     def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -206,9 +209,10 @@ def _batch_scorer(shipped: Broadcast[dict[str, bytes]], version: str, raw: Seque
         for batch in batches:
             answers = scorer.score(read_inputs(batch, spec, _FEATURE))
             types = {"prediction": pa.string() if spec.classes else pa.float64(), "reason": pa.string()}
-            arrays = [batch.column(name) for name in raw]
+            arrays = batch.columns[:raw]
             arrays += [pa.array(answers[n], types.get(n, pa.float64()), from_pandas=True) for n in answers.columns]
             arrays += [pa.array([version] * len(answers), pa.string())]
-            yield pa.RecordBatch.from_arrays(arrays, names=[*raw, *answers.columns, "model_version"])
+            # Spark takes the columns by their position
+            yield pa.RecordBatch.from_arrays(arrays, names=[f"{_RAW}{i}" for i in range(len(arrays))])
 
     return score

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+from pipeline.config.written import Tree, fitting, members
 
 
 class Settings(BaseModel):
@@ -19,22 +20,12 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _is_as_written(cls, value: Any, info: ValidationInfo) -> Any:
         annotation = cls.model_fields[str(info.field_name)].annotation
+        value = fitting(value, annotation)
         if isinstance(value, bool) and any(kind in (int, float) for kind in members(annotation)):
             raise ValueError(f"must be a number, not {str(value).lower()}")
         return value
-
-
-def members(annotation: Any) -> Iterator[Any]:
-    """Yield the plain types that an annotation is made of: of `list[A] | None`, A and NoneType."""
-    if get_origin(annotation) in (list, Union, types.UnionType):
-        for arg in get_args(annotation):
-            yield from members(arg)
-    elif get_origin(annotation) is Annotated:
-        yield from members(get_args(annotation)[0])
-    else:
-        yield annotation
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
@@ -43,8 +34,6 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
     return next((kind for kind in classes if issubclass(kind, BaseModel)), None)
 
 
-Tree = dict[str, Any]
-"""What was read from YAML."""
 Key = Sequence[int | str]
 """Where a setting is: the keys and list positions that lead to it."""
 

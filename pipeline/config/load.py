@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import mistakes
-from pipeline.config.base import Key, Origin, Tree, depth, origin_of
+from pipeline.config import mistakes, written
+from pipeline.config.base import Key, Origin, depth, origin_of
 from pipeline.config.settings import Config
+from pipeline.config.written import Tree, Written
 from pipeline.runtime.errors import UserError, hide_password, reason
 
 ConfigFiles = str | Path | Sequence[str | Path]
@@ -81,7 +82,7 @@ def _read(file: str | Path, number: int) -> Origin:
     origin = f"the overlay given as --config number {number}" if _is_in_place(file) else str(file)
     try:
         text = str(file) if _is_in_place(file) else Path(file).read_text(encoding="utf-8")
-        tree = yaml.safe_load(text)
+        tree = written.read(text)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{origin}: cannot be read: {reason(error)}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
@@ -117,7 +118,7 @@ def _override(tree: Tree, override: str) -> tuple[Tree, Key]:
     if not equals or not key:
         raise UserError(f"--set {override}: must look like --set training.epochs=5")
     try:
-        value = yaml.safe_load(text)
+        value = written.read(text)
     except (yaml.YAMLError, ValueError):
         raise UserError(f"--set {override}: '{text}' is not a YAML value") from None
 
@@ -127,6 +128,8 @@ def _override(tree: Tree, override: str) -> tuple[Tree, Key]:
         if not parts:
             return value
         part, *rest = parts
+        if isinstance(node, Written) and node.value is None:  # an empty section
+            node = None
         if isinstance(node, list) and part.isdecimal() and int(part) < len(node):
             place = int(part)
             path.append(place)

@@ -121,7 +121,7 @@ class Config(Settings):
         """The text of `features.sql`. Raises UserError when the file cannot be read."""
         path = self.folder / self.features.sql
         try:
-            return path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8-sig")  # an editor may put a byte order mark in front
         except (OSError, UnicodeDecodeError) as error:
             raise self.mistake("features.sql", f"cannot read {path}: {reason(error)}") from None
 

@@ -11,8 +11,10 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from pipeline.data.zone_rules import zone_rules
 from pipeline.model.dialect.entry import NotAllowed
-from pipeline.model.dialect.tree import Node, column, literal
+from pipeline.model.dialect.tree import LITERAL, Node, column, literal
+from pipeline.model.dialect.zones import RULES
 
 _TRANSPARENT = {"SubqueryAlias", "View", "ResolvedHint"}
 _ROW_WISE = "features.sql makes one row of each row, from that row alone"
@@ -20,6 +22,7 @@ _SETTINGS = {
     "Like": ("escapeChar",), "Cast": ("evalMode",), "TimestampDiff": ("unit",), "TimestampAdd": ("unit",),
 }  # fmt: skip
 """What the result of a class depends on beside its arguments: the getters of the class."""
+_OF_ZONES = ("FromUTCTimestamp", "ToUTCTimestamp")
 _EVALUATION_MODE = ("Add", "Subtract", "Multiply", "Divide", "IntegralDivide", "Remainder", "Pmod")
 _FAIL_ON_ERROR = ("UnaryMinus", "Abs", "GetArrayItem", "ElementAt", "MakeDate", "NextDay", "Unhex", "UnBase64")
 
@@ -40,6 +43,7 @@ class _Reader:
 
     def __init__(self, spark: SparkSession) -> None:
         jvm: Any = spark._jvm
+        self._jvm = jvm
         self._replaceable = jvm.java.lang.Class.forName(
             "org.apache.spark.sql.catalyst.expressions.RuntimeReplaceable", True,
             jvm.java.lang.Thread.currentThread().getContextClassLoader(),
@@ -83,8 +87,16 @@ class _Reader:
             raise NotAllowed(f"{expression.prettyName()} is not allowed here")
         if name in _FAIL_ON_ERROR and expression.failOnError():
             raise NotAllowed(f"{expression.prettyName()} is not allowed here")
+        if name == "UnaryMinus" and kind.startswith("interval") and _is_literal(expression.child()):
+            return literal(-expression.child().value(), kind)
         arguments = tuple(self._node(child, below) for child in _items(expression.children()))
+        if name in _OF_ZONES and arguments[1].op == LITERAL and arguments[1].value is not None:
+            settings = ((RULES, zone_rules(self._jvm, arguments[1].value)),)
         return Node(name, kind, arguments, settings=settings)
+
+
+def _is_literal(expression: Any) -> bool:
+    return str(expression.getClass().getSimpleName()) == "Literal"
 
 
 def _id(attribute: Any) -> str:

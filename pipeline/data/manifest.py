@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.data.names import stored_names
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.storage import Folder
 
@@ -103,7 +104,7 @@ class Manifest(_Record):
     seed: int
     spark_version: str
     columns: dict[str, Literal["float", "bigint"]]
-    """Columns of the Parquet files: numeric features, categorical codes, then the label."""
+    """Columns of the Parquet files under their names there: numeric features, categorical codes, then the label."""
     rows: Rows
     dropped_by_column: dict[str, int]
     """Dropped rows in which a column is NULL or not finite; a row may count for several columns."""
@@ -120,6 +121,11 @@ class Manifest(_Record):
     def fingerprint(self) -> str:
         """The name of the data set: a hash of source and configuration in 16 hexadecimal digits."""
         return dataset_fingerprint(self.source.fingerprint, self.config_fingerprint)
+
+    @property
+    def stored(self) -> dict[str, str]:
+        """The name in the Parquet files of each feature and of the label, in their order."""
+        return stored_names([*self.numeric, *self.vocabularies, self.label.column])
 
     def shard_bytes(self, num_proc: int) -> int:
         """Return the memory of the largest shard's rows of both splits: 4 bytes per feature, 8 per label."""

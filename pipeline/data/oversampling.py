@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipeline.data.split import SPLIT
+from pipeline.data.names import COPIES, SPLIT
 
 
 def oversample(rows: DataFrame, factor: int) -> DataFrame:
@@ -13,4 +13,4 @@ def oversample(rows: DataFrame, factor: int) -> DataFrame:
     if factor == 1:
         return rows
     copies = F.array_repeat(F.lit(0), F.when(F.col(SPLIT) == "train", factor).otherwise(1))
-    return rows.select("*", F.explode(copies).alias("copies")).drop("copies")
+    return rows.select("*", F.explode(copies).alias(COPIES)).drop(COPIES)

@@ -24,8 +24,8 @@ from pipeline.config import Config
 from pipeline.data import prepare, source_csv
 from pipeline.data.features_sql import Resolved
 from pipeline.data.manifest import SourceData
-from pipeline.data.prepare import RAW
-from pipeline.data.source_csv import TEXTS, column
+from pipeline.data.prepare import RAW, TypedRows
+from pipeline.data.source_csv import column
 from pipeline.data.specs import missing_texts
 from pipeline.model.dialect.entry import ENTRIES
 from pipeline.model.dialect.tree import COLUMN, LITERAL, Node
@@ -66,26 +66,26 @@ def estimated_rows(spark: SparkSession, config: Config, source: SourceData) -> i
     return max(1, round(source.bytes * (_PACKED_TO if packed else 1) * len(first) / max(1, sum(first))))
 
 
-def sampled(config: Config, resolved: Resolved, frame: DataFrame, rows: int) -> tuple[DataFrame, Sampling]:
+def sampled(config: Config, resolved: Resolved, typed: TypedRows, rows: int) -> tuple[DataFrame, Sampling]:
     """Return the typed rows without RAW, and the sample that an action on them takes of ``rows`` in all."""
     number = "_row_number"
     share = min(1.0, _AIM / rows)
     is_sampled = F.pmod(F.xxhash64(number), F.lit(_BUCKETS)) < math.ceil(share * _BUCKETS)
     ends = [
-        by(F.col(RAW)[TEXTS][name], F.col(RAW)[name]).alias(f"{end} {name}")
+        by(F.col(RAW)[typed.texts][name], F.col(RAW)[name]).alias(f"{end} {name}")
         for name in sorted(_computed(resolved))
         for end, by in (("least", F.min_by), ("greatest", F.max_by))
     ]
     counts = Observation()
-    collected = F.to_json(F.collect_list(F.when(is_sampled, _pair(config)))).alias("rows")
+    collected = F.to_json(F.collect_list(F.when(is_sampled, _pair(config, typed)))).alias("rows")
     extremes = F.to_json(F.struct(*ends)).alias("extremes") if ends else F.lit("{}").alias("extremes")
-    numbered = frame.withColumn(number, F.monotonically_increasing_id())
+    numbered = typed.frame.withColumn(number, F.monotonically_increasing_id())
     observed = numbered.observe(counts, collected, extremes, F.count(F.lit(1)).alias("all"))
     return observed.drop(number, RAW), Sampling(counts)
 
 
 def keep_sample(
-    spark: SparkSession, config: Config, resolved: Resolved, sampling: Sampling, typed: DataFrame, folder: Folder
+    spark: SparkSession, config: Config, resolved: Resolved, sampling: Sampling, typed: TypedRows, folder: Folder
 ) -> None:
     """Write the sample beside the prepared data, with a row for each extreme of a computed column."""
     rows, in_all = sampling.rows(), int(sampling.counts.get["all"])
@@ -96,15 +96,15 @@ def keep_sample(
     if rows and (ends := sampling.extremes()):
         texts = [{**rows[0]["texts"], name: text} for name, text in ends]
         records = source_csv.records_of_texts(spark, config, texts)
-        made = prepare.typed_rows(spark, config, records, keep_raw=True).frame
-        rows += [json.loads(row[0]) for row in made.select(F.to_json(_pair(config))).collect()]
+        made = prepare.typed_rows(spark, config, records, keep_raw=True)
+        rows += [json.loads(row[0]) for row in made.frame.select(F.to_json(_pair(config, made))).collect()]
     folder.write(FILE_NAME, gzip.compress(json.dumps(rows).encode(), compresslevel=1, mtime=0))
 
 
-def _pair(config: Config) -> Column:
+def _pair(config: Config, typed: TypedRows) -> Column:
     """Return a row's texts and its features."""
-    features = F.struct(*map(column, config.feature_columns))
-    return F.struct(F.col(RAW)[TEXTS].alias("texts"), features.alias("features"))
+    features = F.struct(*[column(typed.stored[name]).alias(name) for name in config.feature_columns])
+    return F.struct(F.col(RAW)[typed.texts].alias("texts"), features.alias("features"))
 
 
 def check_parity(config: Config, resolved: Resolved, folder: Folder) -> int:

@@ -6,7 +6,6 @@ Except for the vocabularies everything here is lazy: it builds one plan, and the
 from __future__ import annotations
 
 import json
-import keyword
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,17 +16,17 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, DataType, IntegralType, NumericType, StringType
 
 from pipeline.config import Config
-from pipeline.data import features_sql
+from pipeline.data.carried import carrying_all, select_carrying
+from pipeline.data.names import CODE, stored_names
 from pipeline.data.source_csv import Records, column, sentence
 from pipeline.data.split import SPLIT, split_of
 from pipeline.runtime.errors import nearest
 from pipeline.runtime.session import progress
 
 RAW = "_raw"
-"""The column that holds the raw row as a struct."""
+"""The column that holds the raw row as a struct; no stored name begins with an underscore."""
 
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
-_RESERVED = (SPLIT, "code", "copies")
 _MAX_VOCABULARY = 1_000_000  # codes travel through float32, which is exact to 2^24
 _MAX_CLASSES = 1_000  # each rank keeps a matrix of classes x classes
 
@@ -37,9 +36,13 @@ class TypedRows:
     """The result of features.sql in the types that the network needs."""
 
     frame: DataFrame
-    """Feature columns in their order, the label, `split`."""
+    """Feature columns in their order, the label, `split`, under their names in the files."""
+    stored: dict[str, str]
+    """The name in the files of each feature and of the label."""
     integer_label: bool
     """Whether features.sql produced the label as an integer or a boolean."""
+    texts: str
+    """The field of RAW that holds the fields' texts, as a struct."""
 
 
 def typed_rows(spark: SparkSession, config: Config, records: Records, keep_raw: bool = False) -> TypedRows:
@@ -48,30 +51,37 @@ def typed_rows(spark: SparkSession, config: Config, records: Records, keep_raw: 
     Numeric columns are FLOAT (NULL where the value is not finite), categorical columns and class labels STRING.
     `split` is 'train' or 'validation', and NULL where a used column is NULL. It depends on the values of the row and
     `split.seed` only, so identical rows are in the same split however the rows are partitioned. With ``keep_raw`` the
-    column RAW holds the raw row of each, with TEXTS in it.
+    column RAW holds the raw row of each, with its texts.
 
     Raises:
         UserError: the SQL is wrong, or does not produce a column that the configuration names.
     """
-    records.good(with_texts=keep_raw).createOrReplaceTempView("raw")
+    good, sql, raw = records.good(with_texts=keep_raw), config.features_sql, None
     sql_file = config.folder / config.features.sql
     try:
-        sql = config.features_sql
-        result = spark.sql(features_sql.select_more(sql, f"struct(*) AS {RAW}") if keep_raw else sql)
+        if keep_raw:
+            result, raw = select_carrying(spark, sql, *carrying_all(good, sql))
+        else:
+            good.createOrReplaceTempView("raw")
+            result = spark.sql(sql)
     except (AnalysisException, ParseException) as error:
         raise config.mistake("features.sql", f"{sql_file}: {sentence(error)}") from None
     _check_columns(config, result)
 
+    stored = stored_names([*config.feature_columns, config.label.column])
     numeric = [_finite(f.column) for f in config.features.numeric]
-    categorical = [column(f.column).cast("string").alias(f.column) for f in config.features.categorical]
+    categorical = [column(f.column).cast("string") for f in config.features.categorical]
     label = _finite(config.label.column) if config.label.task == "regression" else _class_text(config, result)
-    typed = result.select(*numeric, *categorical, label, *([F.col(RAW)] if keep_raw else []))
+    named = [value.alias(name) for value, name in zip([*numeric, *categorical, label], stored.values(), strict=True)]
+    typed = result.select(*named, *([] if raw is None else [raw.alias(RAW)]))
 
-    used = [column(name) for name in typed.columns if name != RAW]
+    used = [column(name) for name in stored.values()]
     is_complete = F.coalesce(*[F.when(value.isNull(), F.lit(False)) for value in used], F.lit(True))
     return TypedRows(
         frame=typed.select("*", F.when(is_complete, split_of(used, config.split)).alias(SPLIT)),
+        stored=stored,
         integer_label=_is_whole(result.schema[config.label.column].dataType),
+        texts=records.texts,
     )
 
 
@@ -93,7 +103,7 @@ def vocabularies(spark: SparkSession, config: Config, typed: TypedRows) -> dict[
         unlisted.append(label)
     if unlisted:
         with progress(spark, f"collecting the values of {', '.join(unlisted)}"):
-            values |= _collect_values(typed.frame, unlisted, label)
+            values |= _collect_values(typed, unlisted, label)
     for name in unlisted:
         key = "label.column" if name == label else "features.categorical"
         if not values[name]:
@@ -115,24 +125,29 @@ def class_texts(config: Config, typed: TypedRows, classes: list[str]) -> list[st
     return classes
 
 
-def _collect_values(typed: DataFrame, names: list[str], label: str) -> dict[str, list[str]]:
+def _collect_values(typed: TypedRows, names: list[str], label: str) -> dict[str, list[str]]:
     def rows_of(name: str) -> Column:
         return F.col(SPLIT).isNotNull() if name == label else F.col(SPLIT) == "train"
 
-    sets = typed.agg(*[F.collect_set(F.when(rows_of(name), column(name))).alias(name) for name in names]).first()
+    sets = typed.frame.agg(
+        *[F.collect_set(F.when(rows_of(name), column(typed.stored[name]))) for name in names]
+    ).first()
     assert sets is not None
-    return {name: _sorted_values(sets[name]) for name in names}
+    return {name: _sorted_values(values) for name, values in zip(names, sets, strict=True)}
 
 
 def encode(spark: SparkSession, typed: DataFrame, values: dict[str, list[str]]) -> DataFrame:
-    """Replace each value of the given columns by its position in the vocabulary, unseen values by its length."""
+    """Replace each value of these columns by its position in the vocabulary, unseen values by its length.
+
+    The columns have their names in the files.
+    """
     encoded = typed
     for name, vocabulary in values.items():
         # one JSON literal, not one literal per value: a vocabulary may hold 100,000 of them
         literal = F.from_json(F.lit(json.dumps(vocabulary)), "array<string>")
-        codes = spark.range(1).select(F.posexplode(literal).alias("code", name))
+        codes = spark.range(1).select(F.posexplode(literal).alias(CODE, name))
         others = [column(other) for other in encoded.columns if other != name]
-        code = F.when(column(name).isNotNull(), F.coalesce(F.col("code"), F.lit(len(vocabulary)))).cast("bigint")
+        code = F.when(column(name).isNotNull(), F.coalesce(F.col(CODE), F.lit(len(vocabulary)))).cast("bigint")
         encoded = encoded.join(F.broadcast(codes), name, "left").select(*others, code.alias(name))
     return encoded.select(*[column(name) for name in typed.columns])
 
@@ -140,14 +155,14 @@ def encode(spark: SparkSession, typed: DataFrame, values: dict[str, list[str]]) 
 def _finite(name: str) -> Column:
     number = column(name).cast("float")
     # NaN compares as larger than any number in Spark SQL
-    return F.when(number.between(-_LARGEST_FLOAT, _LARGEST_FLOAT), number).alias(name)
+    return F.when(number.between(-_LARGEST_FLOAT, _LARGEST_FLOAT), number)
 
 
 def _class_text(config: Config, result: DataFrame) -> Column:
     value = column(config.label.column)
     if isinstance(result.schema[config.label.column].dataType, BooleanType):
         value = value.cast("int")
-    return value.cast("string").alias(config.label.column)
+    return value.cast("string")
 
 
 def _is_whole(kind: DataType) -> bool:
@@ -176,8 +191,6 @@ def _check_columns(config: Config, result: DataFrame) -> None:
         if name not in result.columns or lower.count(name.lower()) != 1:
             times = "does not produce" if name not in result.columns else "produces more than once"
             raise config.mistake(key, f"{sql} {times} a column '{name}'{nearest(name, set(result.columns))}")
-        if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_") or name.lower() in _RESERVED:
-            raise config.mistake(key, f"'{name}' cannot name a column here: give it a plain alias in {sql}")
         data_type = result.schema[name].dataType
         type_name = data_type.simpleString().upper()
         wants_number = kind == "numeric" or (kind == "label" and config.label.task == "regression")

@@ -33,7 +33,9 @@ def write_quarantine(spark: SparkSession, config: Config, folder: str) -> int:
     longer = StructType([*as_texts.fields[:-1], StructField(EXTRA, StringType()), as_texts.fields[-1]])
     frame = read_csv(spark, config, longer, enforceschema=True).withColumn(FILE, F.col("_metadata.file_path"))
     record = F.coalesce(F.col(CORRUPT), F.to_csv(F.struct(*names, EXTRA)))
-    recounted = F.from_csv(record, as_texts.simpleString()[len("struct<") : -1].replace(":", " "), line_options(config))
+    recounted = F.from_csv(
+        record, as_texts.simpleString()[len("struct<") : -1].replace(":", " "), line_options(config, CORRUPT)
+    )
     reasons = [F.when(_misfit(name, f, config), _is_not(name, f)) for name, f in zip(names, fields, strict=True)]
     texts = [F.col(n) for n, f in zip(names, fields, strict=True) if not is_floating(f)]
     reason = (

@@ -79,6 +79,11 @@ def check_classes(config: Config, classes: list[str], written: Mapping[SplitName
         raise config.mistake("label.classes", problem)
     if len(classes) < 2:
         raise config.mistake("label.column", f"{label} has one value only, {classes[0]}: there is nothing to learn")
+    alike = [name for name in classes if [other.lower() for other in classes].count(name.lower()) > 1]
+    if alike:
+        log.warning(
+            "%s has classes that differ in case only: %s; map them in features.sql if one is meant", label, alike
+        )
 
 
 def log_rows(rows: Rows, dropped_by_column: dict[str, int], oversample: int) -> None:

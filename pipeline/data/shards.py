@@ -122,14 +122,15 @@ def _build_data_set(
 
     # The pass: CSV to Parquet.
     rows_about = parity.estimated_rows(spark, config, source)
-    frame, sampling = parity.sampled(config, resolved, typed.frame, rows_about)
-    encoded = prepare.encode(spark, frame, values)
+    frame, sampling = parity.sampled(config, resolved, typed, rows_about)
+    stored = typed.stored
+    encoded = prepare.encode(spark, frame, {stored[name]: texts for name, texts in values.items()})
     columns: dict[str, Any] = dict(encoded.drop(SPLIT).dtypes)
     file_rows = dealing.group_rows(columns)
     _write(spark, config, encoded, file_rows, source, folder)
 
     # Rows and statistics come from the files.
-    counted = Aggregates(config.label.column, len(classes))
+    counted = Aggregates(stored[config.label.column], len(classes))
     measured = replace(counted, numeric=tuple(name for name, kind in columns.items() if kind == "float"))
     written: dict[SplitName, Summary] = {
         "train": summarize(spark, folder, _part("train"), measured),
@@ -147,8 +148,9 @@ def _build_data_set(
     row_accounting.quarantine(spark, config, rows, folder)
     row_accounting.check_rows(config, folder, rows, written)
     row_accounting.check_classes(config, classes, written)
-    row_accounting.log_rows(rows, dropped.nulls, config.split.oversample)
-    parity.keep_sample(spark, config, resolved, sampling, typed.frame, folder)
+    dropped_by_column = {name: dropped.nulls[file] for name, file in stored.items() if file in dropped.nulls}
+    row_accounting.log_rows(rows, dropped_by_column, config.split.oversample)
+    parity.keep_sample(spark, config, resolved, sampling, typed, folder)
 
     statistics = written["train"].statistics()
     splits = {
@@ -165,11 +167,11 @@ def _build_data_set(
         spark_version=spark.version,
         columns=columns,
         rows=rows,
-        dropped_by_column=dropped.nulls,
+        dropped_by_column=dropped_by_column,
         oversample=config.split.oversample,
-        numeric={f.column: statistics[f.column] for f in config.features.numeric},
+        numeric={f.column: statistics[stored[f.column]] for f in config.features.numeric},
         vocabularies={f.column: values[f.column] for f in config.features.categorical},
-        label=_label_data(config, classes, statistics.get(config.label.column)),
+        label=_label_data(config, classes, statistics.get(stored[config.label.column])),
         splits={split: _split_data(summary, len(classes), num_proc) for split, summary in splits.items()},
         sha256={file.path: file.sha256 for summary in splits.values() for file in summary.files if file.rows},
     )

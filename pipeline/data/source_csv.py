@@ -16,6 +16,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 from pipeline.config import Config
 from pipeline.data import reading
 from pipeline.data.manifest import SourceData
+from pipeline.data.names import free
 from pipeline.runtime.errors import UserError, nearest
 
 CORRUPT = "_corrupt_record"
@@ -33,8 +34,7 @@ _OF_FILES = (
 """Options that files depend on, not a record by itself."""
 _VALUES = ("dateformat", "timestampformat")
 """Options that the expressions of reading.py honour."""
-TEXTS = "_texts"
-"""The column that holds a record's fields as they stand in the file (FLOAT and DOUBLE as numbers), as a struct."""
+_TEXTS = "_texts"
 _UNDECODED = "\ufffd"  # Java puts it in the place of bytes that it cannot decode
 _MAX_COLUMNS = 2_000  # Spark plans two minutes for as many, and its time grows with their square
 
@@ -44,13 +44,21 @@ class Records:
     """Every record of the source, good and bad."""
 
     frame: DataFrame
-    """The declared columns, TEXTS, and `_corrupt_record`, which is NULL for a record that fits."""
+    """The declared columns, `_texts`, and `_corrupt_record`, which is NULL for a record that fits.
+
+    `_texts` holds a record's fields as they stand in the file (FLOAT and DOUBLE as numbers), as a struct.
+    """
     counts: Observation
     """`read` and `bad`, numbers of records; available after the first action on something made from `frame`."""
+    corrupt: str
+    """The name of the column `_corrupt_record`, which is another one if a declared column has this one."""
+    texts: str
+    """The name of the column `_texts`, likewise."""
 
     def good(self, with_texts: bool = False) -> DataFrame:
-        """Return the records that fit: the declared columns, and TEXTS if wanted."""
-        return self.frame.where(F.col(CORRUPT).isNull()).drop(CORRUPT, *([] if with_texts else [TEXTS]))
+        """Return the records that fit: the declared columns, and the column of texts if wanted."""
+        unwanted = [self.corrupt] if with_texts else [self.corrupt, self.texts]
+        return self.frame.where(column(self.corrupt).isNull()).drop(*unwanted)
 
 
 def source_schema(spark: SparkSession, config: Config) -> StructType:
@@ -66,8 +74,6 @@ def source_schema(spark: SparkSession, config: Config) -> StructType:
     for name in schema.names:
         if lower.count(name.lower()) > 1:
             raise config.mistake("source.schema", f"names column '{name}' twice (Spark ignores upper and lower case)")
-        if name.lower() in (CORRUPT, EXTRA, FILE, TEXTS):
-            raise config.mistake("source.schema", f"column name '{name}' is reserved")
     reading.check_types(config, schema)
     return schema
 
@@ -101,30 +107,38 @@ def read_records(spark: SparkSession, config: Config) -> Records:
     floating-point field is white space to Java's number parser, so the number is read as it stands.)
     """
     fields = source_schema(spark, config).fields
-    texts = [field for field in fields if not is_floating(field)]
-    frame = read_csv(spark, config, StructType([*_as_read(fields), StructField(CORRUPT, StringType())]))
-    frame = frame.select(*_values(fields, config), F.col(CORRUPT))
-    declared = [column(f.name) for f in fields]
-    text_of = {f.name: F.col(TEXTS)[f.name] for f in texts}
-    misfit = [text_of[f.name].isNotNull() & column(f.name).isNull() for f in texts if not _is_text(f)]
+    names = [f.name for f in fields]
+    corrupt, texts = free(CORRUPT, names), free(_TEXTS, names)
+    frame = read_csv(spark, config, StructType([*_as_read(fields), StructField(corrupt, StringType())]))
+    frame = frame.select(*_values(fields, config, texts), column(corrupt))
+    declared = [column(name) for name in names]
+    text_of = {f.name: column(texts)[f.name] for f in fields if not is_floating(f)}
+    misfit = [
+        text_of[f.name].isNotNull() & column(f.name).isNull() for f in fields if f.name in text_of and not _is_text(f)
+    ]
     flaws = [F.when(is_flaw, F.lit("")) for is_flaw in (*misfit, *garbled([*text_of.values()]).values())]
-    frame = frame.select(*declared, F.col(TEXTS), F.coalesce(F.col(CORRUPT), *flaws).alias(CORRUPT))
+    frame = frame.select(*declared, column(texts), F.coalesce(column(corrupt), *flaws).alias(corrupt))
     counts = Observation()
     # Naming every column makes Spark convert every column: else "abc" in an unused DOUBLE goes unnoticed. In most rows
     # the search for a value ends at the first column; a count of each column would cost as much as parsing it.
     any_value = F.coalesce(*[F.when(name.isNotNull(), F.lit(1)) for name in declared])
     counted = frame.observe(
-        counts, F.count(F.lit(1)).alias("read"), F.count(CORRUPT).alias("bad"), F.count(any_value).alias("filled")
+        counts,
+        F.count(F.lit(1)).alias("read"),
+        F.count(column(corrupt)).alias("bad"),
+        F.count(any_value).alias("filled"),
     )
-    return Records(frame=counted, counts=counts)
+    return Records(counted, counts, corrupt, texts)
 
 
 def records_of_texts(spark: SparkSession, config: Config, rows: list[dict[str, Any]]) -> Records:
     """Return records whose fields are given: texts, or numbers for FLOAT and DOUBLE; all are taken to fit."""
     fields = source_schema(spark, config).fields
     given = [tuple(_number(row.get(f.name)) if is_floating(f) else row.get(f.name) for f in fields) for row in rows]
-    frame = spark.createDataFrame(given, StructType(_as_read(fields))).select(*_values(fields, config))
-    return Records(frame.withColumn(CORRUPT, F.lit(None).cast("string")), Observation())
+    names = [f.name for f in fields]
+    corrupt, texts = free(CORRUPT, names), free(_TEXTS, names)
+    frame = spark.createDataFrame(given, StructType(_as_read(fields))).select(*_values(fields, config, texts))
+    return Records(frame.withColumn(corrupt, F.lit(None).cast("string")), Observation(), corrupt, texts)
 
 
 def _as_read(fields: list[StructField]) -> list[StructField]:
@@ -132,10 +146,10 @@ def _as_read(fields: list[StructField]) -> list[StructField]:
     return [StructField(f.name, f.dataType if is_floating(f) else StringType()) for f in fields]
 
 
-def _values(fields: list[StructField], config: Config) -> list[Column]:
-    """Return the value of each field, and TEXTS."""
+def _values(fields: list[StructField], config: Config, texts: str) -> list[Column]:
+    """Return the value of each field, and their texts as the column ``texts``."""
     values = [_value(quoted(f.name), f, config).alias(f.name) for f in fields]
-    return [*values, F.struct(*[column(f.name) for f in fields]).alias(TEXTS)]
+    return [*values, F.struct(*[column(f.name) for f in fields]).alias(texts)]
 
 
 def is_floating(field: StructField) -> bool:
@@ -150,7 +164,7 @@ def _number(value: Any) -> float | None:
 
 def read_csv(spark: SparkSession, config: Config, schema: StructType, **more: bool) -> DataFrame:
     """Read the source under a schema whose last column takes the text of records that do not fit it."""
-    options = {**line_options(config), "header": config.source.reader_options["header"], **more}
+    options = {**line_options(config, schema.names[-1]), "header": config.source.reader_options["header"], **more}
     options |= {key: v for key, v in config.source.reader_options.items() if key not in options and key not in _VALUES}
     try:
         return spark.read.schema(schema).options(**options).csv(config.source_paths)
@@ -158,11 +172,11 @@ def read_csv(spark: SparkSession, config: Config, schema: StructType, **more: bo
         raise config.mistake("source", sentence(error)) from None
 
 
-def line_options(config: Config) -> dict[str, str]:
-    """Return the options of Spark's CSV reader that a single record depends on."""
+def line_options(config: Config, corrupt: str) -> dict[str, str]:
+    """Return the options of Spark's CSV reader that a single record depends on; ``corrupt`` takes unfit ones."""
     given = config.source.reader_options
     marker = str(given.get("nullvalue", ""))
-    own = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": CORRUPT, "nullvalue": marker, "emptyvalue": marker}
+    own = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": corrupt, "nullvalue": marker, "emptyvalue": marker}
     own |= {"nanValue": "NaN", "positiveInf": "Infinity", "negativeInf": "-Infinity"}
     return {**{key: str(v) for key, v in given.items() if key not in (*_OF_FILES, *_VALUES)}, **own}
 

@@ -8,8 +8,9 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from pipeline.config import Split
+from pipeline.data import names
 
-SPLIT = "split"
+SPLIT = names.SPLIT
 """The column that names each row's split."""
 
 

@@ -16,10 +16,11 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from pipeline.config import Config
-from pipeline.data import features_sql, prepare, score, source_csv
+from pipeline.data import prepare, score, source_csv
+from pipeline.data.carried import carried_name, select_carrying
 from pipeline.data.manifest import LabelData, Manifest
 from pipeline.data.packaged import PackagedModel, read_model
-from pipeline.data.source_csv import TEXTS, column, quoted
+from pipeline.data.source_csv import column
 from pipeline.data.split import SPLIT
 from pipeline.evaluation.metrics import Evaluation
 from pipeline.runtime.session import progress
@@ -99,9 +100,9 @@ def _validation_inputs(
     typed = prepare.typed_rows(spark, config, source_csv.read_records(spark, config), keep_raw=True)
     rows = typed.frame.where(F.col(SPLIT) == "validation")
     share = round(_BUCKETS * IN_PROCESS_ROWS / max(1, data.rows.validation))
-    texts = F.col(prepare.RAW)[TEXTS]
+    texts = F.col(prepare.RAW)[typed.texts]
     is_sampled = F.pmod(F.xxhash64(texts), F.lit(_BUCKETS)) < share
-    label = column(config.label.column).alias(_LABEL)
+    label = column(typed.stored[config.label.column]).alias(_LABEL)
     rows = rows.select(prepare.RAW, label, F.when(is_sampled, texts).alias(_SAMPLED))
     for i, model in enumerate(packaged):
         rows = _with_inputs(spark, rows, model, f"{_MODEL}{i}_")
@@ -110,12 +111,12 @@ def _validation_inputs(
 
 def _with_inputs(spark: SparkSession, rows: DataFrame, model: PackagedModel, prefix: str) -> DataFrame:
     """Add the features that the model's own features.sql makes of the raw rows, under names with ``prefix``."""
-    raw = [field.name for field in rows.schema[prepare.RAW].dataType.fields]  # type: ignore[attr-defined]
-    others = [name for name in rows.columns if name != prepare.RAW]
-    score.with_declared(spark, rows.select(f"{prepare.RAW}.*", *others), model.config).createOrReplaceTempView("raw")
-    struct = f"struct({', '.join(map(quoted, raw))}) AS {prepare.RAW}"
-    sql = features_sql.select_more(model.config.features_sql, *map(quoted, others), struct)
-    return spark.sql(sql).select(prepare.RAW, *others, *score.model_inputs(model.spec, prefix))
+    sql, raw = model.config.features_sql, rows.schema[prepare.RAW].dataType
+    kept = carried_name(raw.names, sql)  # type: ignore[attr-defined]
+    given = rows.select(f"{prepare.RAW}.*", F.struct(*rows.columns).alias(kept))
+    result, carried = select_carrying(spark, sql, score.with_declared(spark, given, model.config), kept)
+    # the names in it are all ours
+    return result.select(*(carried[name].alias(name) for name in rows.columns), *score.model_inputs(model.spec, prefix))
 
 
 def _counter(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +33,11 @@ class TabularNet(nn.Module):
         self.register_buffer("scale", torch.tensor([n.scale for n in spec.numeric], dtype=torch.float32))
         self.embeddings = nn.ModuleDict(
             # one vector more than values: the last one is for unseen values
-            {c.column: nn.Embedding(c.values + 1, c.width) for c in spec.categorical if c.encoding == "embedding"}
+            {
+                _module_name(i, c.column): nn.Embedding(c.values + 1, c.width)
+                for i, c in enumerate(spec.categorical)
+                if c.encoding == "embedding"
+            }
         )
         sizes = [len(spec.numeric) + sum(c.width for c in spec.categorical), *spec.hidden_sizes]
         hidden = (_hidden_layer(inputs, outputs, spec.dropout) for inputs, outputs in itertools.pairwise(sizes))
@@ -41,24 +48,39 @@ class TabularNet(nn.Module):
         out: Tensor = self.layers(self._inputs(rows))
         return out * self.spec.label_std + self.spec.label_mean if self.spec.outputs == 1 else out
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights; in models and checkpoints until version 0.2.0 an embedding is called as its column."""
+        own = {
+            f"embeddings.{c.column}.weight": f"embeddings.{_module_name(i, c.column)}.weight"
+            for i, c in enumerate(self.spec.categorical)
+        }
+        today = self.state_dict()
+        renamed = {name if name in today else own.get(name, name): tensor for name, tensor in state_dict.items()}
+        return super().load_state_dict(renamed, strict=strict, assign=assign)
+
     def _inputs(self, rows: Tensor) -> Tensor:
         """Return what the first layer takes: the scaled numbers, then each category's encoding."""
         first = len(self.spec.numeric)
         parts = [(rows[:, :first] - self.shift) * self.scale]
-        parts += [self._encoded(c, rows[:, i]) for i, c in enumerate(self.spec.categorical, start=first)]
+        parts += [self._encoded(i, c, rows[:, first + i]) for i, c in enumerate(self.spec.categorical)]
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
-    def _encoded(self, category: CategoricalInput, codes: Tensor) -> Tensor:
-        """Return (rows, width) for codes (rows,)."""
+    def _encoded(self, position: int, category: CategoricalInput, codes: Tensor) -> Tensor:
+        """Return (rows, width) for codes (rows,) of the category at this position of the specification."""
         match category.encoding:
             case "index":  # the code is a number
                 return codes.unsqueeze(1)
             case "embedding":
-                vectors: Tensor = self.embeddings[category.column](codes.long())
+                vectors: Tensor = self.embeddings[_module_name(position, category.column)](codes.long())
                 return vectors
             case "onehot":
                 one_hot = nn.functional.one_hot(codes.long(), category.values + 1)
                 return one_hot[:, :-1].to(codes.dtype)  # an unseen value is all zeros
+
+
+def _module_name(position: int, column: str) -> str:
+    """Return a name for a category's embedding: torch takes no dot in it, and nothing that a module has already."""
+    return f"{position}_{re.sub(r'[^A-Za-z0-9_]', '_', column)}"
 
 
 def _hidden_layer(inputs: int, outputs: int, dropout: float) -> list[nn.Module]:

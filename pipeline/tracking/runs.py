@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -109,7 +110,8 @@ def log_setup(uri: str, run_id: str, config: Config, data: Manifest, versions: d
     params = {"num_proc": num_proc, **_flat(config.model_dump(by_alias=True)), **data.rows.model_dump()}
     client.log_batch(
         run_id,
-        params=[Param(key, str(value)[:6000]) for key, value in params.items()],
+        # MLflow takes no other characters in a key, and an option of Spark may have any
+        params=[Param(re.sub(r"[^\w\-. /]", "_", key), str(value)[:6000]) for key, value in params.items()],
         tags=[RunTag(f"version.{name}", version) for name, version in versions.items()],
     )
 

@@ -33,7 +33,7 @@ def read_row_groups(
 
     The order is the manifest's, or the one that ``seed`` makes. Raises RowAccountingError if a file cannot be read.
     """
-    names = [*data.numeric, *data.vocabularies]
+    *names, label = data.stored.values()
     label_type = np.int64 if data.label.classes else np.float32
     groups = data.splits[split].row_groups
     if not groups[rank::num_proc]:
@@ -44,7 +44,7 @@ def read_row_groups(
         warnings.simplefilter("ignore", category=FutureWarning)
         reader = make_batch_reader(
             urls,
-            schema_fields=[*names, data.label.column],
+            schema_fields=[*names, label],
             # One thread: with more, row groups arrive in another order every time.
             reader_pool_type="thread",
             workers_count=1,
@@ -60,7 +60,7 @@ def read_row_groups(
     with _unreadable_is_explained(folder, split), reader:
         for batch in reader:
             features = np.column_stack([getattr(batch, name).astype(np.float32) for name in names])
-            yield features, getattr(batch, data.label.column).astype(label_type)
+            yield features, getattr(batch, label).astype(label_type)
 
 
 def check_files(folder: Folder, data: Manifest, split: SplitName, rank: int, num_proc: int) -> None:

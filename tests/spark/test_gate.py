@@ -23,7 +23,7 @@ from pipeline.data import shards
 from pipeline.data.manifest import NumericStats
 from pipeline.data.shards import Prepared
 from pipeline.data.specs import net_spec
-from pipeline.evaluation import decision
+from pipeline.evaluation import decision, holdout
 from pipeline.evaluation.metrics import Evaluation
 from pipeline.evaluation.sums import MetricSums
 from pipeline.model.network import TabularNet, weight_bytes
@@ -122,7 +122,7 @@ def project(spark: SparkSession, use_case: UseCase) -> Project:
 @pytest.fixture(params=["driver", "executors"])
 def whoever_scores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "executors":
-        monkeypatch.setattr(gate, "_DRIVER_CELLS", 0)
+        monkeypatch.setattr(holdout, "_DRIVER_CELLS", 0)
 
 
 @pytest.mark.usefixtures("whoever_scores")

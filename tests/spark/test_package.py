@@ -24,8 +24,8 @@ def sample_of(prepared: Prepared) -> list[dict[str, dict[str, object]]]:
 def test_the_penguins_are_the_same_in_both(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> None:
     config = load_config(PENGUINS, [f"run.work_dir={tmp_path_factory.mktemp('work')}"])
     prepared = shards.prepare_data(spark, config, 2)
-    # all rows, and two for each of the two columns that are computed with
-    assert check_parity(config, prepared.resolved, prepared.folder) == 344 + 4
+    # all rows, and two for each of the four columns that are computed with
+    assert check_parity(config, prepared.resolved, prepared.folder) == 344 + 8
 
 
 def test_nulls_bad_casts_and_divisions_by_zero_are_the_same_in_both(spark: SparkSession, use_case: UseCase) -> None:

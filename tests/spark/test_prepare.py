@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def test_the_split_never_separates_identical_rows(
     config, frame = penguins_three_times
     split = config.split.model_copy(update={"seed": seed, "validation_fraction": fraction})
     config = config.model_copy(update={"split": split})
-    records = source_csv.Records(frame=frame.repartition(partitions), counts=None)  # type: ignore[arg-type]
+    records = dataclasses.replace(source_csv.read_records(spark, config), frame=frame.repartition(partitions))
     typed = prepare.typed_rows(spark, config, records).frame.where("split IS NOT NULL")
     values = [name for name in typed.columns if name != SPLIT]
     by_row = typed.groupBy(*values).agg(F.countDistinct("split").alias("sides"), F.count("*").alias("copies"))
@@ -54,7 +55,7 @@ def test_the_split_depends_on_the_seed_and_not_on_the_partitioning(
 
     def validation_rows(partitions: int, seed: int) -> list[tuple[Any, ...]]:
         split = config.split.model_copy(update={"seed": seed})
-        records = source_csv.Records(frame=frame.repartition(partitions), counts=None)  # type: ignore[arg-type]
+        records = dataclasses.replace(source_csv.read_records(spark, config), frame=frame.repartition(partitions))
         typed = prepare.typed_rows(spark, config.model_copy(update={"split": split}), records).frame
         return sorted(tuple(row) for row in typed.where("split = 'validation'").collect())
 

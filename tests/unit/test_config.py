@@ -172,6 +172,83 @@ def test_a_file_with_random_content_is_one_sentence(content: bytes) -> None:
     assert "\n" not in str(raised.value)
 
 
+QUOTE = "YAML reads {} without quotes as {}: quote it ('{}') if it is a text"
+
+
+@pytest.mark.parametrize(
+    ("setting", "written", "read"),
+    [
+        ("label.classes=[01234, x]", "01234", "668"),
+        ("label.classes=[x, 02115]", "02115", "1101"),
+        ("label.classes=[Yes, x]", "Yes", "true"),
+        ("label.classes=[x, No]", "No", "false"),
+        ("label.classes=[1_000, x]", "1_000", "1000"),
+        ("label.classes=[12:30, x]", "12:30", "750"),
+        ("label.classes=[1.50, x]", "1.50", "1.5"),
+        ("label.classes=[null, x]", "null", "null"),
+        ("label.classes=[~, x]", "~", "null"),
+        ("features.categorical.0.values=[0x1F, 7]", "0x1F", "31"),
+        ("features.numeric.0.column=on", "on", "true"),
+        ("features.numeric=[off]", "off", "false"),
+        ("label.column=null", "null", "null"),
+        ("source.path=[2024_01]", "2024_01", "202401"),
+        ("tracking.run_name=1.10", "1.10", "1.1"),
+    ],
+)
+def test_yaml_does_not_change_a_text(setting: str, written: str, read: str, tmp_path: Path) -> None:
+    key, _, value = setting.partition("=")
+    sentence = re.escape(QUOTE.format(written, read, written))
+    with pytest.raises(UserError, match=rf"^--set .*{re.escape(key.split('.')[-1])}: {sentence}$"):
+        load_config(PENGUINS, [setting])
+    # quoted it is a text, here and in a file
+    quoted = value.replace(written, f"'{written}'")
+    config = load_config(PENGUINS, [f"{key}={quoted}"])
+    assert f"'{written}'" in config.to_yaml() or written in config.to_yaml()
+    if key == "label.classes":
+        overlay = tmp_path / "overlay.yaml"
+        overlay.write_text(f"label:\n  classes: {value}\n")
+        with pytest.raises(UserError, match=rf"^{re.escape(str(overlay))}: label\.classes: {sentence}$"):
+            load_config([PENGUINS, overlay])
+        assert written in (config.label.classes or [])
+
+
+@pytest.mark.parametrize("value", ["0", "7", "-3", "1.5", "2024-01-02", "1e3", "1e400", "True", "Adelie", "'0x1F'"])
+def test_what_yaml_does_not_change_needs_no_quotes(value: str, tmp_path: Path) -> None:
+    config = load_config(PENGUINS, [f"label.classes=[{value}, x]", f"features.categorical.0.values=[{value}]"])
+    assert (config.label.classes or [])[0] == value.strip("'")
+    assert config.features.categorical[0].values == [value.strip("'")]
+    copy = tmp_path / "pipeline.yaml"
+    copy.write_text(config.to_yaml())
+    assert load_config(copy).model_dump() == config.model_dump()
+
+
+def test_columns_keys_and_sections_may_look_like_other_things(tmp_path: Path) -> None:
+    config = load_config(PENGUINS, ["features.numeric=[2020, 2021]", "source.path=2024"])
+    assert config.features.numeric[1].column == "2021"
+    assert config.source.path == ["2024"]
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("run:\ntraining: {on: 3}\n")
+    with pytest.raises(UserError, match=r"unknown key 'training\.on'"):
+        load_config([PENGUINS, overlay])
+    overlay.write_text("source:\n  options:\n")
+    config = load_config([PENGUINS, overlay], ["source.options.header=false", "source.options.sep=;"])
+    assert config.source.options == {"header": False, "sep": ";"}
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("no", "YAML reads no without quotes as false: quote it ('no') if it is a text, else write false"),
+        ("007", "YAML reads 007 without quotes as 7: quote it ('007') if it is a text, else write 7"),
+    ],
+)
+def test_an_option_of_spark_is_what_was_written(value: str, problem: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"source.options: nullValue: {problem}")):
+        load_config(PENGUINS, [f"source.options.nullValue={value}"])
+    for written, read in ((f"'{value}'", value), ("true", True), ("FALSE", False), ("12", 12), ("1.5", 1.5)):
+        assert load_config(PENGUINS, [f"source.options.nullValue={written}"]).source.options == {"nullValue": read}
+
+
 def test_a_later_file_overlays_the_ones_before_it(tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("tracking: {uri: databricks, gate: {min_improvement: 0.01}}\nlabel: {classes: [a, b]}\n")

@@ -37,9 +37,26 @@ def test_encodings_of_known_and_unknown_values() -> None:
     vector = CategoricalInput("v", "embedding", values=3, width=2)
     net = TabularNet(spec((one_hot, vector)))
     codes = torch.tensor([[0.0, 0.0], [2.0, 2.0], [3.0, 3.0]])  # the last is a value that training never saw
-    assert net._encoded(one_hot, codes[:, 0]).tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
-    assert net._encoded(vector, codes[:, 1]).shape == (3, 2)
+    assert net._encoded(0, one_hot, codes[:, 0]).tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
+    assert net._encoded(1, vector, codes[:, 1]).shape == (3, 2)
     assert net(torch.cat([torch.zeros(3, 2), codes], dim=1)).shape == (3, 3)
+
+
+def test_an_embedding_s_column_may_have_any_name_and_its_older_weights_load() -> None:
+    names = ("type", "x.y", "", "0_type", "größe")
+    categories = tuple(CategoricalInput(name, "embedding", values=2, width=i + 1) for i, name in enumerate(names))
+    net = TabularNet(spec(categories))
+    saved = load(weight_bytes(net))
+    assert [*net.embeddings] == ["0_type", "1_x_y", "2_", "3_0_type", "4_gr__e"]
+    again = TabularNet(spec(categories))
+    again.load_state_dict(saved)
+    assert weight_bytes(again) == weight_bytes(net)
+    # until version 0.2.0 the column's name, which was an identifier, was the embedding's
+    older = {name.replace("4_gr__e", "größe").replace(".0_type", ".type"): tensor for name, tensor in saved.items()}
+    assert "embeddings.größe.weight" in older
+    again = TabularNet(spec(categories))
+    again.load_state_dict(older)
+    assert weight_bytes(again) == weight_bytes(net)
 
 
 def test_regression_answers_in_the_label_s_unit_and_learns_in_deviations() -> None:

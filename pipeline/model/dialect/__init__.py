@@ -9,6 +9,8 @@ from . import (  # noqa: F401
     casts,
     codes,
     conditions,
+    date_arithmetic,
+    date_fields,
     datetime_functions,
     letters,
     like,
@@ -18,4 +20,6 @@ from . import (  # noqa: F401
     rounding,
     text,
     text_casts,
+    time_arithmetic,
+    zones,
 )
