@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from .calendar import date_of, date_or_null, days_of, timestamp_or_null
-from .date_fields import weekday
 from .datetime_text import DAY, SECOND, valid_days
 from .entry import Function, NotAllowed, entry, literal_of
 from .tree import LITERAL, Node

@@ -20,8 +20,11 @@ RULES = "rules"
 """The setting that holds a zone's rules: the first offset, then pairs of a UTC second and the offset from it on."""
 CYCLE_YEARS = 400
 """After so many years the calendar repeats, weekdays included, and with it every rule."""
-LAST_YEAR = 2440
-"""The rules list the changes up to the end of this year; later years are as those of the cycle before."""
+LAST_YEAR = 2500
+"""The rules list the changes up to the end of this year; later years are as those of the cycle before.
+
+A cycle before this year no zone has changes of its own any more, as Asia/Gaza has for each Ramadan until 2086.
+"""
 
 
 def offsets(rules: str) -> tuple[Callable[[int], int], Callable[[int], int]]:
