@@ -55,7 +55,7 @@ def train(
     executor_checks.check_executors(spark, config, num_proc)
     elastic = config.recovery.elastic
     prepared = shards.prepare_data(spark, config, elastic.max if elastic else num_proc)
-    compared = parity.check_parity(config, prepared.resolved, prepared.folder)
+    compared = parity.check_parity(config, prepared.resolved, prepared.folder, prepared.manifest.offsets)
     log.info(
         "Spark and the packaged model make the same features of %d rows, so a model sees what training sees", compared
     )

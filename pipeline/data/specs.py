@@ -25,19 +25,23 @@ def net_spec(config: Config, data: Manifest) -> NetSpec:
         hidden_sizes=tuple(config.model.hidden_sizes),
         dropout=config.model.dropout,
         outputs=len(data.label.classes) or 1,
-        label_mean=stats.mean if stats else 0.0,
+        label_mean=stats.mean - stats.offset if stats else 0.0,
         label_std=(stats.std or 1.0) if stats else 1.0,
+        label_offset=stats.offset if stats else 0.0,
     )
 
 
 def _numeric_input(column: str, scaling: str, stats: NumericStats) -> NumericInput:
-    """Return the scaling of one column; a column with a single value is shifted to 0 and not scaled."""
+    """Return the scaling of one column; a column with a single value is shifted to 0 and not scaled.
+
+    A wide column is counted from its offset, even without scaling.
+    """
     if scaling == "none":
-        return NumericInput(column, 0.0, 1.0)
+        return NumericInput(column, 0.0, 1.0, stats.offset)
     if scaling == "standard":
-        return NumericInput(column, stats.mean, 1 / stats.std if stats.std else 1.0)
+        return NumericInput(column, stats.mean - stats.offset, 1 / stats.std if stats.std else 1.0, stats.offset)
     span = stats.max - stats.min
-    return NumericInput(column, stats.min, 1 / span if span else 1.0)
+    return NumericInput(column, stats.min - stats.offset, 1 / span if span else 1.0, stats.offset)
 
 
 def _width(encoding: str, values: int, dim: int | None) -> int:

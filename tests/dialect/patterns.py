@@ -17,7 +17,6 @@ EXAMPLES: dict[str, list[str]] = {
     ],
     "regexp_replace": [
         r"regexp_replace(s, '[^0-9]', '')", r"regexp_replace(s, '(\\w)(\\w)', '$2$1')",
-        r"regexp_replace(s, 'x*', '-')",
         r"regexp_replace(s, '\\s+$', '')", r"regexp_replace(s, 'a', '\\$')",
     ],
     "regexp_count": [r"regexp_count(s, 'a')"],

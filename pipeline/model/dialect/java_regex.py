@@ -25,7 +25,7 @@ _POSIX = {
     "Cntrl": r"\x00-\x1f\x7f", "XDigit": "0-9a-fA-F", "Space": r" \t\n\x0b\f\r",
 }  # fmt: skip
 _QUANTIFIER = re.compile(r"(?:[?*+]|\{(\d+)(,(\d*))?\})[?+]?", re.ASCII)
-_GROUPS = {"(?:": "(?:", "(?=": "(?=", "(?!": "(?!", "(?>": "(?>"}
+_GROUPS = ("(?:", "(?=", "(?!", "(?>")
 
 
 def compiled(pattern: str) -> Pattern[str]:
@@ -88,6 +88,48 @@ class _Translation:
         self._position = match.end()
         repeats = not match[0].startswith("?") and not (match[1] in ("0", "1") and not match[2])
         if repeats and atom.startswith("(") and can_be_empty(atom, self.flags):
+            raise NotAllowed("does not take a repetition of a group that may be empty")
+        return atom + match[0]
+
+    def _atom(self) -> tuple[str, bool]:
+        """Return the next part, and whether a quantifier may follow."""
+        character = self._pattern[self._position]
+        if character == "(":
+            return self._group()
+        if character == "[":
+            return self._class(), True
+        if character == "\\":
+            return self._escape()
+        self._position += 1
+        match character:
+            case ".":
+                return _ANY, True
+            case "^":
+                return r"\A", False
+            case "$":
+                return _END, False
+            case "*" | "+" | "?" | "{":
+                raise NotAllowed(f"does not understand '{character}' at this place of a pattern")
+        return re.escape(character), True
+
+    def _group(self) -> tuple[str, bool]:
+        rest, opening, can_repeat = self._rest(), "(", True
+        if rest.startswith("(?"):
+            named = re.match(r"\(\?<([a-zA-Z][a-zA-Z0-9]*)>", rest, re.ASCII)
+            if named:
+                opening, length = f"(?P<{named[1]}>", named.end()
+                self._groups += 1
+            elif rest[:3] in _GROUPS:
+                opening, length = rest[:3], 3
+                can_repeat = rest[:3] not in ("(?=", "(?!")
+            else:
+                raise NotAllowed(f"does not take '{rest[:4]}' in a pattern")
+        else:
+            length = 1
+            self._groups += 1
+        self._position += length
+        inside = self._alternatives()
+        if self._position >= len(self._pattern):
             raise NotAllowed("does not understand the pattern: a parenthesis is not closed")
         self._position += 1
         return f"{opening}{inside})", can_repeat
