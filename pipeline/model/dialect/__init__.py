@@ -12,6 +12,7 @@ from . import (  # noqa: F401
     date_arithmetic,
     date_fields,
     datetime_functions,
+    intervals,
     letters,
     like,
     lists,
@@ -23,5 +24,6 @@ from . import (  # noqa: F401
     text,
     text_casts,
     time_arithmetic,
+    time_casts,
     zones,
 )
