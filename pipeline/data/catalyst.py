@@ -19,8 +19,8 @@ from pipeline.model.dialect.zones import RULES
 _TRANSPARENT = {"SubqueryAlias", "View", "ResolvedHint"}
 _ROW_WISE = "features.sql makes one row of each row, from that row alone"
 _SETTINGS = {
-    "Like": ("escapeChar",), "Cast": ("evalMode",), "Size": ("legacySizeOfNull",),
-    "TimestampDiff": ("unit",), "TimestampAdd": ("unit",),
+    "Like": ("escapeChar",), "Cast": ("evalMode",), "TimestampDiff": ("unit",), "TimestampAdd": ("unit",),
+    "Size": ("legacySizeOfNull",),
 }  # fmt: skip
 """What the result of a class depends on beside its arguments: the getters of the class."""
 _OF_ZONES = ("FromUTCTimestamp", "ToUTCTimestamp")

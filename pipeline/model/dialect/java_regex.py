@@ -1,221 +1,277 @@
-"""Java's regular expressions in Python's words: the part of the syntax that means the same in both.
+"""Java's regular expressions, written for Python's `re`: what both understand in the same way, all else is refused.
 
-Python's flag ASCII makes its classes those of Java. What differs is written otherwise
-(`.`, `$`, `^`) or refused by name.
+Three things make Java differ beside its syntax. It searches in UTF-16, so that a search may start within a character
+beyond U+FFFF: what could match there is refused. It keeps what a group matched in a repetition that failed: the text of
+such a group is refused. And what can match the empty text is not repeated in the same way.
 """
 
 from __future__ import annotations
 
 import re
-import string
-import warnings
-from re import Pattern
+from dataclasses import dataclass, field
 
 from .entry import NotAllowed
+from .java_characters import ANY, DOT, Characters, Reader, character, read_escape, read_set
 
-_LINE_END = r"\n\r\u0085\u2028\u2029"
-_ANY = f"[^{_LINE_END}]"
-# at the end of the text, or before the line's end that ends it, but not between \r and \n
 _END = r"(?=(?:\r\n|(?<!\r)\n|[\r\u0085\u2028\u2029])?\Z)"
-_CONTROLS = {"t": "\t", "n": "\n", "r": "\r", "f": "\f", "a": "\a", "e": "\x1b"}
-_CLASSES = "dDwWsS"
-_POSIX = {
-    "Lower": "a-z", "Upper": "A-Z", "ASCII": r"\x00-\x7f", "Alpha": "a-zA-Z", "Digit": "0-9", "Alnum": "a-zA-Z0-9",
-    "Punct": re.escape(string.punctuation), "Graph": r"\x21-\x7e", "Print": r"\x20-\x7e", "Blank": r" \t",
-    "Cntrl": r"\x00-\x1f\x7f", "XDigit": "0-9a-fA-F", "Space": r" \t\n\x0b\f\r",
-}  # fmt: skip
-_QUANTIFIER = re.compile(r"(?:[?*+]|\{(\d+)(,(\d*))?\})[?+]?", re.ASCII)
-_GROUPS = ("(?:", "(?=", "(?!", "(?>")
+"""Java's $: the end, or the line end there."""
+_QUOTED = re.compile(r"\\Q(.*?)(?:\\E|\Z)|\\.", re.DOTALL)
+_FLAGS = re.compile(r"\(\?([is]+)\)")
+_COUNT = re.compile(r"\{([0-9]{1,4})(,?)([0-9]{0,4})\}")
+_NAME = re.compile(r"\(\?<([a-zA-Z][a-zA-Z0-9]*)>")
+_REFERENCE = re.compile(r"\\(?:([1-9])(?![0-9])|k<([a-zA-Z][a-zA-Z0-9]*)>)")
+_MOST = 1000
+_DEEPEST = 30
 
 
-def compiled(pattern: str) -> Pattern[str]:
-    """Return Python's regular expression with the meaning that Java gives to ``pattern``.
+@dataclass(frozen=True)
+class Pattern:
+    """A pattern of Java, ready to search in Python."""
+
+    compiled: re.Pattern[str]
+    names: dict[str, int]
+    """The numbers of the groups that have names."""
+    unclear: frozenset[int]
+    """Groups whose text is not the same in Java."""
+    empty: bool
+    """Whether it can match the empty text."""
+    looks_back: bool
+    """Whether it asks what stands before it: ^, \\A or a look behind."""
+
+    def group(self, number: int) -> int:
+        """Return the number of a group whose text is wanted.
+
+        Raises:
+            NotAllowed: there is no such group, or its text is not the same in Java.
+        """
+        if not 0 <= number <= self.compiled.groups:
+            raise NotAllowed(f"the pattern has no group {number}")
+        if number in self.unclear:
+            raise NotAllowed(
+                f"the text of group {number} is not allowed: the group stands in a repetition or look ahead"
+            )
+        return number
+
+
+def translate(pattern: str) -> Pattern:
+    """Return the pattern for Python.
 
     Raises:
-        NotAllowed: the two may differ, or Java does not accept the pattern.
+        NotAllowed: Java refuses the pattern, or may find something else than Python.
     """
-    translation = _Translation(pattern)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            return re.compile(translation.text, translation.flags)
-    except (re.error, Warning, OverflowError, RecursionError) as error:
-        raise NotAllowed(f"does not understand the pattern '{pattern}': {error}") from None
+    translator = _Translator(_QUOTED.sub(_unquoted, pattern))
+    whole = translator.alternatives()
+    if translator.reader.next():
+        raise NotAllowed(") without ( is not allowed in a pattern")
+    translator.check(whole)
+    return Pattern(
+        re.compile(whole.text, re.ASCII),
+        translator.names,
+        frozenset(translator.unclear),
+        whole.empty,
+        translator.starts or translator.looks_behind,
+    )
 
 
-def can_be_empty(pattern: str, flags: int = re.ASCII) -> bool:
-    """Tell whether a pattern, in Python's words, may fit a text of no length."""
-    return bool(re._parser.parse(pattern, flags).getwidth()[0] == 0)  # type: ignore[attr-defined]
+def _unquoted(match: re.Match[str]) -> str:
+    r"""Return \Q...\E as a pattern, and any other escape as it is."""
+    if match[1] is None:
+        return match[0]
+    return "".join(c if c.isalpha() or not c.isascii() else f"\\x{ord(c):02x}" for c in match[1])
 
 
-class _Translation:
-    """One pattern, read from left to right."""
+@dataclass(frozen=True)
+class _Part:
+    """A part of a pattern, in Python's syntax."""
 
-    def __init__(self, pattern: str) -> None:
-        self._pattern, self._position = pattern, 0
-        self.flags = re.ASCII
-        self._groups = 0
-        if any(ord(character) > 0xFFFF for character in pattern):
-            raise NotAllowed("does not take a character beyond U+FFFF in a pattern")
-        if pattern.startswith("(?i)"):
-            self.flags |= re.IGNORECASE
-            self._position = 4
-        self.text = self._alternatives()
-        if self._position < len(pattern):
-            raise NotAllowed(f"does not understand the pattern '{pattern}': a parenthesis is not opened")
+    text: str
+    empty: bool = False
+    """Whether it can match the empty text."""
+    characters: Characters | None = None
+    """The set, if the part is one character."""
 
-    def _rest(self) -> str:
-        return self._pattern[self._position :]
 
-    def _alternatives(self) -> str:
-        """Read up to the end or a closing parenthesis."""
-        text = ""
-        while self._position < len(self._pattern) and self._pattern[self._position] != ")":
-            if self._pattern[self._position] == "|":
-                self._position += 1
-                text += "|"
-            else:
-                text += self._quantified()
-        return text
+@dataclass
+class _Translator:
+    """Reads a pattern of Java from left to right."""
 
-    def _quantified(self) -> str:
-        atom, can_repeat = self._atom()
-        match = _QUANTIFIER.match(self._pattern, self._position)
-        if match is None:
-            return atom
-        if not can_repeat:
-            raise NotAllowed("does not take a quantifier behind ^, $ or a lookahead")
-        self._position = match.end()
-        repeats = not match[0].startswith("?") and not (match[1] in ("0", "1") and not match[2])
-        if repeats and atom.startswith("(") and can_be_empty(atom, self.flags):
-            raise NotAllowed("does not take a repetition of a group that may be empty")
-        return atom + match[0]
+    pattern: str
+    groups: int = 0
+    closed: set[int] = field(default_factory=set)
+    names: dict[str, int] = field(default_factory=dict)
+    unclear: set[int] = field(default_factory=set)
+    referred: set[int] = field(default_factory=set)
+    wide: bool = False
+    """Whether a character beyond U+FFFF can match outside a look ahead."""
+    starts: bool = False
+    """Whether the pattern has ^."""
+    looks_behind: bool = False
+    excludes_behind: bool = False
+    looking: int = 0
+    depth: int = 0
 
-    def _atom(self) -> tuple[str, bool]:
-        """Return the next part, and whether a quantifier may follow."""
-        character = self._pattern[self._position]
-        if character == "(":
+    def __post_init__(self) -> None:
+        self.reader = Reader(self.pattern)
+        flags = self.reader.match(_FLAGS)
+        self.ignore_case = flags is not None and "i" in flags[1]
+        self.dot = ANY if flags and "s" in flags[1] else DOT
+
+    def check(self, whole: _Part) -> None:
+        """Refuse what can be judged only when all has been read."""
+        if self.referred & self.unclear:
+            raise NotAllowed("a reference to a group in a repetition or look ahead is not allowed in a pattern")
+        if self.excludes_behind and (self.wide or whole.empty):
+            raise NotAllowed(
+                "(?<!...) is not allowed where the pattern can match the empty text or any character: [^x], \\D, ."
+            )
+
+    def alternatives(self) -> _Part:
+        """Read up to the end of the group or pattern."""
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise NotAllowed(f"a pattern with more than {_DEEPEST} groups within each other is not allowed")
+        parts = [self._sequence()]
+        while self.reader.accept("|"):
+            parts.append(self._sequence())
+        self.depth -= 1
+        return _Part("|".join(part.text for part in parts), any(part.empty for part in parts))
+
+    def _sequence(self) -> _Part:
+        parts = []
+        while self.reader.next() not in ("", "|", ")"):
+            groups = self.groups
+            parts.append(self._repeated(self._atom(), groups))
+        return _Part("".join(part.text for part in parts), all(part.empty for part in parts))
+
+    def _atom(self) -> _Part:
+        reader = self.reader
+        if found := reader.match(_REFERENCE):
+            return self._reference(found)
+        symbol = reader.take()
+        if symbol == "(":
+            reader.at -= 1
             return self._group()
-        if character == "[":
-            return self._class(), True
-        if character == "\\":
-            return self._escape()
-        self._position += 1
-        match character:
-            case ".":
-                return _ANY, True
-            case "^":
-                return r"\A", False
-            case "$":
-                return _END, False
-            case "*" | "+" | "?" | "{":
-                raise NotAllowed(f"does not understand '{character}' at this place of a pattern")
-        return re.escape(character), True
+        if symbol == "[":
+            return self._characters(read_set(reader, self.ignore_case))
+        if symbol == ".":
+            return self._characters(self.dot)
+        if symbol == "^" or (symbol == "\\" and reader.accept("A")):
+            if self.looking:
+                raise NotAllowed("^ in a look ahead is not allowed in a pattern")
+            self.starts = True
+            return _Part(r"\A", empty=True)
+        if symbol == "$" or (symbol == "\\" and reader.accept("Z")):
+            return _Part(_END, empty=True)
+        if symbol == "\\":
+            if reader.accept("z"):
+                return _Part(r"\Z", empty=True)
+            found_set = read_escape(reader, self.ignore_case)
+            return self._characters(found_set if isinstance(found_set, Characters) else self._one(found_set))
+        if symbol in "*+?{":
+            raise NotAllowed(f"{symbol} must follow what it repeats: write \\{symbol} for the character")
+        return self._characters(self._one(ord(symbol)))
 
-    def _group(self) -> tuple[str, bool]:
-        rest, opening, can_repeat = self._rest(), "(", True
-        if rest.startswith("(?"):
-            named = re.match(r"\(\?<([a-zA-Z][a-zA-Z0-9]*)>", rest, re.ASCII)
-            if named:
-                opening, length = f"(?P<{named[1]}>", named.end()
-                self._groups += 1
-            elif rest[:3] in _GROUPS:
-                opening, length = rest[:3], 3
-                can_repeat = rest[:3] not in ("(?=", "(?!")
-            else:
-                raise NotAllowed(f"does not take '{rest[:4]}' in a pattern")
-        else:
-            length = 1
-            self._groups += 1
-        self._position += length
-        inside = self._alternatives()
-        if self._position >= len(self._pattern):
-            raise NotAllowed("does not understand the pattern: a parenthesis is not closed")
-        self._position += 1
-        return f"{opening}{inside})", can_repeat
+    def _one(self, code: int) -> Characters:
+        return character(code, self.ignore_case)
 
-    def _escape(self) -> tuple[str, bool]:
-        """Read an escape outside a class."""
-        rest = self._rest()
-        if rest.startswith(r"\Q"):
-            text, end, _ = rest[2:].partition(r"\E")
-            self._position += 2 + len(text) + len(end)
-            return ("(?:" + re.escape(text) + ")" if text else ""), len(text) == 1
-        following = rest[1:2]
-        if following in ("A", "z"):
-            self._position += 2
-            return {"A": r"\A", "z": r"\Z"}[following], False
-        if following.isdigit() and following != "0":
-            if self.flags & re.IGNORECASE or int(following) > self._groups or rest[2:3].isdigit():
-                raise NotAllowed(f"does not take the reference '{rest[:3]}' in a pattern")
-            self._position += 2
-            return f"(?:\\{following})", True
-        text = self._character_or_class()
-        return (f"[{text}]" if len(text) > 1 and not text.startswith("\\") else text), True
+    def _characters(self, characters: Characters) -> _Part:
+        self.wide = self.wide or characters.holds_wide
+        return _Part(str(characters), characters=characters)
 
-    def _character_or_class(self) -> str:
-        """Read an escape that is allowed inside a class, too; return it as Python writes it inside a class."""
-        rest = self._rest()
-        following = rest[1:2]
-        if following in _CONTROLS:
-            self._position += 2
-            return re.escape(_CONTROLS[following])
-        if following and following in _CLASSES:
-            self._position += 2
-            return f"\\{following}"
-        if match := re.match(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4}))", rest):
-            self._position += match.end()
-            code = int(match[1] or match[2], 16)
-            if 0xD800 <= code < 0xE000:
-                raise NotAllowed("does not take half of a surrogate pair in a pattern")
-            return re.escape(chr(code))
-        if match := re.match(r"\\p\{(?:Is)?(\w+)\}", rest, re.ASCII):
-            if match[1] not in _POSIX or "Is" in match[0] or self.flags & re.IGNORECASE:
-                raise NotAllowed(f"does not take '{match[0]}' in a pattern")
-            self._position += match.end()
-            return _POSIX[match[1]]
-        if following and (following in string.punctuation or following == " "):
-            self._position += 2
-            return re.escape(following)
-        raise NotAllowed(f"does not take '{rest[:2]}' in a pattern")
+    def _reference(self, found: re.Match[str]) -> _Part:
+        number = int(found[1]) if found[1] else self.names.get(found[2], 0)
+        if number not in self.closed or self.ignore_case:
+            raise NotAllowed(f"{found[0]} must name a group that stands before it, in a pattern without (?i)")
+        self.referred.add(number)
+        return _Part(f"(?:\\{number})", empty=True)
 
-    def _class(self) -> str:
-        """Read a class in brackets."""
-        rest = self._rest()
-        negated = rest.startswith("[^")
-        self._position += 2 if negated else 1
-        text, first = "", True
-        while True:
-            here = self._rest()[:1]
-            if not here:
-                raise NotAllowed("does not understand the pattern: a bracket is not closed")
-            if here == "]" and not first:
-                self._position += 1
-                return f"[{'^' if negated else ''}{text}]"
-            if here in "[]" or self._rest().startswith("&&"):
-                raise NotAllowed("does not take brackets or && within brackets of a pattern")
-            text += self._class_item()
-            first = False
+    # ---- groups -----------------------------------------------------------------------------------------------------
 
-    def _class_item(self) -> str:
-        """Read one character, class or range within brackets."""
-        start = self._class_character()
-        rest = self._rest()
-        if not rest.startswith("-") or rest[1:2] in ("]", ""):
-            return start
-        if rest[1:2] == "[" or len(start.lstrip("\\")) != 1 or (start[0] == "\\" and start[-1] in _CLASSES):
-            raise NotAllowed("does not take such a range within brackets of a pattern")
-        self._position += 1
-        end = self._class_character()
-        if len(end.lstrip("\\")) != 1 or (end[0] == "\\" and end[-1] in _CLASSES):
-            raise NotAllowed("does not take such a range within brackets of a pattern")
-        return f"{start}-{end}"
+    def _group(self) -> _Part:
+        reader = self.reader
+        for opening, ahead in (("(?=", True), ("(?!", True), ("(?<=", False), ("(?<!", False)):
+            if reader.accept(opening):
+                return self._look(opening, ahead)
+        if reader.accept("(?:"):
+            return self._closed("(?:", self.alternatives())
+        if reader.accept("(?>"):
+            groups = self.groups
+            part = self._closed("(?>", self.alternatives())
+            self.unclear |= set(range(groups + 1, self.groups + 1))
+            return part
+        named = reader.match(_NAME)
+        if not named:
+            reader.take()
+            if reader.next() == "?":
+                raise NotAllowed("(? is allowed in a pattern as (?: (?= (?! (?<= (?<! (?> (?<name>, and (?i) in front")
+        self.groups += 1
+        number = self.groups
+        part = self._closed("(", self.alternatives())
+        if named:
+            if named[1] in self.names:
+                raise NotAllowed(f"two groups named {named[1]} are not allowed in a pattern")
+            self.names[named[1]] = number
+        self.closed.add(number)
+        return part
 
-    def _class_character(self) -> str:
-        character = self._pattern[self._position]
-        if character == "\\":
-            if self._rest().startswith((r"\Q", r"\E")):
-                raise NotAllowed("does not take a quotation within brackets of a pattern")
-            return self._character_or_class()
-        self._position += 1
-        return re.escape(character) if character.isascii() else character
+    def _closed(self, opening: str, inner: _Part) -> _Part:
+        if not self.reader.accept(")"):
+            raise NotAllowed("( without ) is not allowed in a pattern")
+        return _Part(f"{opening}{inner.text})", inner.empty)
+
+    def _look(self, opening: str, ahead: bool) -> _Part:
+        """Read a look ahead or behind, which matches no character itself."""
+        wide, groups = self.wide, self.groups
+        self.looking += 1
+        inner = self.alternatives() if ahead else self._behind(opening == "(?<!")
+        self.looking -= 1
+        self.wide = wide
+        self.unclear |= set(range(groups + 1, self.groups + 1))
+        return _Part(self._closed(opening, inner).text, empty=True)
+
+    def _behind(self, excluded: bool) -> _Part:
+        """Read what must stand before a place, or must not: single characters."""
+        self.looks_behind = True
+        self.excludes_behind = self.excludes_behind or excluded
+        parts = []
+        while self.reader.next() not in ("", ")"):
+            parts.append(part := self._atom())
+            if part.characters is None or self.reader.next() in ("*", "+", "?", "{", "|"):
+                raise NotAllowed("a look behind is allowed for single characters only, as (?<!\\d) or (?<=id=)")
+        wide = any(part.characters and part.characters.holds_wide for part in parts)
+        if not parts or (wide and (excluded or len(parts) > 1)):
+            raise NotAllowed("a look behind for any character, as [^x] or \\D or ., is not allowed")
+        return _Part("".join(part.text for part in parts))
+
+    # ---- repetitions ------------------------------------------------------------------------------------------------
+
+    def _repeated(self, part: _Part, groups: int) -> _Part:
+        """Read how often a part is repeated; ``groups`` is the number of groups before it."""
+        reader = self.reader
+        symbol = reader.next()
+        if not symbol or symbol not in "*+?{":
+            return part
+        least, most, text = self._count()
+        mode = reader.take() if reader.next() in ("?", "+") and reader.next() else ""
+        if part.empty:
+            raise NotAllowed("what can match the empty text cannot be repeated in a pattern")
+        if part.characters is None:
+            if mode == "+":
+                raise NotAllowed("a possessive repetition of a group is not allowed in a pattern")
+            if (least, most) != (0, 1):
+                self.unclear |= set(range(groups + 1, self.groups + 1))
+        return _Part(f"{part.text}{text}{mode}", empty=least == 0)
+
+    def _count(self) -> tuple[int, int | None, str]:
+        """Return the least and the largest number of repetitions, and how Python writes them."""
+        reader = self.reader
+        if found := reader.match(_COUNT):
+            least = int(found[1])
+            most = int(found[3]) if found[3] else None if found[2] else least
+            if (found[3] and not found[2]) or max(least, most or 1) > _MOST or most == 0 or (most or least) < least:
+                raise NotAllowed(f"{found[0]} is not allowed in a pattern: the counts must lie between 1 and {_MOST}")
+            return least, most, f"{{{least},{'' if most is None else most}}}"
+        symbol = reader.take()
+        if symbol == "{":
+            raise NotAllowed("{ must begin a count as {2} or {1,3} in a pattern: write \\{ for the character")
+        return {"*": (0, None, "*"), "+": (1, None, "+"), "?": (0, 1, "?")}[symbol]

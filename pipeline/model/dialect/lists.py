@@ -1,112 +1,94 @@
-"""Lists: texts split into parts, their items, and lists of values."""
+"""Lists of values: made, counted, searched, joined, and read at a place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from re import Pattern
 from typing import Any
 
-from .conditions import sort_key
-from .entry import Function, NotAllowed, entry, literal_of, takes, written
-from .patterns import repeated_pattern_of
+from .conditions import NAN_IS_LARGEST, sort_key
+from .entry import NULL_IN_NULL_OUT, Function, NotAllowed, entry, literal_of, takes, written
 from .tree import Node
-from .types import element_type
+from .types import WHOLE, element_type, wrap
+
+_NOT_THERE = "NULL if an argument is NULL, or if there is no such value"
 
 
-@entry(
-    "StringSplit", "split(text, pattern)", "split(text, pattern, limit)", edge="an empty pattern gives the characters"
-)
-def _split(node: Node) -> Function:
-    limit = literal_of(node, 2, "the limit")
-    if limit is None:
-        return lambda *_: None
-    if literal_of(node, 1, "the pattern") == "":
-        return lambda text, *_: _characters(text, limit) if text else [""]
-    pattern = repeated_pattern_of(node, 1)
-    if pattern is None:
-        return lambda *_: None
-    return lambda text, *_: _parts(pattern, text, limit)
+@entry("CreateArray", "array(a, b, …)", null="never; a NULL is an element", strict=False, smooth=True)
+def _array(node: Node) -> Function:
+    return lambda *values: list(values)
 
 
-def _characters(text: str, limit: int) -> list[str]:
-    return [*(text[:limit] if limit > 0 else text)]
+@entry("Size", "size(array)", "cardinality(array)", null="never: -1 for NULL", strict=False,
+       smooth=True)  # fmt: skip
+def _size(node: Node) -> Function:
+    _list_of(node)
+    # array_size and regexp_count give NULL for NULL
+    of_null = None if node.setting("legacySizeOfNull") == "False" else -1
+    return lambda values: of_null if values is None else len(values)
 
 
-def _parts(pattern: Pattern[str], text: str, limit: int) -> list[str]:
-    """Split as Java's String.split does, without its rule for a limit of 0."""
-    parts: list[str] = []
-    index = 0
-    for match in pattern.finditer(text):
-        if limit > 0 and len(parts) == limit - 1:
-            break
-        if index == 0 and match.end() == 0:  # no empty first part before a match of no width
-            continue
-        parts.append(text[index : match.start()])
-        index = match.end()
-    return [*parts, text[index:]]
+written("array_size(array)")
 
 
-@entry(
-    "GetArrayItem",
-    "[]: list[i]",
-    null="NULL if an argument is NULL, or there is no such item; the first has the number 0",
-)
+def _list_of(node: Node) -> str:
+    """Return the type of the elements of the first argument, which must be a list."""
+    element = element_type(node.arguments[0].type)
+    if element is None:
+        raise NotAllowed(f"is not allowed for {node.arguments[0].type.upper()}")
+    return element
+
+
+@entry("GetArrayItem", "[]: array[index]", "get(array, index)", null=_NOT_THERE, edge="indices count from 0",
+       smooth=True)  # fmt: skip
 def _item(node: Node) -> Function:
-    return lambda values, index: values[index] if 0 <= index < len(values) else None
+    takes(node, None, tuple(WHOLE))
+
+    def item(values: list[Any], index: int) -> Any:
+        index = wrap(index, 32)  # Spark takes the lowest 32 bits of a BIGINT
+        return values[index] if 0 <= index < len(values) else None
+
+    return item
 
 
-@entry("ElementAt", "element_at(list, number)",
-       null="NULL if an argument is NULL, or there is no such item", edge="the first is 1, the last -1")  # fmt: skip
+@entry("ElementAt", "element_at(array, number)", "try_element_at(array, number)", null=_NOT_THERE, smooth=True,
+       edge="the number is a literal and counts from 1, or from the end if it is negative")  # fmt: skip
 def _element(node: Node) -> Function:
-    if element_type(node.arguments[0].type) is None or literal_of(node, 1, "the number") == 0:
-        raise NotAllowed("takes a list, and a number that is not 0")
-    otherwise = "" if node.arguments[0].op == "StringSplitSQL" else None
+    takes(node, None, tuple(WHOLE))
+    _list_of(node)
+    number = literal_of(node, 1, "the number")
+    if number == 0:
+        raise NotAllowed("the number must not be 0: Spark fails")
+    # split_part, and it alone, has '' for what is not there
+    missing = "" if node.arguments[0].op == "StringSplitSQL" else None
 
     def element(values: list[Any], number: int) -> Any:
-        if abs(number) > len(values):
-            return otherwise
-        return values[number - 1 if number > 0 else number]
+        return missing if abs(number) > len(values) else values[number - 1 if number > 0 else number]
 
     return element
 
 
-@entry("Size", "size(list)", "cardinality(list)", null="-1 if the list is NULL; array_size: NULL", strict=False)
-def _size(node: Node) -> Function:
-    null = -1 if node.setting("legacySizeOfNull") == "True" else None
-    return lambda values: null if values is None else len(values)
-
-
-@entry("CreateArray", "array(a, b, …)", null="never; its items may be NULL", strict=False)
-def _array(node: Node) -> Function:
-    return lambda *values: [*values]
-
-
-@entry(
-    "ArrayContains",
-    "array_contains(list, value)",
-    null="NULL if an argument is NULL, or no item is equal and one is NULL",
-)
+@entry("ArrayContains", "array_contains(array, value)", edge=NAN_IS_LARGEST,
+       null=f"{NULL_IN_NULL_OUT}, or if no element is equal and one is NULL")  # fmt: skip
 def _contains(node: Node) -> Function:
-    key: Callable[[Any], Any] = sort_key(node.arguments[1].type) or (lambda value: value)
+    key = sort_key(_list_of(node))
 
     def contains(values: list[Any], wanted: Any) -> bool | None:
-        if any(value is not None and key(value) == key(wanted) for value in values):
+        wanted = key(wanted) if key else wanted
+        if any(value is not None and (key(value) if key else value) == wanted for value in values):
             return True
         return None if None in values else False
 
     return contains
 
 
-@entry("ArrayJoin", "array_join(list, delimiter)", edge="NULL items are left out, or replaced by the third argument")
+@entry("ArrayJoin", "array_join(array, separator, replacement)",
+       edge="NULL elements are left out, or replaced if there is a replacement, a literal")  # fmt: skip
 def _join(node: Node) -> Function:
     takes(node, "array<string>", "string", "string")
+    if len(node.arguments) > 2 and literal_of(node, 2, "the replacement") is None:
+        raise NotAllowed("the replacement must not be NULL")
 
-    def join(values: list[str | None], delimiter: str, replacement: str | None = None) -> str:
-        texts = [replacement if value is None else value for value in values]
-        return delimiter.join(text for text in texts if text is not None)
+    def join(values: list[str | None], separator: str, replacement: str | None = None) -> str:
+        texts = (replacement if value is None else value for value in values)
+        return separator.join(text for text in texts if text is not None)
 
     return join
-
-
-written("array_size(list)")
-written("split_part(text, delimiter, number)", edge="'' beyond the last part")
