@@ -141,7 +141,7 @@ def test_misfits_go_to_quarantine_with_their_text(spark: SparkSession, use_case:
 def test_wide_encodings_are_read_and_a_wrong_one_is_named(spark: SparkSession, use_case: UseCase) -> None:
     text = "a,k,y\n" + "".join(f"{i},é{i % 3},{i % 2}\n" for i in range(30))
     for encoding in ("utf-16", "utf-16-le", "latin-1"):
-        options = {"encoding": {"latin-1": "ISO-8859-1"}.get(encoding, encoding)}
+        options = {"encoding": {"latin-1": "ISO-8859-1", "utf-16-le": "UTF-16LE"}.get(encoding, encoding)}
         config = use_case(
             text.encode(encoding),
             source={"path": "data.csv", "schema": "a DOUBLE, k STRING, y INT", "options": options},

@@ -13,6 +13,7 @@ from . import (  # noqa: F401
     date_fields,
     datetime_functions,
     hashes,
+    intervals,
     json_path,
     letters,
     like,
