@@ -11,7 +11,7 @@ from .casts import cast, is_try
 from .entry import Function, NotAllowed, entry
 from .java_numbers import BLANKS, double_to_text, float_to_text, parse_double, parse_float
 from .number_casts import size_of
-from .tree import LITERAL, Node
+from .tree import COLUMN, LITERAL, Node
 from .types import WHOLE, fits, literal_value, wrap
 
 _BLANKS_OF_SPARK = BLANKS + "\x7f"
@@ -178,7 +178,11 @@ def _text_to_binary(node: Node) -> Function:
 @cast("binary", "string")
 def _binary_to_text(node: Node) -> Function:
     for below in node.walk():
-        if below.op == LITERAL and below.type == "binary" and below.value is not None:
+        if below.type != "binary":
+            continue
+        if below.op == COLUMN:
+            raise NotAllowed("of a BINARY column is not allowed, because its bytes may not be UTF-8")
+        if below.op == LITERAL and below.value is not None:
             try:
                 literal_value(below.value, "binary").decode()
             except UnicodeDecodeError:
