@@ -18,16 +18,15 @@ import pytest
 from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 
-from conftest import OLD_MLFLOW, PACKAGED_MODELS, PENGUINS
+from conftest import OLD_MLFLOW, PACKAGED_MODELS, PENGUINS, UNLISTED_FUNCTION
 from pipeline import gate, predict
 from pipeline.config import load_config
 from pipeline.data import shards
+from pipeline.runtime.errors import UserError
 from pipeline.tracking import package, registry, runs, store
 
-pytestmark = [
-    pytest.mark.parametrize("model", PACKAGED_MODELS, ids=lambda folder: folder.name),
-    pytest.mark.skipif(OLD_MLFLOW, reason="MLflow 2 cannot read the type `any` of the older models' signature"),
-]
+pytestmark = pytest.mark.skipif(OLD_MLFLOW, reason="MLflow 2 cannot read the type `any` of the older signatures")
+of_each_format = pytest.mark.parametrize("model", PACKAGED_MODELS, ids=lambda folder: folder.name)
 
 
 def expected(model: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -54,6 +53,14 @@ def registered(model: Path, folder: Path, uri: str) -> None:
     registry.promote(uri, "penguins", version.version)
 
 
+def write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
+    with file.open("w", newline="") as text:
+        writer = csv.DictWriter(text, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.parametrize("model", [*PACKAGED_MODELS, UNLISTED_FUNCTION], ids=lambda folder: folder.name)
 def test_mlflow_loads_it_where_today_s_package_is_imported(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))  # MLflow puts the model's code in front
     rows, answers = expected(model)
@@ -61,6 +68,7 @@ def test_mlflow_loads_it_where_today_s_package_is_imported(model: Path, monkeypa
     assert_same(loaded.predict(pd.DataFrame(rows)).to_dict("records"), answers)
 
 
+@of_each_format
 def test_the_job_predict_scores_a_row_and_files(spark: SparkSession, model: Path, tmp_path: Path) -> None:
     rows, answers = expected(model)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
@@ -68,10 +76,7 @@ def test_the_job_predict_scores_a_row_and_files(spark: SparkSession, model: Path
     champion = "models:/penguins@champion"
     assert_same([predict.predict_row(champion, json.dumps(row), uri) for row in rows], answers)
 
-    with (tmp_path / "rows.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(tmp_path / "rows.csv", rows)
     output = str(tmp_path / "out")
     summary = predict.predict_files(champion, [str(tmp_path / "rows.csv")], output, "parquet", uri)
     refused = sum(answer["reason"] is not None for answer in answers)
@@ -85,6 +90,7 @@ def test_the_job_predict_scores_a_row_and_files(spark: SparkSession, model: Path
     assert_same([{name: row[name] for name in answers[0]} for row in scored], answers)
 
 
+@of_each_format
 def test_the_gate_compares_with_it_as_champion(spark: SparkSession, model: Path, tmp_path: Path) -> None:
     config = load_config(PENGUINS, [f"run.work_dir={tmp_path}"])
     uri = store.tracking_uri(config)
@@ -102,3 +108,42 @@ def test_the_gate_compares_with_it_as_champion(spark: SparkSession, model: Path,
     assert (decision.decision, decision.candidate, decision.champion) == ("rejected", accuracy, accuracy)
     assert "better by 0, but that must be more than 0" in decision.reason
     assert registry.champion_version(uri, "penguins") == "1"
+
+
+def test_a_model_with_a_function_outside_the_list_scores_files_on_request_only(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    rows, answers = expected(UNLISTED_FUNCTION)
+    file, output, uri = tmp_path / "rows.csv", str(tmp_path / "out"), f"sqlite:///{tmp_path / 'mlflow.db'}"
+    write_csv(file, rows)
+    arguments = str(UNLISTED_FUNCTION), [str(file)], output, "parquet", uri
+    with pytest.raises(UserError, match=r"the function 'array_position' is not allowed.*add --trust-model to score"):
+        predict.predict_files(*arguments)
+    assert predict.predict_files(*arguments, trust_model=True)["rows"]["read"] == len(rows)
+    scored = [row.asDict() for row in spark.read.parquet(output).coalesce(1).collect()]
+    assert_same([{name: row[name] for name in answers[0]} for row in scored], answers)
+    assert_same([predict.predict_row(str(UNLISTED_FUNCTION), json.dumps(row), uri) for row in rows], answers)
+
+
+def test_a_champion_with_a_function_outside_the_list_blocks_the_gate_until_it_is_trusted(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    config = load_config(PENGUINS, [f"run.work_dir={tmp_path}"])
+    uri = store.tracking_uri(config)
+    store.open_store(config, uri)()
+    registered(UNLISTED_FUNCTION, tmp_path, uri)
+    prepared = shards.prepare_data(spark, config, 2)
+    model = PACKAGED_MODELS[-1]
+    weights = (model / "artifacts" / "model" / "weights.safetensors").read_bytes()
+    accuracy = json.loads((model / "expected.json").read_text())["validation_accuracy"]
+    run_id = runs.start_run(config, uri)
+    model_uri = package.log_model(config, prepared.manifest, prepared.resolved, weights, uri, run_id)
+    run = runs.LoggedRun(run_id, model_uri, {"accuracy": accuracy}, prepared.manifest)
+
+    blocked = gate.judge_candidate(spark, config, uri, run)
+    assert blocked.decision == "blocked"
+    assert "'array_position' is not allowed" in blocked.reason
+    assert "run jobs/gate.py with --trust-model to compare with it all the same" in blocked.reason
+    judged = gate.judge_candidate(spark, config, uri, run, trust_model=True)
+    assert judged.decision in ("promoted", "rejected")
+    assert judged.champion is not None

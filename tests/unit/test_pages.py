@@ -20,6 +20,7 @@ import pytest
 from conftest import PENGUINS, ROOT
 from pipeline.config import load_config
 from pipeline.config.reference import reference, table
+from pipeline.model.dialect import reference as dialect
 
 PAGES = sorted(
     page.relative_to(ROOT)
@@ -64,6 +65,7 @@ COMMANDS = {
     "make dist EXTRAS=azure": DRY,
     "make train CONFIG=conf/mine/pipeline.yaml": DRY,
     "python -m pipeline.config": HERE,
+    "python -m pipeline.model.dialect.reference": HERE,
     "source conf/spark/env.sh": HERE,
     "cp -r conf/penguins conf/mine": "tests/unit/test_pages.py::test_a_copy_of_the_penguins_is_a_use_case",
     "make hooks": "tests/unit/test_pages.py::test_hooks_run_lint_and_leave_another_hook_alone",
@@ -207,6 +209,10 @@ def test_sentences_are_short(page: Path) -> None:
 def test_the_table_of_settings_is_the_generated_one() -> None:
     assert table() in text_of(Path("conf/README.md"))
     assert all(not row.endswith("| None |") for row in reference())
+
+
+def test_the_table_of_what_features_sql_may_use_is_the_generated_one() -> None:
+    assert dialect.table() in text_of(Path("conf/README.md"))
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name != "CHANGES.md"], ids=str)
