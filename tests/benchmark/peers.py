@@ -21,7 +21,7 @@ from benchmark import distributor
 from benchmark.work import PENGUINS
 from pipeline import predict
 from pipeline.config import Config
-from pipeline.data import shards
+from pipeline.data import parity, shards
 from pipeline.data.shards import Prepared
 from pipeline.launch.ranks import attempt
 from pipeline.tracking import runs, store
@@ -53,11 +53,12 @@ def bare_copy(spark: SparkSession, csv: Path, schema: str, target: Path) -> floa
 
 
 def prepare(spark: SparkSession, config: Config) -> tuple[float, Prepared]:
-    """Prepare the data anew; return the seconds, and what came of it."""
+    """Prepare the data anew and compare features, as the job does; return the seconds, and what came of it."""
     config.data_dir.remove()
     config.data_dir.make()
     begin = time.perf_counter()
     prepared = shards.prepare_data(spark, config, RANKS)
+    parity.check_parity(config, prepared.resolved, prepared.folder)
     return time.perf_counter() - begin, prepared
 
 
