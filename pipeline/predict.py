@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,13 +93,8 @@ def predict_files(
     with session.progress(spark, f"scoring {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {output}"):
         scored, scored_counts, names = _scored_rows(spark, config, records.good(), packaged, version)
         scored_files.begin(spark, place, {"model": model, "model_version": version, "format": kind})
-        try:
+        with _mistakes_explained(spark, config):
             scored_files.write_rows(scored, place, kind)
-        except Exception as error:
-            mistake = source_csv.source_mistake(spark, config, error)
-            if mistake is None:
-                raise
-            raise mistake from None
     counts = {**records.counts.get, **scored_counts.get}
     _quarantine(spark, config, counts["bad"], f"{place}/{scored_files.QUARANTINE}")
     scored_files.finish(spark, place)
@@ -117,6 +113,20 @@ def predict_files(
         },
         "timing_s": {**watch.seconds, "total": watch.total()},
     }
+
+
+@contextmanager
+def _mistakes_explained(spark: SparkSession, config: Config) -> Iterator[None]:
+    """Turn an error of Spark with a known cause into one sentence."""
+    from pipeline.data import source_csv
+
+    try:
+        yield
+    except Exception as error:
+        mistake = source_csv.source_mistake(spark, config, error)
+        if mistake is None:
+            raise
+        raise mistake from None
 
 
 def _check_functions(spark: SparkSession, model: str, packaged: PackagedModel) -> None:

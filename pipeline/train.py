@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import gate
 from pipeline.config import ConfigFiles, load_config
 from pipeline.data import parity, shards
-from pipeline.data.features_sql import Resolved
+from pipeline.data.specs import Resolved
 from pipeline.evaluation import figures, report
 from pipeline.evaluation.decision import Decision
 from pipeline.launch import executor_checks, executors, horovod_version, memory, restarts, resume
@@ -55,7 +55,7 @@ def train(
     executor_checks.check_executors(spark, config, num_proc)
     elastic = config.recovery.elastic
     prepared = shards.prepare_data(spark, config, elastic.max if elastic else num_proc)
-    compared = parity.check_parity(config, prepared.resolved, prepared.folder)
+    compared = parity.check_parity(config, prepared.resolved, prepared.folder, prepared.manifest.offsets)
     log.info(
         "Spark and the packaged model make the same features of %d rows, so a model sees what training sees", compared
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.data.features_sql import Resolved
 from pipeline.data.manifest import (
     FORMAT_VERSION,
     LabelData,
@@ -20,6 +19,7 @@ from pipeline.data.manifest import (
     SplitData,
     SplitName,
 )
+from pipeline.data.specs import Resolved
 from pipeline.evaluation.metrics import EpochRecord, SplitMetrics
 from pipeline.model.dialect.tree import Node, column
 from pipeline.model.spec import TEXT, RawColumn

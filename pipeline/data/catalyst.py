@@ -93,11 +93,27 @@ class _Reader:
         arguments = tuple(self._node(child, below) for child in _items(expression.children()))
         if name in _OF_ZONES and arguments[1].op == LITERAL and arguments[1].value is not None:
             settings = ((RULES, zone_rules(self._jvm, arguments[1].value)),)
+        if name == "Cast" and _is_skipped(arguments[0], kind):
+            arguments = arguments[0].arguments
         return Node(name, kind, arguments, settings=settings)
 
 
 def _is_literal(expression: Any) -> bool:
     return str(expression.getClass().getSimpleName()) == "Literal"
+
+
+_WIDENING = ("tinyint", "smallint", "int", "bigint", "float", "double")
+
+
+def _is_skipped(inner: Node, kind: str) -> bool:
+    """Tell whether Spark leaves out the inner one of two casts, because it takes each for a widening one.
+
+    It does so for BIGINT to FLOAT to DOUBLE, too, where the result is another one (rule SimplifyCasts).
+    """
+    if inner.op != "Cast":
+        return False
+    places = [_WIDENING.index(k) if k in _WIDENING else -1 for k in (inner.arguments[0].type, inner.type, kind)]
+    return -1 not in places and places[0] < places[1] < places[2]
 
 
 def _id(attribute: Any) -> str:

@@ -24,7 +24,10 @@ _DICTIONARY_BYTES = 8 * 1024  # of a column in a file; larger dictionaries are g
 
 
 def group_rows(columns: dict[str, str]) -> int:
-    """Return how many rows of these columns, given with their Spark types, make a row group."""
+    """Return how many rows of these columns, given with their Spark types, make a row group.
+
+    A double counts as a float: it is one in memory, and often float32 turns out to hold all its values.
+    """
     return max(_ROW_GROUP_MIN_ROWS, _ROW_GROUP_BYTES // sum(8 if kind == "bigint" else 4 for kind in columns.values()))
 
 
@@ -45,13 +48,13 @@ def deal_evenly(
     split: SplitName,
     written: Summary,
     aggregates: Aggregates,
-    file_rows: int,
+    columns: dict[str, str],
     num_proc: int,
 ) -> Summary:
     """Return the files of a split, written again to ``folder/split`` if the ranks' shares would be unequal.
 
     Spark writes many row groups of a large source, which deal out evenly. One task writes a small or lopsided split
-    again, in the order of the rows' hash, as files of equal length, at most ``file_rows``.
+    again, in the order of the rows' hash, as files of equal length. ``columns`` are the types that it then has.
 
     Raises:
         StorageError: rows were lost or added meanwhile.
@@ -63,8 +66,9 @@ def deal_evenly(
     lopsided = folder / written.files[0].path.rpartition("/")[0]
     with progress(spark, f"dealing {written.rows} {split} rows out to {num_proc} ranks evenly"):
         frame = spark.read.parquet(lopsided.spark)
+        frame = frame.select([source_csv.column(name).cast(kind).alias(name) for name, kind in columns.items()])
         ordered = frame.coalesce(1).sortWithinPartitions(F.xxhash64(*map(source_csv.column, frame.columns)))
-        writer(ordered, _even_file_rows(written.rows, num_proc, file_rows)).parquet((folder / split).spark)
+        writer(ordered, _even_file_rows(written.rows, num_proc, group_rows(columns))).parquet((folder / split).spark)
     even = parquet_summary.summarize(spark, folder, split, aggregates)
     if even.rows != written.rows:
         problem = f"{folder / split} holds {even.rows} rows, but {written.rows} were written there"

@@ -8,7 +8,6 @@ that a packaged model cannot compute as Spark does: `conf/README.md` lists those
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import sqlglot
 from pyspark.errors import AnalysisException, ParseException
@@ -21,6 +20,7 @@ from pipeline.config import Config
 from pipeline.data import catalyst, reading, source_csv
 from pipeline.data.packaged import PackagedModel
 from pipeline.data.source_csv import sentence
+from pipeline.data.specs import Resolved
 from pipeline.model.dialect.entry import USAGES, NotAllowed
 from pipeline.model.dialect.program import Program
 from pipeline.model.dialect.tree import COLUMN, Node
@@ -56,21 +56,6 @@ _BEFORE_PARENTHESIS = {
     "having", "order", "group", "limit", "decimal", "dec", "numeric", "char", "varchar", "interval", "div",
 }  # fmt: skip
 """Words that are no function where a parenthesis follows."""
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """features.sql as Spark resolves it."""
-
-    raw: tuple[RawColumn, ...]
-    """The declared columns of the CSV, each with the tree that reads it."""
-    features: dict[str, Node]
-    """The tree of each feature: DOUBLE for a number, STRING for a category."""
-
-    @property
-    def needed(self) -> set[str]:
-        """The columns of the CSV that a feature is made from."""
-        return {column.name for column in self.raw if column.needed}
 
 
 def check(config: Config) -> None:

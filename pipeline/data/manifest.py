@@ -16,7 +16,7 @@ from pipeline.data.names import stored_names
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.storage import Folder
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FILE_NAME = "manifest.json"
 
 SplitName = Literal["train", "validation"]
@@ -63,13 +63,18 @@ class SplitData(_Record):
 
 
 class NumericStats(_Record):
-    """Of the training rows, rounded to float32, so that the order of Spark's partial sums does not matter."""
+    """Of the training rows, rounded so that the order of Spark's partial sums does not matter."""
 
     mean: float
     std: float
     """Population standard deviation."""
     min: float
     max: float
+    offset: float = 0.0
+    """A number near the mean of a wide column, one that float32 would spoil; 0 for all others.
+
+    The value minus the offset is what the network takes. The subtraction is in float64, and the result is float32.
+    """
 
 
 class LabelData(_Record):
@@ -103,8 +108,12 @@ class Manifest(_Record):
     num_proc: int
     seed: int
     spark_version: str
-    columns: dict[str, Literal["float", "bigint"]]
-    """Columns of the Parquet files under their names there: numeric features, categorical codes, then the label."""
+    columns: dict[str, Literal["float", "double", "bigint"]]
+    """Columns of the Parquet files under their names there: numeric features, categorical codes, then the label.
+
+    A wide column is a double. A float may be a double in the files, too: the pass over the source writes it before all
+    values are known, and it is cast when it is read.
+    """
     rows: Rows
     dropped_by_column: dict[str, int]
     """Dropped rows in which a column is NULL or not finite; a row may count for several columns."""
@@ -126,6 +135,12 @@ class Manifest(_Record):
     def stored(self) -> dict[str, str]:
         """The name in the Parquet files of each feature and of the label, in their order."""
         return stored_names([*self.numeric, *self.vocabularies, self.label.column])
+
+    @property
+    def offsets(self) -> dict[str, float]:
+        """The offset of each wide column, features and label."""
+        stats = {**self.numeric, **({self.label.column: self.label.stats} if self.label.stats else {})}
+        return {column: numbers.offset for column, numbers in stats.items() if numbers.offset}
 
     def shard_bytes(self, num_proc: int) -> int:
         """Return the memory of the largest shard's rows of both splits: 4 bytes per feature, 8 per label."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,10 @@ from pyspark.sql import functions as F
 
 from pipeline.config import Config
 from pipeline.data import prepare, source_csv
-from pipeline.data.features_sql import Resolved
 from pipeline.data.manifest import SourceData
 from pipeline.data.prepare import RAW, TypedRows
 from pipeline.data.source_csv import column
-from pipeline.data.specs import missing_texts
+from pipeline.data.specs import Resolved, missing_texts
 from pipeline.model.dialect.entry import ENTRIES
 from pipeline.model.dialect.tree import COLUMN, LITERAL, Node
 from pipeline.model.features import RawFeatures
@@ -107,8 +106,10 @@ def _pair(config: Config, typed: TypedRows) -> Column:
     return F.struct(F.col(RAW)[typed.texts].alias("texts"), features.alias("features"))
 
 
-def check_parity(config: Config, resolved: Resolved, folder: Folder) -> int:
+def check_parity(config: Config, resolved: Resolved, folder: Folder, offsets: Mapping[str, float] | None = None) -> int:
     """Compare the sample of a prepared data set with what a model makes of its texts; return the number of rows.
+
+    ``offsets`` are those of the wide columns: two numbers are the same if a network takes the same float32 of them.
 
     Raises:
         UserError: a feature differs, or is missing in one only; the message names the row, both values and what the
@@ -126,7 +127,7 @@ def check_parity(config: Config, resolved: Resolved, folder: Folder) -> int:
         inexact = any(node.op in ENTRIES and ENTRIES[node.op].inexact for node in tree.walk())
         for row, ours in enumerate(features[name]):
             theirs = rows[row]["features"].get(name)
-            if not _is_same(theirs, ours, inexact):
+            if not _is_same(theirs, ours, inexact, (offsets or {}).get(name, 0.0)):
                 problem = f"'{name}', made with {_made_with(tree)}, is {theirs!r} in Spark but {ours!r} in a packaged "
                 raise _difference(config, f"{problem}model for the record {_short(rows[row]['texts'])}")
     return len(rows)
@@ -136,12 +137,14 @@ def _difference(config: Config, problem: str) -> Exception:
     return config.mistake("features.sql", f"{problem}. This is a fault of this project: please report it")
 
 
-def _is_same(theirs: Any, ours: Any, inexact: bool) -> bool:
+def _is_same(theirs: Any, ours: Any, inexact: bool, offset: float) -> bool:
     if isinstance(ours, str) or isinstance(theirs, str):
         return bool(theirs == ours)
     one, other = np.float32(np.nan if theirs is None else theirs), np.float32(np.nan if ours is None else ours)
     if not np.isfinite(one) or not np.isfinite(other):
         return bool(np.isfinite(one) == np.isfinite(other))
+    if offset:
+        one, other = np.float32(theirs - offset), np.float32(ours - offset)
     return bool(one == other) or (inexact and math.isclose(one, other, rel_tol=1e-6))
 
 

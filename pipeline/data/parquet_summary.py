@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from pyspark.sql import SparkSession
 
+from pipeline.data import wide_numbers
 from pipeline.data.manifest import NumericStats, RowGroup
 from pipeline.runtime.session import progress
 from pipeline.runtime.storage import Folder
@@ -52,6 +53,14 @@ class Moments:
 
 
 @dataclass(frozen=True)
+class ExactMoments(Moments):
+    """One DOUBLE column of one file, before its values are float32."""
+
+    rounding: float
+    """The largest difference between a value and its float32."""
+
+
+@dataclass(frozen=True)
 class FileSummary:
     """One Parquet file."""
 
@@ -65,7 +74,9 @@ class FileSummary:
     class_rows: list[int]
     """Rows of each code 0, 1, … of a class label, and last of any other; empty without classes."""
     moments: dict[str, Moments]
-    """By numeric column; empty for a file without rows."""
+    """Of the float32 values by numeric column; empty for a file without rows."""
+    exact: dict[str, ExactMoments]
+    """By numeric column that is DOUBLE in the file; empty for a file without rows."""
 
     @property
     def rows(self) -> int:
@@ -81,7 +92,8 @@ class FileSummary:
         """Return the summary that :meth:`to_json` has written."""
         fields = json.loads(text)
         moments = {column: Moments(**numbers) for column, numbers in fields.pop("moments").items()}
-        return cls(**fields, moments=moments)
+        exact = {column: ExactMoments(**numbers) for column, numbers in fields.pop("exact").items()}
+        return cls(**fields, moments=moments, exact=exact)
 
 
 @dataclass(frozen=True)
@@ -118,30 +130,45 @@ class Summary:
     def statistics(self) -> dict[str, NumericStats]:
         """Return the statistics of each numeric column, which must hold no NULL, over all rows.
 
-        Means and squared deviations of the files are combined as in Chan, Golub and LeVeque, Updating Formulae and a
-        Pairwise Algorithm for Computing Sample Variances (1979). They are rounded to float32, because the last bits of
-        a double depend on how Spark has cut the rows into files.
+        A wide column has an offset, and its statistics are those of its float64 values.
         """
         files = [file for file in self.files if file.rows]
-        columns = list(files[0].moments)
-        # each of these is (files, columns)
-        rows = np.array([file.rows for file in files], dtype=np.float64)[:, np.newaxis]
-        means, squares, minima, maxima = (
-            np.array([[getattr(file.moments[column], name) for column in columns] for file in files])
-            for name in ("mean", "squares", "min", "max")
-        )
-        mean = (rows * means).sum(axis=0) / rows.sum()
-        deviations = squares.sum(axis=0) + (rows * (means - mean) ** 2).sum(axis=0)
-        statistics = {
-            "mean": mean,
-            "std": np.sqrt(deviations / rows.sum()),
-            "min": minima.min(axis=0),
-            "max": maxima.max(axis=0),
-        }
-        return {
-            column: NumericStats(**{name: float(np.float32(values[i])) for name, values in statistics.items()})
-            for i, column in enumerate(columns)
-        }
+        rows = [file.rows for file in files]
+        exact, rounding = _combined(rows, [file.exact for file in files]), self.rounding
+        wide = {column: wide_numbers.wide_stats(stats, rounding[column]) for column, stats in exact.items()}
+        held = _combined(rows, [file.moments for file in files])
+        return {column: wide.get(column) or wide_numbers.float32_stats(stats) for column, stats in held.items()}
+
+    @property
+    def rounding(self) -> dict[str, float]:
+        """The largest difference between a value and its float32, of each numeric column that is DOUBLE in a file."""
+        largest: dict[str, float] = {}
+        for file in self.files:
+            for column, moments in file.exact.items():
+                largest[column] = max(largest.get(column, 0.0), moments.rounding)
+        return largest
+
+
+def _combined(rows: Sequence[int], moments: Sequence[Mapping[str, Moments]]) -> dict[str, NumericStats]:
+    """Return the statistics of each column, in float64, from the rows and the moments of each file.
+
+    Means and squared deviations of the files are combined as in Chan, Golub and LeVeque, Updating Formulae and a
+    Pairwise Algorithm for Computing Sample Variances (1979).
+    """
+    columns = list(moments[0])
+    # each of these is (files, columns)
+    weights = np.array(rows, dtype=np.float64)[:, np.newaxis]
+    means, squares, minima, maxima = (
+        np.array([[getattr(of_file[column], name) for column in columns] for of_file in moments])
+        for name in ("mean", "squares", "min", "max")
+    )
+    mean = (weights * means).sum(axis=0) / weights.sum()
+    deviations = squares.sum(axis=0) + (weights * (means - mean) ** 2).sum(axis=0)
+    std = np.sqrt(deviations / weights.sum())
+    numbers = zip(
+        columns, mean.tolist(), std.tolist(), minima.min(axis=0).tolist(), maxima.max(axis=0).tolist(), strict=True
+    )
+    return {column: NumericStats(mean=m, std=s, min=low, max=high) for column, m, s, low, high in numbers}
 
 
 def summarize(spark: SparkSession, folder: Folder, below: str, aggregates: Aggregates) -> Summary:
@@ -213,16 +240,36 @@ def _summarize_file(path: str, content: bytes | pa.Buffer, aggregates: Aggregate
         nulls={name: column.null_count for name, column in zip(table.column_names, table.columns, strict=True)},
         class_rows=class_rows,
         moments=_moments(table, aggregates.numeric) if table.num_rows else {},
+        exact=_exact_moments(table, aggregates.numeric) if table.num_rows else {},
     )
 
 
 def _moments(table: pa.Table, columns: tuple[str, ...]) -> dict[str, Moments]:
-    """Return the moments of numeric columns without NULLs, all columns at once: (columns, rows)."""
+    """Return the moments of numeric columns without NULLs as float32, all columns at once: (columns, rows)."""
     if not columns:
         return {}
-    values = np.stack([table.column(name).to_numpy() for name in columns]).astype(np.float64)
+    values = np.stack([table.column(name).to_numpy().astype(np.float32, copy=False) for name in columns])
+    values = values.astype(np.float64)
     means, minima, maxima = values.mean(axis=1), values.min(axis=1), values.max(axis=1)
     values -= means[:, np.newaxis]
     squares = np.einsum("ij,ij->i", values, values)
     numbers = zip(means.tolist(), squares.tolist(), minima.tolist(), maxima.tolist(), strict=True)
     return {name: Moments(*moments) for name, moments in zip(columns, numbers, strict=True)}
+
+
+def _exact_moments(table: pa.Table, columns: tuple[str, ...]) -> dict[str, ExactMoments]:
+    """Return the moments of those numeric columns that are DOUBLE, one column at a time."""
+    exact = {}
+    for name in columns:
+        if table.schema.field(name).type != pa.float64():
+            continue
+        values = table.column(name).to_numpy()
+        rounding = np.abs(values - values.astype(np.float32)).max()
+        # Counted from the smallest value: the mean of large equal numbers would not be exactly that number.
+        low, high = values.min(), values.max()
+        values = values - low
+        mean = values.mean()
+        values -= mean
+        numbers = low + mean, np.dot(values, values), low, high, rounding
+        exact[name] = ExactMoments(*map(float, numbers))
+    return exact

@@ -13,7 +13,17 @@ import numpy as np
 from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import BooleanType, DataType, IntegralType, NumericType, StringType
+from pyspark.sql.types import (
+    BooleanType,
+    ByteType,
+    DataType,
+    FloatType,
+    IntegralType,
+    NumericType,
+    ShortType,
+    StringType,
+    StructType,
+)
 
 from pipeline.config import Config
 from pipeline.data.carried import carrying_all, select_carrying
@@ -48,7 +58,8 @@ class TypedRows:
 def typed_rows(spark: SparkSession, config: Config, records: Records, keep_raw: bool = False) -> TypedRows:
     """Return features.sql's result in the network's types, one row per good record, with its split.
 
-    Numeric columns are FLOAT (NULL where the value is not finite), categorical columns and class labels STRING.
+    Numeric columns are FLOAT if features.sql makes only values that float32 holds, else DOUBLE; a value that is not
+    finite as float32 is NULL. Categorical columns and class labels are STRING.
     `split` is 'train' or 'validation', and NULL where a used column is NULL. It depends on the values of the row and
     `split.seed` only, so identical rows are in the same split however the rows are partitioned. With ``keep_raw`` the
     column RAW holds the raw row of each, with its texts.
@@ -69,16 +80,24 @@ def typed_rows(spark: SparkSession, config: Config, records: Records, keep_raw: 
     _check_columns(config, result)
 
     stored = stored_names([*config.feature_columns, config.label.column])
-    numeric = [_finite(f.column) for f in config.features.numeric]
+    numbers = [f.column for f in config.features.numeric]
+    numeric = [_finite(name, result.schema) for name in numbers]
     categorical = [column(f.column).cast("string") for f in config.features.categorical]
-    label = _finite(config.label.column) if config.label.task == "regression" else _class_text(config, result)
+    if config.label.task == "regression":
+        numbers.append(config.label.column)
+        label = _finite(config.label.column, result.schema)
+    else:
+        label = _class_text(config, result)
     named = [value.alias(name) for value, name in zip([*numeric, *categorical, label], stored.values(), strict=True)]
     typed = result.select(*named, *([] if raw is None else [raw.alias(RAW)]))
 
-    used = [column(name) for name in stored.values()]
-    is_complete = F.coalesce(*[F.when(value.isNull(), F.lit(False)) for value in used], F.lit(True))
+    used = [*stored.values()]
+    is_complete = F.coalesce(*[F.when(column(name).isNull(), F.lit(False)) for name in used], F.lit(True))
+    wide = [stored[n] for n in numbers if not isinstance(typed.schema[stored[n]].dataType, FloatType)]
+    values = [column(name).cast("float") if name in wide else column(name) for name in used]
+    split = split_of(values, [column(name) for name in wide], config.split)
     return TypedRows(
-        frame=typed.select("*", F.when(is_complete, split_of(used, config.split)).alias(SPLIT)),
+        frame=typed.select("*", F.when(is_complete, split).alias(SPLIT)),
         stored=stored,
         integer_label=_is_whole(result.schema[config.label.column].dataType),
         texts=records.texts,
@@ -152,10 +171,13 @@ def encode(spark: SparkSession, typed: DataFrame, values: dict[str, list[str]]) 
     return encoded.select(*[column(name) for name in typed.columns])
 
 
-def _finite(name: str) -> Column:
+def _finite(name: str, schema: StructType) -> Column:
+    # float32 holds every value of these types; whether it holds those of the others is known after the pass
+    is_held = isinstance(schema[name].dataType, FloatType | ByteType | ShortType | BooleanType)
     number = column(name).cast("float")
     # NaN compares as larger than any number in Spark SQL
-    return F.when(number.between(-_LARGEST_FLOAT, _LARGEST_FLOAT), number)
+    is_finite = number.between(-_LARGEST_FLOAT, _LARGEST_FLOAT)
+    return F.when(is_finite, number if is_held else column(name).cast("double"))
 
 
 def _class_text(config: Config, result: DataFrame) -> Column:

@@ -37,7 +37,7 @@ def model_inputs(spec: ModelSpec, prefix: str) -> list[Column]:
     """Return the features as the columns that :func:`read_inputs` reads, named ``prefix`` and a number."""
     from pipeline.data.source_csv import column
 
-    numeric = [column(n.column).cast("float") for n in spec.network.numeric]
+    numeric = [column(n.column).cast("double" if n.offset else "float") for n in spec.network.numeric]
     categorical = [column(c.column).cast("string") for c in spec.network.categorical]
     return [value.alias(f"{prefix}{i}") for i, value in enumerate(numeric + categorical)]
 

@@ -10,11 +10,12 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.config import Config
-from pipeline.data import dealing, features_sql, manifest, parity, prepare, row_accounting, source_csv
-from pipeline.data.features_sql import Resolved
+from pipeline.data import dealing, features_sql, manifest, parity, prepare, row_accounting, source_csv, wide_numbers
 from pipeline.data.manifest import LabelData, Manifest, Rows, SourceData, SplitData, SplitName
 from pipeline.data.oversampling import oversample
 from pipeline.data.parquet_summary import Aggregates, Summary, summarize
+from pipeline.data.source_csv import Records
+from pipeline.data.specs import Resolved
 from pipeline.data.split import SPLIT
 from pipeline.runtime import lock, storage
 from pipeline.runtime.console import log
@@ -126,35 +127,29 @@ def _build_data_set(
     stored = typed.stored
     encoded = prepare.encode(spark, frame, {stored[name]: texts for name, texts in values.items()})
     columns: dict[str, Any] = dict(encoded.drop(SPLIT).dtypes)
-    file_rows = dealing.group_rows(columns)
-    _write(spark, config, encoded, file_rows, source, folder)
+    _write(spark, config, encoded, dealing.group_rows(columns), source, folder)
 
     # Rows and statistics come from the files.
     counted = Aggregates(stored[config.label.column], len(classes))
-    measured = replace(counted, numeric=tuple(name for name, kind in columns.items() if kind == "float"))
+    measured = replace(counted, numeric=tuple(name for name, kind in columns.items() if kind != "bigint"))
     written: dict[SplitName, Summary] = {
         "train": summarize(spark, folder, _part("train"), measured),
         "validation": summarize(spark, folder, _part("validation"), counted),
     }
     dropped = summarize(spark, folder, _part(_DROPPED), counted)
     (folder / _part(_DROPPED)).remove()
-    rows = Rows(
-        read=records.counts.get["read"],
-        quarantined=records.counts.get["bad"],
-        dropped=dropped.rows,
-        train=written["train"].rows // config.split.oversample,
-        validation=written["validation"].rows,
-    )
-    row_accounting.quarantine(spark, config, rows, folder)
-    row_accounting.check_rows(config, folder, rows, written)
+    rows = _account(spark, config, records, written, dropped.rows, folder)
     row_accounting.check_classes(config, classes, written)
     dropped_by_column = {name: dropped.nulls[file] for name, file in stored.items() if file in dropped.nulls}
     row_accounting.log_rows(rows, dropped_by_column, config.split.oversample)
     parity.keep_sample(spark, config, resolved, sampling, typed, folder)
 
     statistics = written["train"].statistics()
+    wide_numbers.log_merged_values(spark, folder, _part("train"), statistics, written["train"].rounding)
+    # A double stays one only if it is wide: float32 holds the others.
+    columns |= {name: "float" for name, stats in statistics.items() if not stats.offset}
     splits = {
-        split: dealing.deal_evenly(spark, folder, split, summary, counted, file_rows, num_proc)
+        split: dealing.deal_evenly(spark, folder, split, summary, counted, columns, num_proc)
         for split, summary in written.items()
     }
     _remove_empty_pass(folder)
@@ -175,6 +170,27 @@ def _build_data_set(
         splits={split: _split_data(summary, len(classes), num_proc) for split, summary in splits.items()},
         sha256={file.path: file.sha256 for summary in splits.values() for file in summary.files if file.rows},
     )
+
+
+def _account(
+    spark: SparkSession,
+    config: Config,
+    records: Records,
+    written: dict[SplitName, Summary],
+    dropped: int,
+    folder: Folder,
+) -> Rows:
+    """Return where the rows of the source are, checked; write the records that do not fit."""
+    rows = Rows(
+        read=records.counts.get["read"],
+        quarantined=records.counts.get["bad"],
+        dropped=dropped,
+        train=written["train"].rows // config.split.oversample,
+        validation=written["validation"].rows,
+    )
+    row_accounting.quarantine(spark, config, rows, folder)
+    row_accounting.check_rows(config, folder, rows, written)
+    return rows
 
 
 def _write(

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.config import Config
-from pipeline.model.spec import CategoricalInput, ModelSpec, NetSpec, NumericInput
+from pipeline.model.dialect.tree import Node
+from pipeline.model.spec import CategoricalInput, ModelSpec, NetSpec, NumericInput, RawColumn
 
 if TYPE_CHECKING:
-    from pipeline.data.features_sql import Resolved
     from pipeline.data.manifest import Manifest, NumericStats
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """features.sql as Spark resolves it."""
+
+    raw: tuple[RawColumn, ...]
+    """The declared columns of the CSV, each with the tree that reads it."""
+    features: dict[str, Node]
+    """The tree of each feature: DOUBLE for a number, STRING for a category."""
+
+    @property
+    def needed(self) -> set[str]:
+        """The columns of the CSV that a feature is made from."""
+        return {column.name for column in self.raw if column.needed}
 
 
 def net_spec(config: Config, data: Manifest) -> NetSpec:
@@ -25,19 +41,23 @@ def net_spec(config: Config, data: Manifest) -> NetSpec:
         hidden_sizes=tuple(config.model.hidden_sizes),
         dropout=config.model.dropout,
         outputs=len(data.label.classes) or 1,
-        label_mean=stats.mean if stats else 0.0,
+        label_mean=stats.mean - stats.offset if stats else 0.0,
         label_std=(stats.std or 1.0) if stats else 1.0,
+        label_offset=stats.offset if stats else 0.0,
     )
 
 
 def _numeric_input(column: str, scaling: str, stats: NumericStats) -> NumericInput:
-    """Return the scaling of one column; a column with a single value is shifted to 0 and not scaled."""
+    """Return the scaling of one column; a column with a single value is shifted to 0 and not scaled.
+
+    A wide column is counted from its offset, even without scaling.
+    """
     if scaling == "none":
-        return NumericInput(column, 0.0, 1.0)
+        return NumericInput(column, 0.0, 1.0, stats.offset)
     if scaling == "standard":
-        return NumericInput(column, stats.mean, 1 / stats.std if stats.std else 1.0)
+        return NumericInput(column, stats.mean - stats.offset, 1 / stats.std if stats.std else 1.0, stats.offset)
     span = stats.max - stats.min
-    return NumericInput(column, stats.min, 1 / span if span else 1.0)
+    return NumericInput(column, stats.min - stats.offset, 1 / span if span else 1.0, stats.offset)
 
 
 def _width(encoding: str, values: int, dim: int | None) -> int:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
+from pyspark.errors import DateTimeException
 
 from pipeline.model.dialect.entry import NotAllowed
 from pipeline.model.dialect.zones import LAST_YEAR
@@ -19,7 +20,7 @@ def zone_rules(jvm: Any, name: str) -> str:
     """
     try:
         rules = jvm.org.apache.spark.sql.catalyst.util.DateTimeUtils.getZoneId(name).getRules()
-    except Py4JJavaError:
+    except (DateTimeException, Py4JJavaError):  # pyspark has its own exception for Java's DateTimeException
         raise NotAllowed(f"there is no time zone '{name}'") from None
     instant = jvm.java.time.Instant
     end = instant.parse(f"{LAST_YEAR + 1}-01-01T00:00:00Z").getEpochSecond()

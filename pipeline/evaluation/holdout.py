@@ -23,6 +23,7 @@ from pipeline.data.packaged import PackagedModel, read_model
 from pipeline.data.source_csv import column
 from pipeline.data.split import SPLIT
 from pipeline.evaluation.metrics import Evaluation
+from pipeline.model.offsets import relative
 from pipeline.runtime.session import progress
 
 if TYPE_CHECKING:
@@ -135,9 +136,10 @@ def _counter(
         features = scorers[0].spec.network.numeric + scorers[0].spec.network.categorical
         different = np.zeros(len(features) + 1)
         code_of = pd.Index(classes, dtype=object)
+        offset = label.stats.offset if label.stats else 0.0
         for batch in batches:
             labels = batch.column(_LABEL).to_pandas()
-            codes = code_of.get_indexer(labels) if label.classes else labels.to_numpy(np.float64)
+            codes = code_of.get_indexer(labels) if label.classes else relative(labels.to_numpy(np.float64), offset)
             # a class that the manifest lacks means that the source has changed, and the number of rows shows it
             known = codes >= 0 if label.classes else np.full(len(codes), True)
             for i, (scorer, of_model) in enumerate(zip(scorers, sums, strict=True)):
@@ -169,28 +171,31 @@ def _count_differences(batch: pa.RecordBatch, scorer: Scorer) -> Any:
         return counts
     ours, reasons = scorer.features(pd.DataFrame(list(sampled.iloc[rows]), dtype=object))
     theirs = score.read_inputs(batch, spec, f"{_MODEL}0_").iloc[rows]
+    offsets = {number.column: number.offset for number in spec.network.numeric}
     for i, name in enumerate(theirs.columns):
-        counts[i] = _is_other(theirs[name], ours[name]).sum()
+        counts[i] = _is_other(theirs[name], ours[name], offsets.get(name, 0.0)).sum()
     counts[-1] = reasons.notna().sum()
     return counts
 
 
-def _is_other(one: pd.Series, other: pd.Series) -> Any:
-    """Return which values differ, (rows,): as text, or as float32 up to a last bit or two of an inexact function."""
+def _is_other(one: pd.Series, other: pd.Series, offset: float) -> Any:
+    """Return which values differ, (rows,): as text, or as float32 up to a last bit or two of an inexact function.
+
+    Numbers are counted from the offset, as the network takes them.
+    """
     if one.dtype == object or other.dtype == object:
         pairs = zip(one, other, strict=True)
         return np.array([a != b and not (a is None and b is None) for a, b in pairs], dtype=bool)
     a, b = one.to_numpy(np.float64), other.to_numpy(np.float64)
-    with np.errstate(over="ignore"):
-        small_a, small_b = a.astype(np.float32), b.astype(np.float32)
-    missing_a, missing_b = ~np.isfinite(small_a), ~np.isfinite(small_b)
+    missing_a, missing_b = ~np.isfinite(relative(a, 0.0)), ~np.isfinite(relative(b, 0.0))
+    small_a, small_b = relative(a, offset), relative(b, offset)
     return np.where(missing_a | missing_b, missing_a != missing_b, ~np.isclose(small_a, small_b, rtol=1e-6, atol=0))
 
 
 def _answers(scored: pd.DataFrame, label: LabelData) -> Any:
-    """Return probabilities in the order of the label's classes, or the predicted numbers."""
+    """Return probabilities in the order of the label's classes, or the predicted numbers, counted from its offset."""
     from pipeline.model.spec import PROBABILITY
 
-    if not label.classes:
-        return scored["prediction"].to_numpy(np.float64)
+    if label.stats:
+        return scored["prediction"].to_numpy(np.float64) - label.stats.offset
     return scored[[PROBABILITY + name for name in label.classes]].to_numpy(np.float64)

@@ -76,7 +76,8 @@ class MetricSums:
         """Count one batch; nothing is waited for.
 
         ``answers``: (rows, classes) logits, with detail probabilities; or (rows,) or (rows, 1) predicted numbers.
-        ``labels``: (rows,) codes or numbers that are right. ``loss``: the sum over the rows. ``codes``: int64
+        ``labels``: (rows,) codes or numbers that are right. All numbers are counted from the label's offset.
+        ``loss``: the sum over the rows. ``codes``: int64
         (rows, categorical features) to slice by. Where ``refused`` (rows,) is true, the model has no answer. The row
         counts like the answer of a model that knows no better: no class at equal probabilities, or the mean label.
         """
@@ -134,10 +135,11 @@ class MetricSums:
         """Count answers that are numbers; return the squared errors: float64 (rows,)."""
         stats = self._label.stats
         assert stats is not None
+        mean, low = stats.mean - stats.offset, stats.min - stats.offset
         predicted, actual = answers.reshape(labels.shape).double(), labels.double()
         if refused is not None:
-            predicted = torch.where(refused, stats.mean, predicted)
-        error, deviation = predicted - actual, actual - stats.mean
+            predicted = torch.where(refused, mean, predicted)
+        error, deviation = predicted - actual, actual - mean
         squared = error.square()
         sums = [squared.sum(), error.abs().sum(), deviation.sum(), deviation.square().sum()]
         self._part["errors"] += torch.stack(sums)
@@ -146,7 +148,7 @@ class MetricSums:
                 self._part["refused"].add_(refused.sum())
             span = (stats.max - stats.min) or 1.0
             row, column = (
-                ((values - stats.min) / span * HISTOGRAM_BINS).clip(0, HISTOGRAM_BINS - 1).long()
+                ((values - low) / span * HISTOGRAM_BINS).clip(0, HISTOGRAM_BINS - 1).long()
                 for values in (actual, predicted)
             )
             self._count("histogram", row * HISTOGRAM_BINS + column)

@@ -125,9 +125,16 @@ _SPARK_TYPES = {
 
 
 def _from_2_to_3(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
-    """Name types as Spark does. Formats 1 and 2 hold features.sql in DuckDB's words, and no trees."""
+    """Name types as Spark does, and count every number from 0.
+
+    Formats 1 and 2 hold features.sql in DuckDB's words, and no trees. Their numbers were float32 before anything was
+    subtracted.
+    """
     raw = [{**c, "type": _SPARK_TYPES.get(c["type"], c["type"]), "value": None} for c in model["raw"]]
-    return {**model, "raw": raw, "missing": [""], "features": {}}, settings
+    network = model["network"]
+    numeric = [{**number, "offset": 0.0} for number in network["numeric"]]
+    network = {**network, "numeric": numeric, "label_offset": 0.0}
+    return {**model, "network": network, "raw": raw, "missing": [""], "features": {}}, settings
 
 
 _STEPS: tuple[Callable[[Tree, Tree], tuple[Tree, Tree]], ...] = (_from_1_to_2, _from_2_to_3)

@@ -19,8 +19,9 @@ from .spec import CategoricalInput, NetSpec
 class TabularNet(nn.Module):
     """Fully connected layers with ReLU between them, over scaled numbers and encoded categories.
 
-    Input: float32 (rows, numeric + categorical columns), the categories as codes. Output: float32 (rows, outputs):
-    logits of the classes, or the predicted label in its own unit.
+    Input: float32 (rows, numeric + categorical columns), each number counted from its offset, the categories as codes.
+    Output: float32 (rows, outputs): logits of the classes, or the predicted label in its own unit, counted from the
+    label's offset.
     """
 
     def __init__(self, spec: NetSpec) -> None:

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 
 from .features import RawFeatures
 from .network import TabularNet
-from .spec import PROBABILITY, CategoricalInput, ModelSpec
+from .offsets import relative
+from .spec import PROBABILITY, CategoricalInput, ModelSpec, NumericInput
 
 if TYPE_CHECKING:
     from .features_duckdb import TranslatedFeatures
@@ -58,17 +59,17 @@ class Scorer:
         """
         if reasons is None:
             reasons = np.full(len(features), None, dtype=object)
-        numbers = [self._numbers(features, number.column, reasons) for number in self.spec.network.numeric]
+        numbers = [self._numbers(features, number, reasons) for number in self.spec.network.numeric]
         codes = [self._codes(features, category, reasons) for category in self.spec.network.categorical]
         rows = np.stack([*numbers, *codes], axis=1).astype(np.float32, copy=False)
         return self._answers(self.net(torch.from_numpy(rows)), reasons)
 
-    def _numbers(self, features: pd.DataFrame, column: str, reasons: Objects) -> npt.NDArray[np.float32]:
-        """Return one numeric column (rows,), 0 where it is missing."""
-        values = features[column].to_numpy(np.float32, na_value=np.nan)
-        missing = ~np.isfinite(values)
-        _refuse(reasons, missing, f"{column} is missing")
-        return np.where(missing, np.float32(0), values)
+    def _numbers(self, features: pd.DataFrame, number: NumericInput, reasons: Objects) -> npt.NDArray[np.float32]:
+        """Return one numeric column (rows,), counted from its offset, 0 where it is missing."""
+        values = features[number.column].to_numpy(np.float64, na_value=np.nan)
+        missing = ~np.isfinite(relative(values, 0.0))
+        _refuse(reasons, missing, f"{number.column} is missing")
+        return np.where(missing, np.float32(0), relative(values, number.offset))
 
     def _codes(self, features: pd.DataFrame, category: CategoricalInput, reasons: Objects) -> npt.NDArray[np.float32]:
         """Return one categorical column (rows,) as codes; an unseen value has the code after the last one."""
@@ -92,7 +93,8 @@ class Scorer:
             for code, name in enumerate(self.spec.classes):
                 columns[PROBABILITY + name] = np.where(refused, np.nan, probabilities[:, code])
         else:
-            columns["prediction"] = np.where(refused, np.nan, outputs.squeeze(1).double().numpy())
+            numbers = outputs.squeeze(1).double().numpy() + self.spec.network.label_offset
+            columns["prediction"] = np.where(refused, np.nan, numbers)
         return pd.DataFrame({**columns, "reason": reasons})
 
 

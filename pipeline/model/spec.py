@@ -16,11 +16,13 @@ PROBABILITY = "probability_"
 
 @dataclass(frozen=True)
 class NumericInput:
-    """One numeric column; the network takes (x - shift) * scale."""
+    """One numeric column; its input is float32(x - offset), and the network takes (input - shift) * scale."""
 
     column: str
     shift: float
     scale: float
+    offset: float = 0.0
+    """Subtracted in float64, before x is float32; 0 for a column that float32 holds."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class NetSpec:
     label_mean: float
     label_std: float
     """Regression learns (label - mean) / std and answers in the label's own unit; 0 and 1 for classification."""
+    label_offset: float = 0.0
+    """The label and its mean are counted from here; the prediction is the offset and the answer, added in float64."""
 
 
 TEXT = "text"

@@ -23,8 +23,8 @@ from pipeline.tracking import store
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
-    from pipeline.data.features_sql import Resolved
     from pipeline.data.manifest import Manifest
+    from pipeline.data.specs import Resolved
     from pipeline.model.spec import ModelSpec, RawColumn
 
 _ENTRY = '''"""Raw rows in, predictions out. MLflow runs this file ("models from code"), so nothing is pickled."""

@@ -28,7 +28,10 @@ from pipeline.training.petastorm_reader import Block, advice, check_files, read_
 from pipeline.training.task import Cache
 
 Batch = tuple[Tensor, Tensor]
-"""Features, float32 (rows, features), and labels: int64 (rows,) class codes, or float32 (rows,) for regression."""
+"""Features, float32 (rows, features), and labels: int64 (rows,) class codes, or float32 (rows,) for regression.
+
+Numbers of a wide column, one that float32 would spoil, are counted from its offset.
+"""
 
 # With so many row groups mixed, each makes about a tenth of a batch's rows.
 _MIXED_GROUPS = 8

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.manifest import Manifest, SplitName
+from pipeline.model.offsets import relative
 from pipeline.runtime.errors import RowAccountingError
 from pipeline.runtime.storage import Folder
 
@@ -22,6 +23,7 @@ with warnings.catch_warnings():  # Petastorm 0.12 uses names that pyarrow 14 has
 Block = tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]
 """One row group: float32 (rows, features) and labels (rows,), int64 codes or float32 numbers.
 
+Features and labels that are numbers are counted from their column's offset.
 The features are one matrix, so that gathering a batch is one operation instead of one per column.
 """
 
@@ -33,8 +35,8 @@ def read_row_groups(
 
     The order is the manifest's, or the one that ``seed`` makes. Raises RowAccountingError if a file cannot be read.
     """
-    *names, label = data.stored.values()
-    label_type = np.int64 if data.label.classes else np.float32
+    offsets = data.offsets
+    *features_stored, (label_name, label) = data.stored.items()
     groups = data.splits[split].row_groups
     if not groups[rank::num_proc]:
         return
@@ -44,7 +46,7 @@ def read_row_groups(
         warnings.simplefilter("ignore", category=FutureWarning)
         reader = make_batch_reader(
             urls,
-            schema_fields=[*names, label],
+            schema_fields=[*data.stored.values()],
             # One thread: with more, row groups arrive in another order every time.
             reader_pool_type="thread",
             workers_count=1,
@@ -59,8 +61,13 @@ def read_row_groups(
         )
     with _unreadable_is_explained(folder, split), reader:
         for batch in reader:
-            features = np.column_stack([getattr(batch, name).astype(np.float32) for name in names])
-            yield features, getattr(batch, label).astype(label_type)
+            labels = getattr(batch, label)
+            # Column by column into its place: column_stack would take three times as long.
+            features = np.empty((len(labels), len(features_stored)), np.float32)
+            for place, (name, file_name) in enumerate(features_stored):
+                features[:, place] = relative(getattr(batch, file_name), offsets.get(name, 0.0))
+            label_offset = offsets.get(label_name, 0.0)
+            yield features, labels.astype(np.int64) if data.label.classes else relative(labels, label_offset)
 
 
 def check_files(folder: Folder, data: Manifest, split: SplitName, rank: int, num_proc: int) -> None:

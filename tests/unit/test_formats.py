@@ -74,6 +74,15 @@ def test_format_1_keeps_its_settings_of_recovery_whatever_today_s_defaults_are()
     assert upgraded["split"]["oversample"] == 9
 
 
+@by_model
+def test_a_model_before_format_3_counts_every_number_from_0(model: Path) -> None:
+    written, _ = files(model)
+    if written.get("format", 1) < 3:
+        network = ModelSpec.from_json(json.dumps(written)).network
+        assert {number.offset for number in network.numeric} | {network.label_offset} == {0.0}
+        assert "offset" not in json.dumps(written)
+
+
 def without(tree: dict[str, Any], name: str) -> dict[str, Any]:
     """Return a copy of the tree without the setting of this dotted name."""
     section, _, rest = name.partition(".")

@@ -144,5 +144,32 @@ def test_regression_answers_with_a_number(tmp_path: Path) -> None:
     assert np.isnan(rows["prediction"].iloc[1])
 
 
+def test_wide_numbers_are_counted_from_their_offset_in_float64(tmp_path: Path) -> None:
+    """As float32 all of these rows would be equal: it holds every 128th second of 1.7e9."""
+    wide = NumericInput("a", 0.0, 1.0, offset=1.7e9)
+    network = dataclasses.replace(
+        NETWORK,
+        numeric=(wide, NETWORK.numeric[1]),
+        hidden_sizes=(),
+        outputs=1,
+        label_mean=1.0,
+        label_std=2.0,
+        label_offset=2e9,
+    )
+    model = scorer(
+        tmp_path,
+        dataclasses.replace(SPEC, network=network, classes=[], features=SPEC.features | {"a": column("a", "double")}),
+    )
+    (layer,) = model.net.layers
+    assert isinstance(layer, torch.nn.Linear)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 0.0, 0.0, 0.0]]))
+        layer.bias.zero_()
+    seconds = [1.7e9, 1.7e9 + 1, 1.7e9 + 2.5, 1_699_999_990]
+    rows = model.predict(pd.DataFrame([{**GOOD, "a": second} for second in [*seconds, 1e39, None]]))
+    assert rows["prediction"].tolist()[:4] == [2e9 + 1 + 2 * (second - 1.7e9) for second in seconds]
+    assert rows["reason"].tolist() == [None] * 4 + ["a is missing"] * 2
+
+
 def test_no_rows_are_no_error(tmp_path: Path) -> None:
     assert len(scorer(tmp_path).predict(pd.DataFrame([GOOD]).iloc[:0])) == 0

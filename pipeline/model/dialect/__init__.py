@@ -25,5 +25,6 @@ from . import (  # noqa: F401
     text,
     text_casts,
     time_arithmetic,
+    time_casts,
     zones,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .types import fits
+
 _DAYS_OF_400_YEARS = 146_097
 _DAYS_BEFORE_1970 = 719_468
 """From March 1 of the year 0 to January 1, 1970."""
@@ -25,3 +27,18 @@ def date_of(days: int) -> tuple[int, int, int]:
     day = day_of_year - (153 * month_from_march + 2) // 5 + 1
     month = (month_from_march + 2) % 12 + 1
     return 400 * era + year_of_era + (month <= 2), month, day
+
+
+def date_or_null(days: int) -> int | None:
+    """Return the days, None where no DATE holds them: before the year -5,877,641 and after 5,881,580."""
+    return days if fits(days, "int") else None
+
+
+def timestamp_or_null(micros: int) -> int | None:
+    """Return the microseconds, None where no TIMESTAMP holds them: before the year -290,308 and after 294,247."""
+    return micros if fits(micros, "bigint") else None
+
+
+def quotient(value: int, unit: int) -> int:
+    """Return how often the unit fits into a value, without a fraction: towards 0, as Java divides whole numbers."""
+    return -(-value // unit) if value < 0 else value // unit

@@ -8,6 +8,7 @@ from .calendar import date_of, days_of
 from .datetime_text import DAY, SECOND
 from .entry import Function, entry, written
 from .tree import Node
+from .types import DECIMALS
 
 _HOUR, _MINUTE = 3600 * SECOND, 60 * SECOND
 
@@ -22,6 +23,11 @@ def week_of_year(days: int) -> tuple[int, int]:
     thursday = days - weekday(days) + 3
     year = date_of(thursday)[0]
     return year, (thursday - days_of(year, 1, 1)) // 7 + 1
+
+
+def seconds_of(micros: int) -> Decimal:
+    """Return microseconds as seconds with 6 digits after the point."""
+    return DECIMALS.scaleb(Decimal(micros), -6)
 
 
 @entry("Year", "year(date)")
@@ -86,7 +92,7 @@ def _second(node: Node) -> Function:
 
 @entry("SecondWithFraction")
 def _second_with_fraction(node: Node) -> Function:
-    return lambda micros: Decimal(micros % _MINUTE).scaleb(-6)
+    return lambda micros: seconds_of(micros % _MINUTE)
 
 
 written("extract: extract(field FROM date)", edge="fields as in date_part")

@@ -19,7 +19,7 @@ BLANKS = "".join(map(chr, range(33)))
 """What Java's String.trim takes away."""
 _DECIMAL = re.compile(r"[+-]?(?:NaN|Infinity|(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?[fFdD]?)", re.ASCII)
 _HEXADECIMAL = re.compile(
-    r"([+-]?)0[xX](?:([\da-fA-F]+)\.?|([\da-fA-F]*)\.([\da-fA-F]+))[pP]([+-]?\d+)[fFdD]?", re.ASCII
+    r"(([+-]?)0[xX](?:([\da-fA-F]+)\.?|([\da-fA-F]*)\.([\da-fA-F]+))[pP]([+-]?\d+))[fFdD]?", re.ASCII
 )
 _MOST_EXACT_FIVES = 26
 """Java knows how many bits the powers of 5 have up to this one, and estimates three for each 5 beyond."""
@@ -149,18 +149,31 @@ def parse_double(text: str) -> float | None:
     text = text.strip(BLANKS)
     if _DECIMAL.fullmatch(text):
         return float(text.rstrip("fFdD"))
-    return _hexadecimal(text)[0]
+    if (match := _HEXADECIMAL.fullmatch(text)) is None:
+        return None
+    try:
+        return float.fromhex(match[1])
+    except OverflowError:
+        return -math.inf if text[0] == "-" else math.inf
 
 
 def parse_float(text: str) -> float | None:
     """Return Java's Float.parseFloat, None where it raises an error."""
+    nearest = parse_double(text)
+    if nearest is None or not math.isfinite(nearest) or not nearest:
+        return nearest
     text = text.strip(BLANKS)
-    if _DECIMAL.fullmatch(text):
-        text = text.rstrip("fFdD")
-        nearest = float(text)
-        return rounded_once(nearest, Decimal(text)) if math.isfinite(nearest) and nearest else nearest
-    nearest_or_none, exact = _hexadecimal(text)
-    return None if nearest_or_none is None else rounded_once(nearest_or_none, exact)
+    match = _HEXADECIMAL.fullmatch(text)
+    return rounded_once(nearest, Decimal(text.rstrip("fFdD")) if match is None else _exact(match))
+
+
+def _exact(match: re.Match[str]) -> Fraction:
+    """Return the exact value of a hexadecimal number, which is no larger than a double can be."""
+    _, sign, whole, before, behind, exponent = match.groups(default="")
+    number = Fraction(int(f"{sign}{whole}{before}{behind}", 16), 16 ** len(behind))
+    twos = int(exponent.lstrip("+-").lstrip("0") or "0")
+    factor = Fraction(1, 2**twos) if exponent[0] == "-" else Fraction(2**twos)
+    return number * factor
 
 
 def rounded_once(nearest: float, exact: int | Decimal | Fraction) -> float:
@@ -172,19 +185,3 @@ def rounded_once(nearest: float, exact: int | Decimal | Fraction) -> float:
     if math.isfinite(nearest) and nearest != exact and struct.pack("<d", nearest)[0] % 2 == 0:
         nearest = math.nextafter(nearest, math.inf if nearest < exact else -math.inf)
     return to_float32(nearest)
-
-
-def _hexadecimal(text: str) -> tuple[float | None, Fraction]:
-    """Return the nearest double of a text as 0x1.8p3 and its exact value, 0 where the double is 0 or infinite."""
-    match = _HEXADECIMAL.fullmatch(text)
-    if match is None:
-        return None, Fraction()
-    sign, whole, before, behind, exponent = match.groups()
-    try:
-        nearest = float.fromhex(text.rstrip("fFdD"))
-    except OverflowError:
-        nearest = -math.inf if sign == "-" else math.inf
-    if not math.isfinite(nearest) or not nearest:
-        return nearest, Fraction()
-    number = Fraction(int((whole or before) + (behind or ""), 16)) / 16 ** len(behind or "")
-    return nearest, number * Fraction(2) ** int(exponent) * (-1 if sign == "-" else 1)

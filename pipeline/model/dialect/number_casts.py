@@ -8,7 +8,7 @@ from typing import Any
 
 from . import decimals
 from .casts import cast, is_try
-from .entry import Function, NotAllowed
+from .entry import Function, NotAllowed, written
 from .java_numbers import double_to_text, rounded_once
 from .tree import Node
 from .types import FLOATING, WHOLE, decimal_type, fits, to_float32, wrap
@@ -136,3 +136,9 @@ def _float_to_decimal(node: Node) -> Function:
         return decimals.fitted(Decimal(double_to_text(value)), precision, scale)
 
     return to_decimal
+
+
+_AS_CAST = "NULL if a is NULL or is not of the type"
+for _kind in ("boolean", *WHOLE, *FLOATING, "string", "binary"):
+    written(f"{_kind}(a)", null=_AS_CAST, edge=f"as CAST(a AS {_kind.upper()})")
+written("decimal(a)", null=_AS_CAST, edge="as CAST(a AS DECIMAL(10,0))")

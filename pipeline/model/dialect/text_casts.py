@@ -104,7 +104,8 @@ def _parse_decimal(text: str) -> Decimal | None:
     if not fits(exponent, "int") or not fits(scale, "int"):
         return None
     value = Decimal(text)
-    # Spark counts with 32 bits
+    # Spark counts with 32 bits. Near the exponent 2^31 it ends with an error, here the value is NULL; so it does far
+    # below the exponent -600,000,000, here the value is 0.
     if wrap(len(value.as_tuple().digits) - scale, 32) > _LARGEST_DECIMAL:
         return None
     return value

@@ -1,28 +1,22 @@
-"""Timestamps: differences, units added, seconds since 1970, and casts between dates, timestamps and numbers."""
+"""Timestamps: differences, units added, seconds since 1970, and timestamps made of their parts."""
 
 from __future__ import annotations
 
-import math
 from decimal import Decimal
 
-from .calendar import date_of
-from .casts import cast, is_try
-from .date_arithmetic import LENGTHS, add_months, months_literal
-from .datetime_text import DAY, SECOND
-from .entry import Function, NotAllowed, entry, literal_of, written
-from .tree import LITERAL, Node
-from .types import WHOLE, fits, to_float32, wrap
+from .calendar import date_of, quotient, timestamp_or_null
+from .date_arithmetic import LENGTHS, add_months, check_months, largest_count
+from .datetime_text import DAY, SECOND, valid_days
+from .entry import Function, NotAllowed, entry, takes, written
+from .time_casts import double_to_timestamp, exact_to_timestamp
+from .tree import Node
+from .types import FLOATING, decimal_type, wrap
 
-_UNITS = {**LENGTHS, "day": DAY, "week": 7 * DAY}
+_UNITS = {**LENGTHS, "day": DAY, "dayofyear": DAY, "week": 7 * DAY}
 _MONTHS = {"month": 1, "quarter": 3, "year": 12}
-_MANY = 10_000 * 366 * DAY  # micros: the result stays within what Spark can hold
-_LARGEST = 2**63 - 1
-_FLOATS = ("float", "double")
-
-
-def _cut(value: int, unit: int) -> int:
-    """Return a quotient without its fraction, as Java divides whole numbers."""
-    return -(-value // unit) if value < 0 else value // unit
+MANY = 10_000 * 366 * DAY  # micros: the result stays within what Spark can hold
+_TOO_FAR = "a result that no timestamp holds is NULL (in Spark: an error)"
+_SMALL = ("tinyint", "smallint", "int")
 
 
 def _months_until(start: int, end: int) -> int:
@@ -33,58 +27,38 @@ def _months_until(start: int, end: int) -> int:
     elif last < first and end % DAY > start % DAY:
         last += 1
     (year1, month1, day1), (year2, month2, day2) = date_of(first), date_of(last)
-    return _cut(32 * (12 * (year2 - year1) + month2 - month1) + day2 - day1, 32)
+    return quotient(32 * (12 * (year2 - year1) + month2 - month1) + day2 - day1, 32)
 
 
-@entry("TimestampDiff", "timestampdiff(unit, start, end)", edge="whole units")
+@entry("TimestampDiff", "timestampdiff(unit, start, end)", edge=f"whole units, cut towards 0; {_TOO_FAR}")
 def _difference(node: Node) -> Function:
     unit = node.setting("unit").lower()
     if unit in _UNITS:
-        return lambda start, end: _cut(end - start, _UNITS[unit])
+        return lambda start, end: timestamp_or_null(quotient(end - start, _UNITS[unit]))
     if unit in _MONTHS:
-        return lambda start, end: _cut(_months_until(start, end), _MONTHS[unit])
+        return lambda start, end: quotient(_months_until(start, end), _MONTHS[unit])
     raise NotAllowed(f"does not know the unit {unit}")
 
 
-@entry("TimestampAdd", "timestampadd(unit, n, timestamp)", edge="a literal number of units")
+@entry("TimestampAdd", "timestampadd(unit, n, timestamp)", "dateadd(unit, n, timestamp)",
+       edge=f"n is a literal, TINYINT or SMALLINT; {_TOO_FAR}")  # fmt: skip
 def _add(node: Node) -> Function:
-    unit, number = node.setting("unit").lower(), literal_of(node, 0, "the number of units")
+    unit = node.setting("unit").lower()
     if unit in _MONTHS:
-        months_literal(node, 0)
-        return lambda count, micros: _plus_months(micros, count * _MONTHS[unit])
-    if unit not in _UNITS or abs(number or 0) * _UNITS[unit] > _MANY:
-        raise NotAllowed(f"does not take {number} {unit}s")
-    return lambda count, micros: micros + count * _UNITS[unit]
+        months = _MONTHS[unit]
+        check_months(node, 0, months)
+        return lambda count, micros: plus_months(micros, count * months)
+    if unit not in _UNITS:
+        raise NotAllowed(f"does not know the unit {unit}")
+    length = _UNITS[unit]
+    if largest_count(node, 0, "the number to add") * length > MANY:
+        raise NotAllowed("by more than 10,000 years is not allowed")
+    return lambda count, micros: timestamp_or_null(micros + count * length)
 
 
-def _plus_months(micros: int, months: int) -> int:
-    return add_months(micros // DAY, months) * DAY + micros % DAY
-
-
-@entry("TimeAdd")
-def _add_interval(node: Node) -> Function:
-    interval = literal_of(node, 1, "an interval")
-    if abs(interval or 0) > _MANY:
-        raise NotAllowed("does not take an interval of more than 10,000 years")
-    return lambda micros, more: micros + more
-
-
-@entry("TimestampAddYMInterval")
-def _add_year_months(node: Node) -> Function:
-    if node.arguments[1].op != LITERAL:
-        raise NotAllowed("an interval must be a literal")
-    months_literal(node, 1)
-    return _plus_months
-
-
-@entry("SubtractTimestamps")
-def _subtract(node: Node) -> Function:
-    return lambda end, start: end - start
-
-
-@entry("ExtractANSIIntervalDays")
-def _days(node: Node) -> Function:
-    return lambda micros: _cut(micros, DAY)
+def plus_months(micros: int, months: int) -> int | None:
+    """Return the timestamp so many months later, at the same time of the day."""
+    return timestamp_or_null(add_months(micros // DAY, months) * DAY + micros % DAY)
 
 
 @entry("UnixSeconds", "unix_seconds(timestamp)")
@@ -102,20 +76,32 @@ def _unix_micros(node: Node) -> Function:
     return lambda micros: micros
 
 
-@entry("SecondsToTimestamp", "timestamp_seconds(number)", edge="NULL for NaN and infinities; no BIGINT or DECIMAL")
+@entry("SecondsToTimestamp", "timestamp_seconds(number)",
+       edge="NULL for NaN and infinities; no BIGINT, where Spark may fail: cast it to TIMESTAMP")  # fmt: skip
 def _from_seconds(node: Node) -> Function:
     kind = node.arguments[0].type
-    if kind in _FLOATS:
-        return _double_to_timestamp
-    if kind not in ("tinyint", "smallint", "int"):
-        raise NotAllowed(f"is not allowed for {kind.upper()}: Spark fails for large numbers")
+    if kind in FLOATING:
+        return double_to_timestamp
+    if (size := decimal_type(kind)) is not None:
+        precision, scale = size
+        if scale > 6 or precision - scale > 12:
+            raise NotAllowed(
+                f"is not allowed for {kind.upper()}: it may not fit into a TIMESTAMP, and Spark fails then"
+            )
+        return exact_to_timestamp
+    if kind not in _SMALL:
+        raise NotAllowed(f"is not allowed for {kind.upper()}: Spark fails for large numbers; cast it to TIMESTAMP")
     return lambda seconds: seconds * SECOND
 
 
-@entry("MillisToTimestamp", "timestamp_millis(number)", edge="no BIGINT")
+@entry("MillisToTimestamp", "timestamp_millis(number)",
+       edge="no BIGINT, where Spark may fail: write timestamp_micros(number * 1000)")  # fmt: skip
 def _from_millis(node: Node) -> Function:
-    if node.arguments[0].type not in ("tinyint", "smallint", "int"):
-        raise NotAllowed(f"is not allowed for {node.arguments[0].type.upper()}: Spark fails for large numbers")
+    kind = node.arguments[0].type
+    if kind not in _SMALL:
+        raise NotAllowed(
+            f"is not allowed for {kind.upper()}: Spark fails for large numbers; write timestamp_micros(number * 1000)"
+        )
     return lambda millis: millis * 1000
 
 
@@ -124,72 +110,27 @@ def _from_micros(node: Node) -> Function:
     return lambda micros: micros
 
 
-def _double_to_timestamp(seconds: float) -> int | None:
-    if not math.isfinite(seconds):
-        return None
-    return (
-        max(-_LARGEST - 1, min(_LARGEST, int(seconds * 1e6)))
-        if math.isfinite(seconds * 1e6)
-        else (_LARGEST if seconds > 0 else -_LARGEST - 1)
-    )
+@entry("MakeTimestamp", "make_timestamp(year, month, day, hour, minute, second)",
+       "make_timestamp_ntz(year, month, day, hour, minute, second)",
+       "make_timestamp_ltz(year, month, day, hour, minute, second)",
+       null="NULL if an argument is NULL, or there is no such time",
+       edge=f"the second 60 is the next minute; {_TOO_FAR}")  # fmt: skip
+def _make_timestamp(node: Node) -> Function:
+    if len(node.arguments) > 6:
+        raise NotAllowed("is not allowed with a zone")
+    takes(node, "int", "int", "int", "int", "int", "decimal(16,6)")
 
+    def make(year: int, month: int, day: int, hour: int, minute: int, seconds: Decimal) -> int | None:
+        days = valid_days(year, month, day)
+        second, fraction = divmod(exact_to_timestamp(seconds), SECOND)
+        second = wrap(second, 32)
+        if days is None or not (0 <= hour <= 23 and 0 <= minute <= 59 and 0 <= second <= 60):
+            return None
+        if second == 60 and fraction:
+            return None
+        return timestamp_or_null(days * DAY + ((hour * 60 + minute) * 60 + second) * SECOND + fraction)
 
-@cast("timestamp", "date")
-def _timestamp_to_date(node: Node) -> Function:
-    return lambda micros: micros // DAY
-
-
-@cast("date", "timestamp")
-def _date_to_timestamp(node: Node) -> Function:
-    return lambda days: days * DAY
-
-
-@cast("timestamp", tuple(WHOLE))
-def _timestamp_to_whole(node: Node) -> Function:
-    kind, strict = node.type, is_try(node)
-
-    def convert(micros: int) -> int | None:
-        seconds = micros // SECOND
-        return None if strict and not fits(seconds, kind) else wrap(seconds, WHOLE[kind])
-
-    return convert
-
-
-@cast("timestamp", _FLOATS)
-def _timestamp_to_float(node: Node) -> Function:
-    if node.type == "float":
-        return lambda micros: to_float32(micros / 1e6)
-    return lambda micros: micros / 1e6
-
-
-@cast("timestamp", "boolean")
-def _timestamp_to_boolean(node: Node) -> Function:
-    return lambda micros: micros != 0
-
-
-@cast("boolean", "timestamp")
-def _boolean_to_timestamp(node: Node) -> Function:
-    return int
-
-
-@cast(tuple(WHOLE), "timestamp")
-def _whole_to_timestamp(node: Node) -> Function:
-    return lambda seconds: max(-_LARGEST - 1, min(_LARGEST, seconds * SECOND))
-
-
-@cast(_FLOATS, "timestamp")
-def _float_to_timestamp(node: Node) -> Function:
-    return _double_to_timestamp
-
-
-@cast("decimal", "timestamp")
-def _decimal_to_timestamp(node: Node) -> Function:
-    return lambda seconds: wrap(int(Decimal(seconds).scaleb(6)), 64)
-
-
-@cast("date", ("boolean", *WHOLE, *_FLOATS, "decimal"))
-def _date_to_number(node: Node) -> Function:
-    return lambda days: None
+    return make
 
 
 written("timestamp_diff: datediff(unit, start, end)", edge="whole units, as timestampdiff")

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from .calendar import date_of, days_of
+from .calendar import date_of, days_of, timestamp_or_null
 from .datetime_text import DAY, SECOND
 from .entry import Function, NotAllowed, entry, literal_of
 from .tree import Node
@@ -20,8 +20,10 @@ RULES = "rules"
 """The setting that holds a zone's rules: the first offset, then pairs of a UTC second and the offset from it on."""
 CYCLE_YEARS = 400
 """After so many years the calendar repeats, weekdays included, and with it every rule."""
-LAST_YEAR = 2440
+LAST_YEAR = 2500
 """The rules list the changes up to the end of this year; later years are as those of the cycle before."""
+_ONLY_RECUR = 2100
+"""From this year on no zone has other changes than those that recur; Asia/Gaza has until 2086, for Ramadan."""
 
 
 def offsets(rules: str) -> tuple[Callable[[int], int], Callable[[int], int]]:
@@ -32,12 +34,12 @@ def offsets(rules: str) -> tuple[Callable[[int], int], Callable[[int], int]]:
     # In a gap and where an hour is there twice, java.time takes the offset of before the change.
     local = [second + max(pair) for second, pair in zip(utc, pairwise(before), strict=True)]
 
-    # without changes in the last years the rules have ended, and the last offset stays
-    recur = bool(utc) and utc[-1] > days_of(LAST_YEAR - 1, 1, 1) * 86_400
+    last_year = date_of(utc[-1] // 86_400)[0] if utc else 0
+    recur = last_year > _ONLY_RECUR  # otherwise the last offset stays
 
     def offset_at(thresholds: Sequence[int]) -> Callable[[int], int]:
         def offset(micros: int) -> int:
-            second = (_within(micros) if recur else micros) // SECOND
+            second = (_within(micros, last_year) if recur else micros) // SECOND
             return int(before[bisect_right(thresholds, second)]) * SECOND
 
         return offset
@@ -45,26 +47,26 @@ def offsets(rules: str) -> tuple[Callable[[int], int], Callable[[int], int]]:
     return offset_at(utc), offset_at(local)
 
 
-def _within(micros: int) -> int:
-    """Return the same moment of a year that the rules list."""
+def _within(micros: int, last_year: int) -> int:
+    """Return the same moment of a year that the rules list, of which ``last_year`` is the last."""
     days, rest = divmod(micros, DAY)
     year, month, day = date_of(days)
-    if year <= LAST_YEAR - 1:
+    if year <= last_year:
         return micros
-    cycles = (year - LAST_YEAR) // CYCLE_YEARS + 1
+    cycles = (year - last_year - 1) // CYCLE_YEARS + 1
     return days_of(year - cycles * CYCLE_YEARS, month, day) * DAY + rest
 
 
 @entry("FromUTCTimestamp", "from_utc_timestamp(timestamp, zone)", edge="a literal zone, such as Europe/Paris")
 def _from_utc(node: Node) -> Function:
     offset = offsets(_rules(node))[0]
-    return lambda micros, _: micros + offset(micros)
+    return lambda micros, _: timestamp_or_null(micros + offset(micros))
 
 
 @entry("ToUTCTimestamp", "to_utc_timestamp(timestamp, zone)", edge="a skipped or doubled hour: the offset of before")
 def _to_utc(node: Node) -> Function:
     offset = offsets(_rules(node))[1]
-    return lambda micros, _: micros - offset(micros)
+    return lambda micros, _: timestamp_or_null(micros - offset(micros))
 
 
 def _rules(node: Node) -> str:

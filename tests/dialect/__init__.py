@@ -1,0 +1,1 @@
+"""Expressions of each area of the dialect, values for them, and the comparison with Spark."""

@@ -1,0 +1,1 @@
+SELECT Island, TRY_CAST(CulmenLength AS REAL) AS CulmenLength, TRY_CAST(CulmenDepth AS REAL) AS CulmenDepth, TRY_CAST(FlipperLength AS REAL) / NULLIF(10, 0) AS FlipperScaled, TRY_CAST(BodyMass AS REAL) / NULLIF(100, 0) AS MassScaled, TRY_CAST(Species AS INT) AS Species FROM raw

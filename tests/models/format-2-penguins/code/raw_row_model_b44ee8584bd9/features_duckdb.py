@@ -1,0 +1,78 @@
+"""features.sql in process: DuckDB runs its translation over raw rows that come as a pandas frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from .spec import RawColumn
+
+_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
+
+
+class RawFeatures:
+    """features.sql in process: DuckDB runs it over rows that come as a pandas frame."""
+
+    def __init__(
+        self, raw: Sequence[RawColumn], select: str, numeric: Sequence[str], categorical: Sequence[str]
+    ) -> None:
+        self._raw = raw
+        self._database = duckdb.connect(config={"threads": 1})
+        typed = [f"{_typed(column)} AS {_quoted(column.name)}" for column in raw]
+        outputs = [f"TRY_CAST({_quoted(name)} AS REAL) AS {_quoted(name)}" for name in numeric]
+        outputs += [f"CAST({_quoted(name)} AS VARCHAR) AS {_quoted(name)}" for name in categorical]
+        self._features = (
+            f"WITH raw AS (SELECT {', '.join(typed)} FROM given) SELECT {', '.join(outputs)} FROM ({select})"
+        )
+        mistyped = [_type_mistake(column) for column in raw if column.type != "VARCHAR" and column.needed]
+        self._mistakes = f"SELECT coalesce({', '.join([*mistyped, 'NULL'])})::VARCHAR AS mistake FROM given"
+
+    def run(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+        """Return the features (float32 and text), and each row's first value that is not of its type (or None)."""
+        given = pd.DataFrame({column.name: _plain(rows, column) for column in self._raw})
+        with self._database.cursor() as cursor:  # cursors may be used by several threads at once, connections not
+            cursor.register("given", given)
+            features = cursor.execute(self._features).df()
+            mistakes = cursor.execute(self._mistakes).df()["mistake"].astype(object)
+        return features, mistakes.where(mistakes.notna(), None)
+
+
+def _plain(rows: pd.DataFrame, column: RawColumn) -> pd.Series:
+    """Return a column as numbers, or as text where it holds anything else; all missing if it is not there."""
+    if column.name not in rows:
+        return pd.Series([None] * len(rows), dtype=object)
+    values = rows[column.name].reset_index(drop=True)
+    if values.dtype == object or column.type == "VARCHAR":
+        return values.map(_as_text, na_action="ignore").astype(object).where(values.notna(), None)
+    return values
+
+
+def _as_text(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _typed(column: RawColumn) -> str:
+    """Return SQL for the column in its type, NULL where the value is not of it (3.7 is not an INT)."""
+    name, cast = _quoted(column.name), f"TRY_CAST({_quoted(column.name)} AS {column.type})"
+    if column.type not in _WHOLE:
+        return cast
+    exact = f"TRY_CAST({name} AS DECIMAL(38, 9))"
+    return f"CASE WHEN {exact} = floor({exact}) THEN {cast} END"
+
+
+def _type_mistake(column: RawColumn) -> str:
+    """Return SQL for a sentence about a value that is not of its column's type, NULL for any other value."""
+    name = _quoted(column.name)
+    sentence = f"concat({_text(f'{column.name}: ')}, chr(39), {name}, chr(39), {_text(f' is not {column.type}')})"
+    return f"CASE WHEN {name} IS NOT NULL AND {_typed(column)} IS NULL THEN {sentence} END"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

@@ -1,0 +1,118 @@
+"""Packaged models of older formats: what their files meant then, in the words of today.
+
+A packaged model has two files with a format: `model.json`, which states it, and `pipeline.yaml` beside it, which holds
+every setting that there was. Whoever adds, moves or drops a field or a setting
+
+1. raises ``FORMAT`` and adds a function to ``_STEPS`` that turns the format before into the new one. A field that the
+   format before lacks gets the value that it meant there, which need not be today's default;
+2. adds a small model of the format before to `tests/models`, logged by that format's own code
+   (`tests/recordmodel.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+FORMAT = 2
+
+Tree = dict[str, Any]
+
+
+class NewerFormat(ValueError):
+    """A model was packaged by a newer version of this project."""
+
+
+def upgrade(model: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[Tree, Tree]:
+    """Return a packaged model's `model.json` and `pipeline.yaml` in today's format; the arguments stay as they are.
+
+    ``settings`` may be empty where only the model is of interest.
+
+    Raises:
+        NewerFormat: the model's format is newer than this version knows.
+        ValueError: the model's format is no format.
+    """
+    written = model.get("format", 1)  # format 1 did not state it
+    if type(written) is not int or written < 1:  # true is an int to Python
+        raise ValueError(f"model.json is damaged: its format is {written!r}, but must be a whole number of at least 1")
+    if written > FORMAT:
+        raise NewerFormat(
+            f"model.json has format {written}, but this version of pipeline knows formats 1 to {FORMAT}: "
+            "install the version that packaged the model, or a newer one"
+        )
+    upgraded = dict(model), dict(settings)
+    for step in _STEPS[written - 1 :]:
+        upgraded = step(*upgraded)
+    return {**upgraded[0], "format": FORMAT}, upgraded[1]
+
+
+_FORMAT_1: Tree = {
+    "source": {"options": {}, "bad_records": "quarantine"},
+    "features": {"sql": "features.sql", "numeric": [], "categorical": []},
+    "label": {"task": "classification", "classes": None},
+    "split": {"validation_fraction": 0.2, "seed": 0},
+    "oversample": 1,
+    "model": {"hidden_sizes": [64, 64], "dropout": 0.0},
+    "training": {
+        "epochs": 20,
+        "batch_size": 32,
+        "optimizer": "adam",
+        "learning_rate": 0.001,
+        "lr_scaling": "linear",
+        "warmup_epochs": 0,
+        "weight_decay": 0.0,
+        "early_stopping": {"patience": None, "min_delta": 0.0},
+        "checkpoint_every": 1,
+        "checkpoint_keep": 2,
+        "seed": 0,
+    },
+    "run": {
+        "num_proc": "auto",
+        "work_dir": ".work",
+        "data_dir": None,
+        "ranks_per_executor": 1,
+        "network_interfaces": None,
+        "start_timeout_s": 600,
+        "cache": "auto",
+        "stall_timeout": 600,
+        "max_restarts": 3,
+        "elastic": None,
+    },
+    "tracking": {
+        "uri": None,
+        "experiment": None,
+        "run_name": None,
+        "registered_model": None,
+        "gate": {"metric": None, "min_improvement": 0.0, "thresholds": {}},
+    },
+}
+"""What a setting meant in format 1 where a file lacks it: settings were added while the format had no number.
+
+It stays as it is, whatever today's defaults become.
+"""
+
+
+def _overlay(below: Tree, above: Tree) -> Tree:
+    """Return ``below`` with what ``above`` adds to it or replaces in it; neither is changed."""
+    both = {key for key in below.keys() & above.keys() if isinstance(below[key], dict) and isinstance(above[key], dict)}
+    return {**below, **above, **{key: _overlay(below[key], above[key]) for key in both}}
+
+
+def _from_1_to_2(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
+    """Move three settings of `run` to `recovery`, and `oversample` to `split`; the model itself is the same."""
+    if not settings:
+        return model, settings
+    settings = _overlay(_FORMAT_1, settings)
+    run, split = dict(settings["run"]), dict(settings["split"])
+    split["oversample"] = settings["oversample"]
+    recovery = {
+        "stall_timeout_s": run.pop("stall_timeout"),
+        "max_restarts": run.pop("max_restarts"),
+        "elastic": run.pop("elastic"),
+    }
+    kept = {name: section for name, section in settings.items() if name != "oversample"}
+    return model, {**kept, "run": run, "split": split, "recovery": recovery}
+
+
+_STEPS: tuple[Callable[[Tree, Tree], tuple[Tree, Tree]], ...] = (_from_1_to_2,)
+"""The step at position i turns format i + 1 into format i + 2."""
