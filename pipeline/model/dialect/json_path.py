@@ -87,7 +87,11 @@ def _behind(tokens: list[Token], at: int) -> int:
 
 
 def _printed(tokens: list[Token], at: int) -> str | None:
-    """Return a value as text: a text as it is, NULL if half a character makes Spark fail, and all else as JSON."""
+    """Return a value as text: a text as it is, and all else as JSON.
+
+    A text with half a character is NULL. (Of two second halves in a row Spark makes bytes that are no UTF-8: no text
+    of Python can hold them.)
+    """
     if tokens[at].kind == "text":
         return from_halves(tokens[at].text) if is_whole(tokens[at].text) else None
     parts, before = [], ""

@@ -17,7 +17,7 @@ _QUOTED = {
     for quote in "\"'"
 }
 _ESCAPE = re.compile(r"\\(?:u(.{4})|(.))", re.DOTALL)
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE][+-]?([0-9]+))?")
 _WORD = re.compile("true|false|null")
 _CONTROLS = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r"}
 _HEXADECIMAL = frozenset(b"0123456789abcdefABCDEF")
@@ -116,10 +116,13 @@ class _Cutter:
             self._tokens.append(Token("word", self._match(_WORD)[0]))
 
     def _number(self) -> str:
-        text = self._match(_NUMBER)[0]
-        if sum(character.isdecimal() for character in text) > _MOST_DIGITS:
+        match = self._match(_NUMBER)
+        whole, *others = match.groups()
+        # behind a 0, Jackson counts a part that lacks as -1
+        lacking = -1 if whole == "0" and any(others) else 0
+        if len(whole) + sum(len(part) if part else lacking for part in others) > _MOST_DIGITS:
             raise BrokenError
-        return text
+        return match[0]
 
     def _quoted(self) -> str:
         """Return a text in quotes without quotes and escapes."""

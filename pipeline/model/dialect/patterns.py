@@ -142,9 +142,7 @@ def _replacement(text: str, pattern: Pattern) -> Callable[[re.Match[str]], str]:
     return lambda match: "".join(part if isinstance(part, str) else match[part] or "" for part in parts)
 
 
-def _replace_from(
-    start: int, text: str, compiled: re.Pattern[str], piece: Callable[[re.Match[str]], str]
-) -> str:  # fmt: skip
+def _replace_from(start: int, text: str, compiled: re.Pattern[str], piece: Callable[[re.Match[str]], str]) -> str:
     """Replace from a place on, which counts characters beyond U+FFFF as two and may lie within one."""
     if start >= length(text):
         return text
