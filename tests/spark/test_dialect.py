@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from dialect import calendars, conditions, datetimes, number_casts, numbers, patterns, text
+from dialect import calendars, conditions, datetimes, hashes, number_casts, numbers, patterns, text
 from dialect.compare import TYPES, Columns, Outcome, columns_of, compare
 from pipeline.data import catalyst
 from pipeline.model.dialect import entry
 from pipeline.model.dialect.entry import ENTRIES, USAGES, Function
 from pipeline.model.dialect.tree import Node
 
-AREAS = (conditions, numbers, number_casts, text, patterns, calendars, datetimes)
-ROWS = 1_500
+AREAS = (conditions, numbers, number_casts, text, patterns, hashes, calendars, datetimes)
+ROWS = 1_000
 
 
 def examples() -> dict[str, list[str]]:

@@ -7,13 +7,14 @@ import re
 
 from .entry import Function, NotAllowed, entry, literal_of, takes
 from .java_numbers import double_to_text
-from .json_tokens import BrokenError, Token, tokens_of
+from .json_tokens import LONGEST, BrokenError, Token, tokens_of
 from .tree import Node
 from .utf16 import from_halves, is_whole, to_halves
 
 _STEP = re.compile(r"\.([^\s.\[\]'\"?*]+)|\['([^\s'?*][^'?*]*)'\]|\[([0-9]{1,9})\]", re.ASCII)
 _ESCAPED = re.compile(r'["\\\x00-\x1f\ud800-\udfff]')
 _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
+_MOST_STEPS = 100
 
 Step = str | int
 
@@ -50,6 +51,8 @@ def _steps(path: str) -> list[Step]:
         at = match.end()
     if not path.startswith("$") or at < len(path) or not steps:
         raise NotAllowed(f"the path {path!r} is not allowed: write names and indices, as $.a[0]['b']")
+    if len(steps) > _MOST_STEPS:
+        raise NotAllowed(f"a path of more than {_MOST_STEPS} names and indices is not allowed")
     return steps
 
 
@@ -87,15 +90,23 @@ def _behind(tokens: list[Token], at: int) -> int:
 
 
 def _printed(tokens: list[Token], at: int) -> str | None:
+<<<<<<< HEAD
     """Return a value as text: a text as it is, and all else as JSON.
 
     A text with half a character is NULL. (Of two second halves in a row Spark makes bytes that are no UTF-8: no text
     of Python can hold them.)
     """
+=======
+    """Return a value as text: a text as it is, and all else as JSON; NULL if Jackson cannot write the value."""
+    value = tokens[at : (tokens[at].end or at) + 1]
+    if any(token.kind == "text" and len(token.text) > LONGEST for token in value):
+        return None
+>>>>>>> 51ebd54f1903470ebe74541e638d721f72a83643
     if tokens[at].kind == "text":
+        # Of two second halves in a row, Spark writes bytes that are not UTF-8. No text here can hold them: it is NULL.
         return from_halves(tokens[at].text) if is_whole(tokens[at].text) else None
     parts, before = [], ""
-    for token in tokens[at : (tokens[at].end or at) + 1]:
+    for token in value:
         if before not in ("", "[", "{", "name") and token.kind not in ("]", "}"):
             parts.append(",")
         parts.append(_json(token))

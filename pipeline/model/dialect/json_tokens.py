@@ -23,6 +23,8 @@ _CONTROLS = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r"}
 _HEXADECIMAL = frozenset(b"0123456789abcdefABCDEF")
 _DEEPEST = 1000
 _MOST_DIGITS = 1000
+LONGEST = 20_000_000
+"""The most halves of UTF-16 that Jackson takes in a name, and in a text if it looks into it."""
 _CLOSING = {"[": "]", "{": "}"}
 
 
@@ -78,7 +80,10 @@ class _Cutter:
             if not first:
                 self._expect(",")
             if opening.kind == "{":
-                self._tokens.append(Token("name", self._quoted()))
+                name = self._quoted()
+                if len(name) > LONGEST:
+                    raise BrokenError
+                self._tokens.append(Token("name", name))
                 self._expect(":")
             self._value()
         return self._tokens
