@@ -90,18 +90,10 @@ def _behind(tokens: list[Token], at: int) -> int:
 
 
 def _printed(tokens: list[Token], at: int) -> str | None:
-<<<<<<< HEAD
-    """Return a value as text: a text as it is, and all else as JSON.
-
-    A text with half a character is NULL. (Of two second halves in a row Spark makes bytes that are no UTF-8: no text
-    of Python can hold them.)
-    """
-=======
     """Return a value as text: a text as it is, and all else as JSON; NULL if Jackson cannot write the value."""
     value = tokens[at : (tokens[at].end or at) + 1]
     if any(token.kind == "text" and len(token.text) > LONGEST for token in value):
         return None
->>>>>>> 51ebd54f1903470ebe74541e638d721f72a83643
     if tokens[at].kind == "text":
         # Of two second halves in a row, Spark writes bytes that are not UTF-8. No text here can hold them: it is NULL.
         return from_halves(tokens[at].text) if is_whole(tokens[at].text) else None
