@@ -7,7 +7,7 @@ that a packaged model cannot compute as Spark does: `conf/README.md` lists those
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import sqlglot
 from pyspark.errors import AnalysisException, ParseException
@@ -107,8 +107,11 @@ def resolve(spark: SparkSession, config: Config) -> Resolved:
     spark.createDataFrame([], schema).createOrReplaceTempView("raw")
     try:
         outputs = catalyst.resolve(spark, config.features_sql)
-        features = {name: _typed(outputs, name, "double") for name in (f.column for f in config.features.numeric)}
-        features |= {name: _typed(outputs, name, "string") for name in (f.column for f in config.features.categorical)}
+        # prepare.py reports a column that features.sql does not produce
+        numeric = [f.column for f in config.features.numeric if f.column in outputs]
+        categorical = [f.column for f in config.features.categorical if f.column in outputs]
+        features = {name: _typed(outputs[name], "double") for name in numeric}
+        features |= {name: _typed(outputs[name], "string") for name in categorical}
         for name, tree in features.items():
             _check_tree(name, tree)
     except NotAllowed as problem:
@@ -171,11 +174,8 @@ def _functions(sql: str) -> set[str]:
     return names - _BEFORE_PARENTHESIS
 
 
-def _typed(outputs: Mapping[str, Node], name: str, kind: str) -> Node:
-    """Return the tree of an output as the model takes it; a missing one is reported by the preparation."""
-    tree = outputs.get(name) or next((t for n, t in outputs.items() if n.lower() == name.lower()), None)
-    if tree is None:
-        raise NotAllowed(f"does not produce a column '{name}'{nearest(name, sorted(outputs))}")
+def _typed(tree: Node, kind: str) -> Node:
+    """Return the tree of an output in the type that the model takes."""
     return tree if tree.type == kind else Node("Cast", kind, (tree,), settings=(("evalMode", "LEGACY"),))
 
 

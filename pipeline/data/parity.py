@@ -140,7 +140,8 @@ def _difference(config: Config, problem: str) -> Exception:
 def _is_same(theirs: Any, ours: Any, inexact: bool, offset: float) -> bool:
     if isinstance(ours, str) or isinstance(theirs, str):
         return bool(theirs == ours)
-    one, other = np.float32(np.nan if theirs is None else theirs), np.float32(np.nan if ours is None else ours)
+    with np.errstate(over="ignore"):  # a value beyond float32 is a missing one
+        one, other = np.float32(np.nan if theirs is None else theirs), np.float32(np.nan if ours is None else ours)
     if not np.isfinite(one) or not np.isfinite(other):
         return bool(np.isfinite(one) == np.isfinite(other))
     if offset:
