@@ -63,9 +63,8 @@ def predict_files(
     """Score CSV files into ``output`` as ``kind`` (parquet or csv); return the summary for the last line of stdout.
 
     The output holds the raw columns, prediction, probabilities, reason and model_version. Records that do not fit the
-    schema go to ``output/_quarantine``, as in training. `_SUCCESS` is written last. An earlier output of this job is
-    replaced, and nothing else. Without ``tracking_uri`` the model comes from
-    :func:`pipeline.tracking.store.default_uri`.
+    schema go to ``output/_quarantine``, as in training. `_SUCCESS` is written last. Only an earlier output of this job
+    is replaced. Without ``tracking_uri`` the model comes from :func:`pipeline.tracking.store.default_uri`.
 
     Raises:
         UserError: the model, the input or the output cannot be used.

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from conftest import PENGUINS
 from datasets import read_manifest
 from pipeline.config import load_config
-from pipeline.data import parquet_summary, shards
+from pipeline.data import parity, parquet_summary, shards
 from pipeline.data.manifest import FILE_NAME, Manifest
 from pipeline.data.parquet_summary import Aggregates
 from pipeline.runtime.errors import RowAccountingError, UserError
@@ -52,7 +52,7 @@ def prepared(penguins: Penguins, lake: str) -> Folder:
     """Put what a job has prepared into the bucket, the manifest last, as Spark and the driver would have."""
     (local,) = (penguins.work_dir / "data").iterdir()
     folder = Folder.at(f"{lake}/prepared") / local.name
-    for file in local.rglob("*.parquet"):
+    for file in [*local.rglob("*.parquet"), local / parity.FILE_NAME]:
         below = folder / str(file.parent.relative_to(local))
         below.write(file.name, file.read_bytes())
     assert Manifest.read(folder) is None
