@@ -52,7 +52,8 @@ def prepared(penguins: Penguins, lake: str) -> Folder:
     """Put what a job has prepared into the bucket, the manifest last, as Spark and the driver would have."""
     (local,) = (penguins.work_dir / "data").iterdir()
     folder = Folder.at(f"{lake}/prepared") / local.name
-    for file in [*local.rglob("*.parquet"), local / parity.FILE_NAME]:
+    folder.write(parity.FILE_NAME, (local / parity.FILE_NAME).read_bytes())
+    for file in local.rglob("*.parquet"):
         below = folder / str(file.parent.relative_to(local))
         below.write(file.name, file.read_bytes())
     assert Manifest.read(folder) is None
