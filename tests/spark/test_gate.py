@@ -26,6 +26,8 @@ from pipeline.data.specs import net_spec
 from pipeline.evaluation import decision, holdout
 from pipeline.evaluation.metrics import Evaluation
 from pipeline.evaluation.sums import MetricSums
+from pipeline.model.dialect.entry import ENTRIES, Function
+from pipeline.model.dialect.tree import Node
 from pipeline.model.network import TabularNet, weight_bytes
 from pipeline.tracking import package, registry, runs, store
 
@@ -155,6 +157,23 @@ def test_the_first_is_promoted_an_equal_one_is_not_a_better_one_is(project: Proj
     row = predict.predict_row("models:/m@champion", '{"a": 120}', project.uri)
     assert row["prediction"] == "high"
     assert registry.fetch_model("models:/m@champion", project.uri)[1] == "4"
+
+
+def test_a_candidate_that_makes_other_features_without_spark_is_blocked(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.change(sql="SELECT floor(a) AS a, y FROM raw")
+    assert project.answers_high_from(150).decision == "promoted"
+    right = ENTRIES["Floor"]
+
+    def make(node: Node) -> Function:
+        return lambda value: right.make(node)(value) + (value > 197)
+
+    monkeypatch.setitem(ENTRIES, "Floor", dataclasses.replace(right, make=make))
+    blocked = project.answers_high_from(100)
+    assert (blocked.decision, project.champion) == ("blocked", "1")
+    rows = "the packaged candidate and Spark make other features of the held-out rows: a in "
+    assert rows in blocked.reason
 
 
 def test_a_candidate_must_be_better_by_enough_and_pass_the_thresholds(project: Project) -> None:

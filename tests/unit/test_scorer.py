@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from pipeline.model.dialect.entry import ENTRIES, Function
 from pipeline.model.dialect.tree import Node, column, literal
 from pipeline.model.network import TabularNet, weight_bytes
 from pipeline.model.scorer import Scorer
@@ -120,6 +121,23 @@ def test_a_bad_row_gets_a_reason_and_the_other_rows_keep_their_answers(
     assert rows["prediction"].tolist() == [alone["prediction"], None, alone["prediction"]]
     assert rows["probability_yes"].isna().tolist() == [False, True, False]
     assert rows["probability_yes"].iloc[0] == pytest.approx(alone["probability_yes"], abs=1e-7)
+
+
+def test_a_row_that_cannot_be_computed_gets_a_reason_and_the_other_rows_keep_their_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = ENTRIES["Divide"]
+
+    def make(node: Node) -> Function:
+        divide = right.make(node)
+        return lambda a, b: [][1] if a == 7 else divide(a, b)  # no operation should raise; this one does
+
+    monkeypatch.setitem(ENTRIES, "Divide", dataclasses.replace(right, make=make))
+    model = scorer(tmp_path)
+    rows = model.predict(pd.DataFrame([GOOD, {**GOOD, "a": 7.0}, {**GOOD, "a": None}, GOOD]))
+    failed = "features.sql cannot be computed: IndexError: list index out of range"
+    assert rows["reason"].tolist() == [None, failed, "a is missing", None]
+    assert rows["prediction"].notna().tolist() == [True, False, False, True]
 
 
 def test_numbers_may_come_as_text_and_whole_ones_as_floats(tmp_path: Path) -> None:
