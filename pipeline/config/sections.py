@@ -69,6 +69,12 @@ class Source(Settings):
         return self
 
     @property
+    def null_value(self) -> str:
+        """The text of a field that has no value, beside the empty one, as `nullValue` says."""
+        value = self.reader_options.get("nullvalue", "")
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    @property
     def reader_options(self) -> dict[str, str | bool | int | float]:
         """Options for Spark's CSV reader, in lower case (Spark does not care), defaults included.
 
@@ -77,6 +83,9 @@ class Source(Settings):
         is half of a character in encodings of two or four bytes.
         """
         given = {option.lower(): value for option, value in self.options.items()}
+        for option in ("header", "enforceschema", "multiline"):
+            if str(given.get(option)).lower() in ("true", "false"):
+                given[option] = str(given[option]).lower() == "true"
         encoding = str(given.get("encoding", given.get("charset", ""))).lower().replace("-", "").replace("_", "")
         wide = {"multiline": True} if encoding.startswith(("utf16", "utf32", "ucs2")) else {}
         return {"header": True, "escape": '"', "enforceschema": False, **wide, **given}

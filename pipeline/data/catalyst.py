@@ -36,7 +36,10 @@ def resolve(spark: SparkSession, sql: str) -> dict[str, Node]:
         AnalysisException, ParseException: Spark does not understand the SELECT.
     """
     plan = spark.sql(sql)._jdf.queryExecution().analyzed()
-    return dict(_Reader(spark).outputs(plan))
+    try:
+        return dict(_Reader(spark).outputs(plan))
+    except RecursionError:
+        raise NotAllowed("an expression of so many nested parts is not allowed; use several columns") from None
 
 
 class _Reader:

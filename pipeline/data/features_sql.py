@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import sqlglot
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import SparkSession
 from sqlglot import expressions as E
@@ -21,9 +22,9 @@ from pipeline.data import catalyst, reading, source_csv
 from pipeline.data.packaged import PackagedModel
 from pipeline.data.source_csv import sentence
 from pipeline.data.specs import Resolved
-from pipeline.model.dialect.entry import USAGES, NotAllowed
+from pipeline.model.dialect.entry import ENTRIES, USAGES, NotAllowed
 from pipeline.model.dialect.program import Program
-from pipeline.model.dialect.tree import COLUMN, Node
+from pipeline.model.dialect.tree import COLUMN, LITERAL, Node
 from pipeline.model.spec import RawColumn
 from pipeline.runtime.errors import UserError, nearest, one_line
 
@@ -114,10 +115,17 @@ def resolve(spark: SparkSession, config: Config) -> Resolved:
         features |= {name: _typed(outputs[name], "string") for name in categorical}
         for name, tree in features.items():
             _check_tree(name, tree)
+        for name, tree in outputs.items():
+            _check_listed(name, tree)
     except NotAllowed as problem:
         raise config.mistake("features.sql", f"{where}: {problem}; {LIST}") from None
     except (AnalysisException, ParseException) as error:
         raise config.mistake("features.sql", f"{where}: {sentence(error)}") from None
+    except Py4JJavaError as error:
+        if "StackOverflowError" not in str(error):
+            raise
+        problem = "an expression has so many nested parts that Spark cannot read it; use several columns"
+        raise config.mistake("features.sql", f"{where}: {problem}") from None
     used = {str(n.value) for tree in features.values() for n in tree.walk() if n.op == COLUMN}
     kinds = {field.name: field.dataType.simpleString().upper() for field in schema.fields}
     raw = tuple(RawColumn(name, kinds[name], name in used, readers[name]) for name in schema.names)
@@ -132,6 +140,9 @@ def check_packaged(spark: SparkSession, model: PackagedModel) -> None:
     if not model.spec.select:
         return
     try:
+        if model.spec.former_options:
+            options = ", ".join(f"source.options.{name}" for name in model.spec.former_options)
+            raise UserError(f"{options} is not honoured any more")
         check(model.config)
         resolve(spark, model.config)
     except UserError as error:
@@ -166,7 +177,7 @@ def _functions(sql: str) -> set[str]:
     names = set()
     for before, token, after in zip([None, *tokens], tokens, tokens[1:], strict=False):
         is_word = (
-            token.text.replace("_", "").isalnum() and not token.text[0].isdigit() and sql[token.start] not in "'\"`"
+            token.text.replace("_", "").isalnum() and not token.text[0].isdigit() and sql[token.start] not in "'\""
         )
         is_name = before is not None and before.token_type in (TokenType.ALIAS, TokenType.DOT)
         if is_word and after.token_type == TokenType.L_PAREN and not is_name:
@@ -184,6 +195,13 @@ def _check_tree(name: str, tree: Node) -> None:
         Program({name: tree})
     except NotAllowed as problem:
         raise NotAllowed(f"'{name}' cannot be computed outside Spark as Spark does: {problem}") from None
+
+
+def _check_listed(name: str, tree: Node) -> None:
+    """Check an output that only Spark computes, such as the label: it must not depend on the day or the machine."""
+    for node in tree.walk():
+        if node.op not in (COLUMN, LITERAL, *ENTRIES):
+            raise NotAllowed(f"'{name}': {node.op} is not in the list")
 
 
 def _excerpt(node: E.Expr) -> str:

@@ -12,7 +12,7 @@ import gzip
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,10 @@ _AIM = 15_000  # more than enough, because the number of rows is estimated
 _PACKED = (".gz", ".bz2", ".zst", ".deflate", ".lz4", ".snappy")
 _PACKED_TO = 8  # a compressed CSV has about so many times its bytes
 _BUCKETS = 1_000_000
+_BUDGET = 128 * 2**20  # bytes that the sample may take in the driver
+_NAME_BYTES = 40  # of a text and a feature: their names and the signs around them
+_FIRST_LINES = 1_000
+_OF_LINES = ("linesep", "pathglobfilter", "recursivefilelookup", "modifiedbefore", "modifiedafter")
 
 
 @dataclass(frozen=True)
@@ -57,19 +61,43 @@ class Sampling:
         return [(name.partition(" ")[2], text) for name, text in found.items() if text is not None]
 
 
-def estimated_rows(spark: SparkSession, config: Config, source: SourceData) -> int:
-    """Return about how many records the source has, from the length of its first lines."""
-    lines = spark.read.text(config.source_paths)
+@dataclass(frozen=True)
+class Estimate:
+    """About how much the source holds."""
+
+    rows: int
+    row_bytes: int
+    """Of a record with its features in the sample."""
+
+    @property
+    def wanted(self) -> int:
+        """How many rows the sample aims at: fewer than usual where the driver could not hold so many long ones."""
+        return max(100, min(_AIM, _BUDGET // self.row_bytes))
+
+
+def estimate(spark: SparkSession, config: Config, source: SourceData, columns: int) -> Estimate:
+    """Return about how many records of ``columns`` texts and features the source has, from its first lines."""
+    options = {key: value for key, value in config.source.reader_options.items() if key in _OF_LINES}
+    lines = spark.read.options(**options).text(config.source_paths)
     packed = any(name.endswith(_PACKED) for name in lines.inputFiles())
-    first = [len(row.value) + 1 for row in lines.limit(1_000).collect()]
-    return max(1, round(source.bytes * (_PACKED_TO if packed else 1) * len(first) / max(1, sum(first))))
+    length = F.length("value").alias("length")
+    first = [row.length + 1 for row in lines.limit(_FIRST_LINES).select(length).collect()]
+    mean = max(1, sum(first)) / max(1, len(first))
+    rows = max(1, round(source.bytes * (_PACKED_TO if packed else 1) / mean))
+    return Estimate(rows, round(2 * mean + _NAME_BYTES * columns))
 
 
-def sampled(config: Config, resolved: Resolved, typed: TypedRows, rows: int) -> tuple[DataFrame, Sampling]:
-    """Return the typed rows without RAW, and the sample that an action on them takes of ``rows`` in all."""
+def sampled(config: Config, resolved: Resolved, typed: TypedRows, size: Estimate) -> tuple[DataFrame, Sampling]:
+    """Return the typed rows without RAW, and the sample that an action on them takes.
+
+    Where there are more rows than estimated, each task takes fewer and fewer: of its n rows at most about
+    wanted · (1 + ln(n / wanted)).
+    """
     number = "_row_number"
-    share = min(1.0, _AIM / rows)
-    is_sampled = F.pmod(F.xxhash64(number), F.lit(_BUCKETS)) < math.ceil(share * _BUCKETS)
+    share = math.ceil(min(1.0, size.wanted / size.rows) * _BUCKETS)
+    in_task = F.col(number).bitwiseAND((1 << 33) - 1)
+    at_most = F.least(F.lit(share), F.lit(size.wanted * _BUCKETS) / (in_task + 1))
+    is_sampled = F.pmod(F.xxhash64(number), F.lit(_BUCKETS)) < at_most
     ends = [
         by(F.col(RAW)[typed.texts][name], F.col(RAW)[name]).alias(f"{end} {name}")
         for name in sorted(_computed(resolved))
@@ -84,12 +112,18 @@ def sampled(config: Config, resolved: Resolved, typed: TypedRows, rows: int) -> 
 
 
 def keep_sample(
-    spark: SparkSession, config: Config, resolved: Resolved, sampling: Sampling, typed: TypedRows, folder: Folder
+    spark: SparkSession,
+    config: Config,
+    resolved: Resolved,
+    sampling: Sampling,
+    typed: TypedRows,
+    size: Estimate,
+    folder: Folder,
 ) -> None:
     """Write the sample beside the prepared data, with a row for each extreme of a computed column."""
     rows, in_all = sampling.rows(), int(sampling.counts.get["all"])
-    if len(rows) < min(ENOUGH, in_all):  # the first lines were shorter than most
-        frame, again = sampled(config, resolved, typed, in_all)
+    if len(rows) < min(ENOUGH, size.wanted, in_all):  # the first lines were shorter than most
+        frame, again = sampled(config, resolved, typed, replace(size, rows=in_all))
         frame.write.format("noop").mode("overwrite").save()
         rows = again.rows()
     if rows and (ends := sampling.extremes()):
@@ -156,7 +190,7 @@ def _computed(resolved: Resolved) -> set[str]:
 
 def _below_operations(tree: Node) -> Iterator[str]:
     inner = tree.arguments[0] if tree.op == "Cast" else tree
-    if inner.op != COLUMN:
+    if inner.op != COLUMN or inner.type not in (tree.type, "float", "double"):
         yield from (str(node.value) for node in tree.walk() if node.op == COLUMN)
 
 

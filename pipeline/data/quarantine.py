@@ -56,7 +56,7 @@ def _misfit(name: str, field: StructField, config: Config) -> Column:
     if not is_floating(field):
         return text.isNotNull() & F.expr(reading.value_sql(name, field.dataType, config)).isNull()
     # CAST also takes these words in other letters; Spark's CSV reader takes them as Java writes them
-    word = F.regexp_replace(F.trim(text), "^[+-]", "")
+    word = F.regexp_replace(text, r"^[\x00-\x20]*[+-]?|[\x00-\x20]*$", "")  # what Java takes for blanks
     is_other_word = F.lower(word).isin("nan", "inf", "infinity") & ~word.isin("NaN", "Infinity")
     return text.isNotNull() & (text.cast(field.dataType).isNull() | is_other_word)
 

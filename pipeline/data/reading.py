@@ -46,7 +46,7 @@ def value_sql(text: str, kind: DataType, config: Config) -> str:
     if name == "string":
         return text
     if name in WHOLE:
-        fraction = f"contains({text}, '.') AND NOT ({text} RLIKE '^[^.]*[.]0*[ ]*$')"
+        fraction = f"contains({text}, '.') AND NOT ({text} RLIKE '^[^.]*[.]0*\\\\s*$')"
         return f"CASE WHEN {fraction} THEN NULL ELSE CAST({text} AS {name}) END"
     if (precision_scale := decimal_type(name)) is not None:
         precision, scale = precision_scale
@@ -97,8 +97,8 @@ def _reader(spark: SparkSession, config: Config, data_type: DataType) -> Node:
         tree = catalyst.resolve(spark, f"SELECT {value_sql(TEXT, data_type, config)} AS value FROM raw")["value"]
         Program({TEXT: tree})
     except NotAllowed as problem:
-        option = {"date": "dateFormat", "timestamp": "timestampFormat"}[kind]
-        raise config.mistake(f"source.options.{option}", str(problem)) from None
+        key = {"date": "source.options.dateFormat", "timestamp": "source.options.timestampFormat"}.get(kind)
+        raise config.mistake(key or "source.schema", str(problem)) from None
     return tree
 
 

@@ -122,8 +122,8 @@ def _build_data_set(
     classes = config.label.classes or values.get(config.label.column, [])
 
     # The pass: CSV to Parquet.
-    rows_about = parity.estimated_rows(spark, config, source)
-    frame, sampling = parity.sampled(config, resolved, typed, rows_about)
+    size = parity.estimate(spark, config, source, len(resolved.raw) + len(resolved.features))
+    frame, sampling = parity.sampled(config, resolved, typed, size)
     stored = typed.stored
     encoded = prepare.encode(spark, frame, {stored[name]: texts for name, texts in values.items()})
     columns: dict[str, Any] = dict(encoded.drop(SPLIT).dtypes)
@@ -142,7 +142,7 @@ def _build_data_set(
     row_accounting.check_classes(config, classes, written)
     dropped_by_column = {name: dropped.nulls[file] for name, file in stored.items() if file in dropped.nulls}
     row_accounting.log_rows(rows, dropped_by_column, config.split.oversample)
-    parity.keep_sample(spark, config, resolved, sampling, typed, folder)
+    parity.keep_sample(spark, config, resolved, sampling, typed, size, folder)
 
     statistics = written["train"].statistics()
     wide_numbers.log_merged_values(spark, folder, _part("train"), statistics, written["train"].rounding)

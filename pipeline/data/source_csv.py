@@ -32,6 +32,8 @@ _OF_FILES = (
     "modifiedafter",
 )
 """Options that files depend on, not a record by itself."""
+_FINDING = ("recursivefilelookup", "pathglobfilter", "modifiedbefore", "modifiedafter")
+"""Options that say which files are read."""
 _VALUES = ("dateformat", "timestampformat")
 """Options that the expressions of reading.py honour."""
 _TEXTS = "_texts"
@@ -74,7 +76,6 @@ def source_schema(spark: SparkSession, config: Config) -> StructType:
     for name in schema.names:
         if lower.count(name.lower()) > 1:
             raise config.mistake("source.schema", f"names column '{name}' twice (Spark ignores upper and lower case)")
-    reading.check_types(config, schema)
     return schema
 
 
@@ -86,7 +87,8 @@ def list_source(spark: SparkSession, config: Config) -> SourceData:
     """
     try:
         # binaryFile reads no content as long as the column `content` is not asked for
-        files = spark.read.format("binaryFile").load(config.source_paths)
+        found_by = {key: str(v).lower() for key, v in config.source.reader_options.items() if key in _FINDING}
+        files = spark.read.format("binaryFile").options(**found_by).load(config.source_paths)
         files = files.select("path", "length", F.col("modificationTime").cast("double").alias("time"))
         listed = sorted((row.path, row.length, row.time) for row in files.collect())  # a line per file
     except AnalysisException as error:
@@ -106,8 +108,9 @@ def read_records(spark: SparkSession, config: Config) -> Records:
     is not of its column's type, a NUL character, or bytes outside the encoding. (A NUL at either end of a
     floating-point field is white space to Java's number parser, so the number is read as it stands.)
     """
-    fields = source_schema(spark, config).fields
-    names = [f.name for f in fields]
+    schema = source_schema(spark, config)
+    reading.check_types(config, schema)
+    fields, names = schema.fields, schema.names
     corrupt, texts = free(CORRUPT, names), free(_TEXTS, names)
     frame = read_csv(spark, config, StructType([*_as_read(fields), StructField(corrupt, StringType())]))
     frame = frame.select(*_values(fields, config, texts), column(corrupt))
@@ -175,7 +178,7 @@ def read_csv(spark: SparkSession, config: Config, schema: StructType, **more: bo
 def line_options(config: Config, corrupt: str) -> dict[str, str]:
     """Return the options of Spark's CSV reader that a single record depends on; ``corrupt`` takes unfit ones."""
     given = config.source.reader_options
-    marker = str(given.get("nullvalue", ""))
+    marker = config.source.null_value
     own = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": corrupt, "nullvalue": marker, "emptyvalue": marker}
     own |= {"nanValue": "NaN", "positiveInf": "Infinity", "negativeInf": "-Infinity"}
     return {**{key: str(v) for key, v in given.items() if key not in (*_OF_FILES, *_VALUES)}, **own}

@@ -71,7 +71,7 @@ def _width(encoding: str, values: int, dim: int | None) -> int:
 
 def missing_texts(config: Config) -> tuple[str, ...]:
     """Return the texts of a field that has no value."""
-    return tuple(dict.fromkeys(("", str(config.source.reader_options.get("nullvalue", "")))))
+    return tuple(dict.fromkeys(("", config.source.null_value)))
 
 
 def model_spec(config: Config, data: Manifest, resolved: Resolved) -> ModelSpec:

@@ -61,7 +61,8 @@ def evaluate(
     count = _counter([score.ship_model(spark, folder) for folder in models.values()], data.label, classes)
     expected = data.rows.validation
     with progress(spark, f"scoring {expected} validation rows with {' and '.join(models)}"):
-        if expected * len(rows.columns) <= _DRIVER_CELLS:
+        cells_of_row = len(rows.columns) + len(rows.schema[_SAMPLED].dataType.fields)  # type: ignore[attr-defined]
+        if expected * cells_of_row <= _DRIVER_CELLS:
             # one row more than expected is enough to notice that the source has grown
             collected = [row.asDict(recursive=True) for row in rows.limit(expected + 1).collect()]
             batch = pa.RecordBatch.from_pylist(collected, to_arrow_schema(rows.schema))
@@ -102,7 +103,7 @@ def _validation_inputs(
     rows = typed.frame.where(F.col(SPLIT) == "validation")
     share = round(_BUCKETS * IN_PROCESS_ROWS / max(1, data.rows.validation))
     texts = F.col(prepare.RAW)[typed.texts]
-    is_sampled = F.pmod(F.xxhash64(texts), F.lit(_BUCKETS)) < share
+    is_sampled = F.pmod(F.xxhash64(F.monotonically_increasing_id()), F.lit(_BUCKETS)) < share
     label = column(typed.stored[config.label.column]).alias(_LABEL)
     rows = rows.select(prepare.RAW, label, F.when(is_sampled, texts).alias(_SAMPLED))
     for i, model in enumerate(packaged):

@@ -7,6 +7,7 @@ analyzer (data/features_sql.py), and tests compare every operation with Spark.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -20,6 +21,7 @@ from .dialect.program import Program
 from .dialect.tree import Node
 from .spec import TEXT, RawColumn
 
+_NAN = re.compile(r"[\x00-\x20]*[+-]?NaN[\x00-\x20]*")
 Values = list[Any]
 Objects = npt.NDArray[np.object_]
 
@@ -43,7 +45,7 @@ class RawFeatures:
         """Return the features (float64 and text), and each row's first value that is not of its type (or None)."""
         reasons = np.full(len(rows), None, dtype=object)
         values = {c.name: self._read(c, rows, reasons) for c in self._raw if c.needed}
-        results = self._run(values, len(rows), reasons)
+        results = _run(self._program, values, len(rows), reasons)
         features = {
             name: np.array([np.nan if value is None else value for value in column], dtype=np.float64)
             if self._is_number[name]
@@ -52,28 +54,12 @@ class RawFeatures:
         }
         return pd.DataFrame(features, index=range(len(rows))), pd.Series(reasons, dtype=object)
 
-    def _run(self, values: Mapping[str, Values], rows: int, reasons: Objects) -> dict[str, Values]:
-        """Return the trees' results; if a row cannot be computed, compute each by itself and give that one a reason."""
-        try:
-            return self._program.run(values, rows)
-        except Exception:  # no operation should raise; if one does, the other rows keep their answers
-            results: dict[str, Values] = {name: [None] * rows for name in self._is_number}
-        for row in range(rows):
-            try:
-                answer = self._program.run({name: [column[row]] for name, column in values.items()}, 1)
-            except Exception as error:
-                reasons[row] = reasons[row] or f"features.sql cannot be computed: {type(error).__name__}: {error}"
-                continue
-            for name, (value,) in answer.items():
-                results[name][row] = value
-        return results
-
     def _read(self, column: RawColumn, rows: pd.DataFrame, reasons: Objects) -> Values:
         """Return a column's values in its type; a text that is not of the type is None and gives its row a reason."""
         if column.name not in rows:
             return [None] * len(rows)
         texts = [None if text in self._missing else text for text in map(as_text, rows[column.name].tolist())]
-        values = self._readers[column.name].run({TEXT: texts}, len(texts))[TEXT]
+        values = _run(self._readers[column.name], {TEXT: texts}, len(texts), reasons)[TEXT]
         for row, (text, value) in enumerate(zip(texts, values, strict=True)):
             # a NaN of a float column has no value either
             if value is None and text is not None and not _is_nan(text, column):
@@ -81,10 +67,29 @@ class RawFeatures:
         return values
 
 
+def _run(program: Program, values: Mapping[str, Values], rows: int, reasons: Objects) -> dict[str, Values]:
+    """Return the program's results; if a row cannot be computed, compute each by itself and give that one a reason."""
+    try:
+        return program.run(values, rows)
+    except Exception:  # no operation should raise; if one does, the other rows keep their answers
+        results: dict[str, Values] = {name: [None] * rows for name in program.names}
+    for row in range(rows):
+        try:
+            answer = program.run({name: [column[row]] for name, column in values.items()}, 1)
+        except Exception as error:
+            reasons[row] = reasons[row] or f"features.sql cannot be computed: {type(error).__name__}: {error}"
+            continue
+        for name, (value,) in answer.items():
+            results[name][row] = value
+    return results
+
+
 def as_text(value: Any) -> str | None:
     """Return a value as the text of a CSV's field, None for a missing one."""
     if isinstance(value, str):
         return value
+    if isinstance(value, np.datetime64):
+        value = pd.Timestamp(value)
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or value is pd.NaT or value is pd.NA:
@@ -104,4 +109,4 @@ def as_text(value: Any) -> str | None:
 
 
 def _is_nan(text: str, column: RawColumn) -> bool:
-    return column.type in ("FLOAT", "DOUBLE") and text.strip(" \t\r\n").lstrip("+-") == "NaN"
+    return column.type in ("FLOAT", "DOUBLE") and _NAN.fullmatch(text) is not None

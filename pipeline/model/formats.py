@@ -124,17 +124,32 @@ _SPARK_TYPES = {
 """DuckDB's name of a type to Spark's, where the two differ."""
 
 
+_OPTIONS_OF_3 = frozenset(
+    ["header", "sep", "delimiter", "quote", "escape", "chartoescapequoteescaping", "comment", "encoding", "charset",
+     "multiline", "linesep", "enforceschema", "maxcolumns", "maxcharspercolumn", "unescapedquotehandling",
+     "recursivefilelookup", "pathglobfilter", "modifiedbefore", "modifiedafter", "nullvalue", "dateformat",
+     "timestampformat"]
+)  # fmt: skip
+"""The options of Spark's CSV reader that format 3 honours; formats 1 and 2 took any."""
+
+
 def _from_2_to_3(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
     """Name types as Spark does, and count every number from 0.
 
     Formats 1 and 2 hold features.sql in DuckDB's words, and no trees. Their numbers were float32 before anything was
-    subtracted.
+    subtracted. Options of the CSV reader that are not honoured any more become ``former_options``.
     """
     raw = [{**c, "type": _SPARK_TYPES.get(c["type"], c["type"]), "value": None} for c in model["raw"]]
     network = model["network"]
     numeric = [{**number, "offset": 0.0} for number in network["numeric"]]
     network = {**network, "numeric": numeric, "label_offset": 0.0}
-    return {**model, "network": network, "raw": raw, "missing": [""], "features": {}}, settings
+    model = {**model, "network": network, "raw": raw, "missing": [""], "features": {}, "former_options": []}
+    if not settings:
+        return model, settings
+    options = settings["source"]["options"]
+    honoured = {name: value for name, value in options.items() if name.lower() in _OPTIONS_OF_3}
+    settings = {**settings, "source": {**settings["source"], "options": honoured}}
+    return {**model, "former_options": sorted(options.keys() - honoured.keys())}, settings
 
 
 _STEPS: tuple[Callable[[Tree, Tree], tuple[Tree, Tree]], ...] = (_from_1_to_2, _from_2_to_3)

@@ -85,6 +85,8 @@ class ModelSpec:
     """The texts of a field that has no value."""
     features: dict[str, Node] = field(default_factory=dict)
     """What features.sql makes of the declared columns, by feature: DOUBLE for a number, STRING for a category."""
+    former_options: tuple[str, ...] = ()
+    """Options of Spark's CSV reader that a model of formats 1 and 2 was trained with and that are not honoured now."""
     select: str = ""
     """features.sql in DuckDB's dialect, in models of formats 1 and 2, which have no ``features``."""
 
@@ -123,5 +125,12 @@ class ModelSpec:
         )
         features = {name: Node.from_json(node) for name, node in fields["features"].items()}
         return cls(
-            **{**fields, "network": network, "raw": raw, "features": features, "missing": tuple(fields["missing"])}
+            **{
+                **fields,
+                "network": network,
+                "raw": raw,
+                "features": features,
+                "missing": tuple(fields["missing"]),
+                "former_options": tuple(fields["former_options"]),
+            }
         )

@@ -21,6 +21,7 @@ _MEANING = {
     # a date that does not fit its pattern is NULL, not an error about the parser of Spark 2
     "spark.sql.legacy.timeParserPolicy": "CORRECTED",
     "spark.sql.caseSensitive": "false",
+    "spark.sql.timestampType": "TIMESTAMP_LTZ",
     # what the text of features.sql says
     "spark.sql.ansi.doubleQuotedIdentifiers": "false",
     "spark.sql.parser.escapedStringLiterals": "false",

@@ -11,7 +11,7 @@ def _compared(operator: str) -> list[str]:
 
 EXAMPLES: dict[str, list[str]] = {
     **{operator: _compared(operator) for operator in ("=", "<", "<=", ">", ">=", "<=>", "<>")},
-    "==": ["i == j", "d == e"],
+    "==": ["i == j", "d == e", "f == 0.1F", "f * 2.3F = g"],
     "!=": ["s != u", "f != g"],
     "in": ["i IN (1, 2, NULL)", "d IN (0, 1)", "s IN ('a', 'b', u)", "d IN (e, 1.5)", "b IN (c)", "m IN (n, 1)"],
     "between": ["i BETWEEN 1 AND j", "s BETWEEN 'a' AND u", "d BETWEEN e AND 5", "a BETWEEN z AND DATE'2030-01-01'"],

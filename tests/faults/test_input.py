@@ -113,8 +113,7 @@ def test_sql_in_a_column_name_is_only_a_name(spark: SparkSession, use_case: UseC
     )
     assert shards.prepare_data(spark, config, 2).manifest.rows.train > 0
     as_feature = use_case(ROWS, sql="SELECT k, y, 1.0 AS `a; drop` FROM raw", features={"numeric": ["a; drop"]})
-    with pytest.raises(UserError, match="cannot name a column here"):
-        shards.prepare_data(spark, as_feature, 2)
+    assert shards.prepare_data(spark, as_feature, 2).manifest.rows.train > 0
 
 
 def test_too_many_columns_are_an_error_before_spark_plans_for_hours(spark: SparkSession, use_case: UseCase) -> None:

@@ -17,7 +17,7 @@ from pipeline.runtime.errors import UserError
     ("sql", "needed"),
     [
         ("SELECT * FROM raw", {"a", "k"}),
-        ("SELECT A, k, y FROM raw", {"a", "k"}),
+        ("SELECT A AS a, K AS k, y FROM raw", {"a", "k"}),
         ("SELECT r.a, r.k, y FROM RAW AS r;", {"a", "k"}),
         ("SELECT a + y AS a, k, y FROM raw", {"a", "k", "y"}),
         ("SELECT 1 AS a, k, y FROM raw", {"k"}),
@@ -37,12 +37,20 @@ def test_numbers_become_doubles_and_categories_texts(spark: SparkSession, use_ca
     assert features["k"].type == "string"
 
 
+def test_a_long_sum_is_one_sentence_where_it_is_too_long(spark: SparkSession, use_case: UseCase) -> None:
+    resolve(spark, use_case(sql=f"SELECT {' + '.join(['a'] * 100)} AS a, k, y FROM raw"))
+    twice = ", ".join(f"x{i} + x{i} AS x{i + 1}" for i in range(18))
+    resolve(spark, use_case(sql=f"SELECT a AS x0, {twice}, x18 AS a, k, y FROM raw"))
+
+
 @pytest.mark.parametrize(
     ("sql", "problem"),
     [
         ("SELECT aa AS a, k, y FROM raw", "A column or function parameter with name `aa` cannot be resolved"),
         ("SELECT floor(exp(a)) AS a, k, y FROM raw", "floor of exp may jump"),
         ("SELECT a, typeof(k) AS k, y FROM raw", "is not in the list"),
+        ("SELECT a, k, `rand`() > 0.5 AS y FROM raw", "Rand is not in the list"),
+        (f"SELECT {' + '.join(['a'] * 2000)} AS a, k, y FROM raw", "so many nested parts"),
         ("SELECT a, k RLIKE y AS k, y FROM raw", "must be a literal"),
     ],
 )

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from conftest import PENGUINS
+from conftest import PENGUINS, UseCase
 from pipeline.config import Config, load_config
 from pipeline.config.load import MOVED
 from pipeline.config.reference import reference
@@ -146,6 +146,13 @@ anything = st.recursive(
     max_leaves=8,
 )
 KEYS = [line.split("`")[1].replace("[]", ".0") for line in reference()]
+
+
+def test_a_quoted_true_or_false_of_an_option_is_what_it_says(use_case: UseCase) -> None:
+    options = {"header": "false", "multiLine": "True", "nullValue": "false"}
+    source = use_case(source={"path": "data.csv", "schema": "a DOUBLE, k STRING, y INT", "options": options}).source
+    assert (source.reader_options["header"], source.reader_options["multiline"]) == (False, True)
+    assert source.null_value == "false"
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), anything, max_size=4))

@@ -51,6 +51,15 @@ def test_an_upgraded_model_states_every_setting_of_today(model: Path) -> None:
     assert keys(upgrade(*files(model))[1]) >= today - free
 
 
+def test_an_option_that_is_not_honoured_any_more_is_kept_apart() -> None:
+    model, settings = files(FORMAT_1)
+    options = {"sep": ";", "nullValue": "NA", "locale": "de-DE", "ignoreLeadingWhiteSpace": True}
+    given = {**settings, "source": {**settings["source"], "options": options}}
+    upgraded, kept = upgrade(model, given)
+    assert upgraded["former_options"] == ["ignoreLeadingWhiteSpace", "locale"]
+    assert kept["source"]["options"] == {"sep": ";", "nullValue": "NA"}
+
+
 @by_model
 def test_an_upgraded_model_has_the_settings_it_was_trained_with(model: Path) -> None:
     before = copy.deepcopy(files(model))

@@ -23,8 +23,17 @@ class Program:
         """
         self._trees = dict(trees)
         self._functions: dict[Node, Function] = {}
-        for tree in trees.values():
-            self._prepare(tree)
+        self._inexact: dict[Node, bool] = {}
+        try:
+            for tree in trees.values():
+                self._prepare(tree)
+        except RecursionError:
+            raise NotAllowed("an expression of so many nested parts is not allowed; use several columns") from None
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the results."""
+        return [*self._trees]
 
     def run(self, columns: Mapping[str, Sequence[Any]], rows: int) -> dict[str, Values]:
         """Return the result of each tree: a list of ``rows`` Python values, None for NULL."""
@@ -33,10 +42,13 @@ class Program:
 
     def _prepare(self, node: Node) -> bool:
         """Make the function of the node and of all below it; return whether the node's values are inexact."""
+        if node in self._inexact:
+            return self._inexact[node]
         inexact = [self._prepare(argument) for argument in node.arguments]
         if not types.is_known(node.type):
             raise NotAllowed(f"values of the type {node.type.upper()} are not allowed")
         if node.op in (COLUMN, LITERAL):
+            self._inexact[node] = False
             return False
         if node.op not in ENTRIES:
             raise NotAllowed(f"{node.op} is not in the list")
@@ -52,7 +64,8 @@ class Program:
                 self._functions[node] = entry.make(node)
             except NotAllowed as problem:
                 raise NotAllowed(f"{entry.name} {problem}") from None
-        return entry.inexact or any(inexact)
+        self._inexact[node] = entry.inexact or any(inexact)
+        return self._inexact[node]
 
     def _evaluate(
         self, node: Node, columns: Mapping[str, Sequence[Any]], rows: int, results: dict[Node, Values]

@@ -28,6 +28,14 @@ class Node:
     settings: tuple[tuple[str, str], ...] = ()
     """What else Spark's class holds and the result depends on."""
 
+    def __hash__(self) -> int:
+        """Return the hash of the whole tree, which is computed once: a tree may be a part of many others."""
+        known: int | None = self.__dict__.get("_hash")
+        if known is None:
+            known = hash((self.op, self.type, self.arguments, self.value, self.settings))
+            object.__setattr__(self, "_hash", known)
+        return known
+
     def setting(self, name: str, default: str = "") -> str:
         """Return one of the settings."""
         return dict(self.settings).get(name, default)

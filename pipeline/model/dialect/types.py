@@ -92,7 +92,7 @@ def literal_value(value: Any, kind: str) -> Any:
     if value is None:
         return None
     if kind in FLOATING:
-        return float(value)
+        return to_float32(float(value)) if kind == "float" else float(value)
     if decimal_type(kind):
         return Decimal(value)
     if kind == "binary":
