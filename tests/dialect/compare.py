@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import SparkSession
 
@@ -60,6 +61,8 @@ class Outcome:
     """The reason of each expression that the dialect refuses."""
     not_spark: dict[str, str]
     """The message of each expression that Spark refuses."""
+    failed: list[str]
+    """The expressions for which Spark's job fails, because of some row."""
 
 
 def compare(spark: SparkSession, columns: Columns, expressions: Sequence[str], folder: Path) -> Outcome:
@@ -71,6 +74,7 @@ def compare(spark: SparkSession, columns: Columns, expressions: Sequence[str], f
     trees: dict[str, Node] = {}
     not_allowed: dict[str, str] = {}
     not_spark: dict[str, str] = {}
+    failed: list[str] = []
     for expression in expressions:
         try:
             tree = catalyst.resolve(spark, f"SELECT {expression} AS r FROM raw")["r"]
@@ -82,18 +86,19 @@ def compare(spark: SparkSession, columns: Columns, expressions: Sequence[str], f
             not_spark[expression] = str(error).split("\n")[0]
     values = {name: values for name, (_, values) in columns.items()}
     ours = Program(trees).run(values, rows)
-    differences, allowed = [], list(trees)
+    differences, allowed, compared = [], list(trees), 0
     for start in range(0, len(allowed), _PER_QUERY):
-        batch = allowed[start : start + _PER_QUERY]
-        theirs = _in_spark(spark, batch, folder / "results.parquet")
-        for expression in batch:
+        theirs = _where_spark_can(spark, allowed[start : start + _PER_QUERY], folder / "results.parquet")
+        compared += rows * len(theirs)
+        failed += [e for e in allowed[start : start + _PER_QUERY] if e not in theirs]
+        for expression in theirs:
             inexact = any(below.op in ENTRIES and ENTRIES[below.op].inexact for below in trees[expression].walk())
             for row, (one, other) in enumerate(zip(theirs[expression], ours[expression], strict=True)):
                 if not same(one, other, trees[expression].type, inexact):
                     used = sorted({str(n.value) for n in trees[expression].walk() if n.op == "Column"})
                     given = {name: values[name][row] for name in used}
                     differences.append(Difference(expression, given, one, other))
-    return Outcome(rows * len(allowed), differences, not_allowed, not_spark)
+    return Outcome(compared, differences, not_allowed, not_spark, failed)
 
 
 def write(columns: Columns, file: Path) -> int:
@@ -102,6 +107,18 @@ def write(columns: Columns, file: Path) -> int:
     table = pa.table(arrays, names=list(columns))
     pq.write_table(table, file)
     return len(table)
+
+
+def _where_spark_can(spark: SparkSession, expressions: Sequence[str], folder: Path) -> dict[str, list[Any]]:
+    """Return the results of the expressions, without those for which Spark's job fails."""
+    try:
+        return _in_spark(spark, expressions, folder)
+    except Py4JJavaError:
+        if len(expressions) == 1:
+            return {}
+    half = len(expressions) // 2
+    parts = expressions[:half], expressions[half:]
+    return {e: values for part in parts for e, values in _where_spark_can(spark, part, folder).items()}
 
 
 def _in_spark(spark: SparkSession, expressions: Sequence[str], folder: Path) -> dict[str, list[Any]]:

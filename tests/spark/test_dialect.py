@@ -49,6 +49,7 @@ def report(outcome: Outcome) -> str:
     lines = [str(difference) for difference in outcome.differences[:20]]
     lines += [f"not allowed: {expression}: {reason}" for expression, reason in outcome.not_allowed.items()]
     lines += [f"not Spark: {expression}: {reason}" for expression, reason in outcome.not_spark.items()]
+    lines += [f"Spark's job fails: {expression}" for expression in outcome.failed]
     return "\n".join(lines)
 
 
@@ -71,7 +72,9 @@ def test_random_trees_of_operations_give_spark_s_result(spark: SparkSession, tmp
     outcome = compare(spark, values(seed=1), trees, tmp_path)
     # what is inexact may not flow everywhere, and a pattern must be a literal
     assert len(outcome.not_allowed) < len(trees) / 2
-    assert report(dataclasses.replace(outcome, not_allowed={})) == ""
+    # and for a few Spark's own job fails, as where a date is beyond what it can hold
+    assert len(outcome.failed) < 10, outcome.failed
+    assert report(dataclasses.replace(outcome, not_allowed={}, failed=[])) == ""
 
 
 def test_what_is_not_proven_is_refused_with_the_reason(spark: SparkSession, tmp_path: Path) -> None:

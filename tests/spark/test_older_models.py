@@ -116,13 +116,21 @@ def test_a_model_with_a_function_outside_the_list_scores_files_on_request_only(
     rows, answers = expected(UNLISTED_FUNCTION)
     file, output, uri = tmp_path / "rows.csv", str(tmp_path / "out"), f"sqlite:///{tmp_path / 'mlflow.db'}"
     write_csv(file, rows)
-    arguments = str(UNLISTED_FUNCTION), [str(file)], output, "parquet", uri
+    registered(UNLISTED_FUNCTION, tmp_path, uri)
+    champion = "models:/penguins@champion"
+    arguments = champion, [str(file)], output, "parquet", uri
     with pytest.raises(UserError, match=r"the function 'array_position' is not allowed.*add --trust-model to score"):
         predict.predict_files(*arguments)
     assert predict.predict_files(*arguments, trust_model=True)["rows"]["read"] == len(rows)
     scored = [row.asDict() for row in spark.read.parquet(output).coalesce(1).collect()]
-    assert_same([{name: row[name] for name in answers[0]} for row in scored], answers)
-    assert_same([predict.predict_row(str(UNLISTED_FUNCTION), json.dumps(row), uri) for row in rows], answers)
+    in_files = [{name: row[name] for name in answers[0]} for row in scored]
+    assert_same(in_files[:-1], answers[:-1])
+    # of the unknown island: for Spark its place is 0, for the model's own code it is missing
+    assert (in_files[-1]["reason"], answers[-1]["reason"]) == (
+        "Island: 'Atlantis' was never seen in training",
+        "IslandPlace is missing",
+    )
+    assert_same([predict.predict_row(champion, json.dumps(row), uri) for row in rows], answers)
 
 
 def test_a_champion_with_a_function_outside_the_list_blocks_the_gate_until_it_is_trusted(
