@@ -124,8 +124,8 @@ def resolve(spark: SparkSession, config: Config) -> Resolved:
     except Py4JJavaError as error:
         if "StackOverflowError" not in str(error):
             raise
-        problem = "an expression has so many nested parts that Spark cannot read it; use several columns"
-        raise config.mistake("features.sql", f"{where}: {problem}") from None
+        deep = "an expression has so many nested parts that Spark cannot read it; use several columns"
+        raise config.mistake("features.sql", f"{where}: {deep}") from None
     used = {str(n.value) for tree in features.values() for n in tree.walk() if n.op == COLUMN}
     kinds = {field.name: field.dataType.simpleString().upper() for field in schema.fields}
     raw = tuple(RawColumn(name, kinds[name], name in used, readers[name]) for name in schema.names)
