@@ -62,6 +62,8 @@ def _validate(tree: Tree, origins: Sequence[Origin]) -> Config:
     except ValidationError as error:
         sentence, key = mistakes.explain(error)
         raise UserError(f"{origin_of(key, origins)}: {sentence}") from None
+    except UnicodeEncodeError:
+        raise UserError(f"{origins[-1].name}: holds half of a character, which no text can have") from None
     config._origins = tuple(origins)
     return config
 
