@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 
 from conftest import UseCase
 from pipeline.data.features_sql import resolve
+from pipeline.model.dialect.program import Program
 from pipeline.model.dialect.tree import Node, column
 from pipeline.runtime.errors import UserError
+
+Z: dict[str, Any] = {"features": {"numeric": ["z"], "categorical": ["k"]}}
 
 
 @pytest.mark.parametrize(
@@ -37,10 +41,12 @@ def test_numbers_become_doubles_and_categories_texts(spark: SparkSession, use_ca
     assert features["k"].type == "string"
 
 
-def test_a_long_sum_is_one_sentence_where_it_is_too_long(spark: SparkSession, use_case: UseCase) -> None:
-    resolve(spark, use_case(sql=f"SELECT {' + '.join(['a'] * 100)} AS a, k, y FROM raw"))
+def test_long_sums_and_parts_that_are_used_again_and_again_are_resolved(spark: SparkSession, use_case: UseCase) -> None:
+    long = resolve(spark, use_case(sql=f"SELECT {' + '.join(['a'] * 100)} AS a, k, y FROM raw")).features
+    assert Program({"a": long["a"]}).run({"a": [1.5]}, 1) == {"a": [150.0]}
     twice = ", ".join(f"x{i} + x{i} AS x{i + 1}" for i in range(18))
-    resolve(spark, use_case(sql=f"SELECT a AS x0, {twice}, x18 AS a, k, y FROM raw"))
+    doubled = resolve(spark, use_case(sql=f"SELECT a AS x0, {twice}, x18 AS z, k, y FROM raw", **Z)).features
+    assert Program({"z": doubled["z"]}).run({"a": [1.5]}, 1) == {"z": [1.5 * 2**18]}
 
 
 @pytest.mark.parametrize(

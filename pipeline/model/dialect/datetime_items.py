@@ -5,6 +5,7 @@ They follow the parser of `java.time.format` in its strict style: what a part ca
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -30,16 +31,16 @@ class Sign(Enum):
     IF_WIDER = "a minus if negative, a plus if wider than its least width"
 
 
-class Item:
+class Item(ABC):
     """One part of a pattern."""
 
+    @abstractmethod
     def text(self, fields: Fields) -> str:
         """Return what the part prints."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, text: str, start: int, fields: Fields) -> int:
         """Read the part from ``text`` into ``fields``; return the position behind it, or FAILED."""
-        raise NotImplementedError
 
 
 def _put(fields: Fields, name: str, value: int, end: int) -> int:

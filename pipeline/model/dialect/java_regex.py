@@ -191,7 +191,7 @@ class _Translator:
         reader = self.reader
         for opening, ahead in (("(?=", True), ("(?!", True), ("(?<=", False), ("(?<!", False)):
             if reader.accept(opening):
-                return self._look(opening, ahead)
+                return self._lookaround(opening, ahead)
         if reader.accept("(?:"):
             return self._closed("(?:", self.alternatives())
         if reader.accept("(?>"):
@@ -219,7 +219,7 @@ class _Translator:
             raise NotAllowed("( without ) is not allowed in a pattern")
         return _Part(f"{opening}{inner.text})", inner.empty)
 
-    def _look(self, opening: str, ahead: bool) -> _Part:
+    def _lookaround(self, opening: str, ahead: bool) -> _Part:
         """Read a look ahead or behind, which matches no character itself."""
         wide, groups = self.wide, self.groups
         self.looking += 1
