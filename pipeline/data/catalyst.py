@@ -33,7 +33,7 @@ def resolve(spark: SparkSession, sql: str) -> dict[str, Node]:
 
     Raises:
         NotAllowed: the plan does more than make one row of each row.
-        AnalysisException, ParseException: Spark does not understand the SELECT.
+        PySparkException: Spark does not understand the SELECT.
     """
     plan = spark.sql(sql)._jdf.queryExecution().analyzed()
     try:

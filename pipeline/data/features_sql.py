@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import sqlglot
 from py4j.protocol import Py4JJavaError
-from pyspark.errors import AnalysisException, ParseException
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from sqlglot import expressions as E
 from sqlglot.errors import SqlglotError
@@ -119,7 +119,7 @@ def resolve(spark: SparkSession, config: Config) -> Resolved:
             _check_listed(name, tree)
     except NotAllowed as problem:
         raise config.mistake("features.sql", f"{where}: {problem}; {LIST}") from None
-    except (AnalysisException, ParseException) as error:
+    except PySparkException as error:
         raise config.mistake("features.sql", f"{where}: {sentence(error)}") from None
     except Py4JJavaError as error:
         if "StackOverflowError" not in str(error):

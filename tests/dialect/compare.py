@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from py4j.protocol import Py4JJavaError
-from pyspark.errors import AnalysisException, ParseException
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from pipeline.data import catalyst
@@ -82,7 +82,7 @@ def compare(spark: SparkSession, columns: Columns, expressions: Sequence[str], f
             trees[expression] = tree
         except NotAllowed as problem:
             not_allowed[expression] = str(problem)
-        except (AnalysisException, ParseException) as error:
+        except PySparkException as error:
             not_spark[expression] = str(error).split("\n")[0]
     values = {name: values for name, (_, values) in columns.items()}
     ours = Program(trees).run(values, rows)

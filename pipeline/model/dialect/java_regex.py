@@ -3,12 +3,15 @@
 Three things make Java differ beside its syntax. It searches in UTF-16, so that a search may start within a character
 beyond U+FFFF: what could match there is refused. It keeps what a group matched in a repetition that failed: the text of
 such a group is refused. And what can match the empty text is not repeated in the same way.
+
+A repetition of a group that varies, as (a|b)* or (a+)+, is refused too: Java goes a call deeper for each turn, up to
+a stack overflow (java.util.regex.Pattern.Loop), and where turns are ambiguous both try each of the ways there are.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .entry import NotAllowed
 from .java_characters import ANY, DOT, Characters, Reader, character, read_escape, read_set
@@ -21,6 +24,8 @@ _COUNT = re.compile(r"\{([0-9]{1,4})(,?)([0-9]{0,4})\}")
 _NAME = re.compile(r"\(\?<([a-zA-Z][a-zA-Z0-9]*)>")
 _REFERENCE = re.compile(r"\\(?:([1-9])(?![0-9])|k<([a-zA-Z][a-zA-Z0-9]*)>)")
 _MOST = 1000
+_MOST_TURNS = 10
+"""How often a group that varies may be repeated, in all of its repetitions within each other together."""
 _DEEPEST = 30
 
 
@@ -89,6 +94,27 @@ class _Part:
     """Whether it can match the empty text."""
     characters: Characters | None = None
     """The set, if the part is one character."""
+    varies: bool = False
+    """Whether it can match in several ways, or texts of several lengths in UTF-16."""
+    turns: int = 1  # how often what varies in it is repeated at most
+
+
+def _joined(parts: list[_Part], glue: str, empty: bool, varies: bool = False) -> _Part:
+    varies = varies or any(part.varies for part in parts)
+    turns = max((part.turns for part in parts), default=1)
+    return _Part(glue.join(part.text for part in parts), empty, varies=varies, turns=turns)
+
+
+def _turns(part: _Part, most: int | None) -> int:
+    """Return how often what varies in a part is repeated in all."""
+    if part.characters or not part.varies or most == 1:
+        return part.turns
+    if most is None or most * part.turns > _MOST_TURNS:
+        raise NotAllowed(
+            f"a group with |, +, * or {{1,2}} in it, or with a character such as [^x] or ., can be repeated at most "
+            f"{_MOST_TURNS} times in a pattern, as in (a|b){{0,{_MOST_TURNS}}}: for single characters write [ab]*"
+        )
+    return most * part.turns
 
 
 @dataclass
@@ -134,14 +160,14 @@ class _Translator:
         while self.reader.accept("|"):
             parts.append(self._sequence())
         self.depth -= 1
-        return _Part("|".join(part.text for part in parts), any(part.empty for part in parts))
+        return _joined(parts, "|", any(part.empty for part in parts), varies=len(parts) > 1)
 
     def _sequence(self) -> _Part:
         parts = []
         while self.reader.next() not in ("", "|", ")"):
             groups = self.groups
             parts.append(self._repeated(self._atom(), groups))
-        return _Part("".join(part.text for part in parts), all(part.empty for part in parts))
+        return _joined(parts, "", all(part.empty for part in parts))
 
     def _atom(self) -> _Part:
         reader = self.reader
@@ -176,16 +202,14 @@ class _Translator:
 
     def _characters(self, characters: Characters) -> _Part:
         self.wide = self.wide or characters.holds_wide
-        return _Part(str(characters), characters=characters)
+        return _Part(str(characters), characters=characters, varies=characters.holds_wide)
 
     def _reference(self, found: re.Match[str]) -> _Part:
         number = int(found[1]) if found[1] else self.names.get(found[2], 0)
         if number not in self.closed or self.ignore_case:
             raise NotAllowed(f"{found[0]} must name a group that stands before it, in a pattern without (?i)")
         self.referred.add(number)
-        return _Part(f"(?:\\{number})", empty=True)
-
-    # ---- groups -----------------------------------------------------------------------------------------------------
+        return _Part(f"(?:\\{number})", empty=True, varies=True)
 
     def _group(self) -> _Part:
         reader = self.reader
@@ -217,7 +241,7 @@ class _Translator:
     def _closed(self, opening: str, inner: _Part) -> _Part:
         if not self.reader.accept(")"):
             raise NotAllowed("( without ) is not allowed in a pattern")
-        return _Part(f"{opening}{inner.text})", inner.empty)
+        return replace(inner, text=f"{opening}{inner.text})", characters=None)
 
     def _lookaround(self, opening: str, ahead: bool) -> _Part:
         """Read a look ahead or behind, which matches no character itself."""
@@ -243,8 +267,6 @@ class _Translator:
             raise NotAllowed("a look behind for any character, as [^x] or \\D or ., is not allowed")
         return _Part("".join(part.text for part in parts))
 
-    # ---- repetitions ------------------------------------------------------------------------------------------------
-
     def _repeated(self, part: _Part, groups: int) -> _Part:
         """Read how often a part is repeated; ``groups`` is the number of groups before it."""
         reader = self.reader
@@ -260,7 +282,8 @@ class _Translator:
                 raise NotAllowed("a possessive repetition of a group is not allowed in a pattern")
             if (least, most) != (0, 1):
                 self.unclear |= set(range(groups + 1, self.groups + 1))
-        return _Part(f"{part.text}{text}{mode}", empty=least == 0)
+        varies, turns = part.varies or least != most, _turns(part, most)
+        return _Part(f"{part.text}{text}{mode}", least == 0, varies=varies, turns=turns)
 
     def _count(self) -> tuple[int, int | None, str]:
         """Return the least and the largest number of repetitions, and how Python writes them."""

@@ -55,8 +55,8 @@ def _element(node: Node) -> Function:
     takes(node, None, tuple(WHOLE))
     _list_of(node)
     number = literal_of(node, 1, "the number")
-    if number == 0:
-        raise NotAllowed("the number must not be 0: Spark fails")
+    if number in (0, -(2**31)):
+        raise NotAllowed(f"the number must not be {number}: Spark fails")
     # split_part, and it alone, has '' for what is not there
     missing = "" if node.arguments[0].op == "StringSplitSQL" else None
 
