@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipeline.data import features_sql
+from pipeline.data import catalyst, features_sql
 from pipeline.data.names import free
 from pipeline.data.source_csv import column, quoted
 
@@ -17,8 +17,7 @@ def select_carrying(spark: SparkSession, sql: str, rows: DataFrame, carried: str
 
     ``carried`` is a column of ``rows`` that the SELECT does not name: see :func:`carried_name`.
     """
-    rows.createOrReplaceTempView("raw")
-    result = spark.sql(features_sql.select_more(sql, quoted(carried)))
+    result = catalyst.select(spark, rows, features_sql.select_more(sql, quoted(carried)))
     *names, _ = result.columns
     last = free(carried, names)  # the SELECT may have an output of that name: `SELECT *` has
     return result.toDF(*names, last), column(last)

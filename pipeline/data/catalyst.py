@@ -6,10 +6,11 @@ same wherever they run, so nothing of SQL has to be interpreted a second time.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.data.zone_rules import zone_rules
 from pipeline.model.dialect.entry import NotAllowed
@@ -28,14 +29,30 @@ _EVALUATION_MODE = ("Add", "Subtract", "Multiply", "Divide", "IntegralDivide", "
 _FAIL_ON_ERROR = ("UnaryMinus", "Abs", "GetArrayItem", "ElementAt", "MakeDate", "NextDay", "Unhex", "UnBase64")
 
 
-def resolve(spark: SparkSession, sql: str) -> dict[str, Node]:
-    """Return the trees of a SELECT over the view `raw`, by output name; equal names get the last tree.
+_VIEW = threading.Lock()
+
+
+def select(spark: SparkSession, rows: DataFrame, sql: str) -> DataFrame:
+    """Return the SELECT ``sql`` over ``rows``, which it calls `raw`.
+
+    Jobs that share a session, in threads, share its views: each has the view to itself until Spark has read the SELECT.
+
+    Raises:
+        PySparkException: Spark does not understand the SELECT.
+    """
+    with _VIEW:
+        rows.createOrReplaceTempView("raw")
+        return spark.sql(sql)
+
+
+def resolve(spark: SparkSession, rows: DataFrame, sql: str) -> dict[str, Node]:
+    """Return the trees of a SELECT over ``rows``, by output name; equal names get the last tree.
 
     Raises:
         NotAllowed: the plan does more than make one row of each row.
         PySparkException: Spark does not understand the SELECT.
     """
-    plan = spark.sql(sql)._jdf.queryExecution().analyzed()
+    plan = select(spark, rows, sql)._jdf.queryExecution().analyzed()
     try:
         return dict(_Reader(spark).outputs(plan))
     except RecursionError:

@@ -105,9 +105,8 @@ def resolve(spark: SparkSession, config: Config) -> Resolved:
     where = config.folder / config.features.sql
     schema = source_csv.source_schema(spark, config)
     readers = reading.readers(spark, config, schema)
-    spark.createDataFrame([], schema).createOrReplaceTempView("raw")
     try:
-        outputs = catalyst.resolve(spark, config.features_sql)
+        outputs = catalyst.resolve(spark, spark.createDataFrame([], schema), config.features_sql)
         # prepare.py reports a column that features.sql does not produce
         numeric = [f.column for f in config.features.numeric if f.column in outputs]
         categorical = [f.column for f in config.features.categorical if f.column in outputs]

@@ -162,7 +162,7 @@ def check_parity(config: Config, resolved: Resolved, folder: Folder, offsets: Ma
         for row, ours in enumerate(features[name]):
             theirs = rows[row]["features"].get(name)
             if not _is_same(theirs, ours, inexact, (offsets or {}).get(name, 0.0)):
-                problem = f"'{name}', made with {_made_with(tree)}, is {theirs!r} in Spark but {ours!r} in a packaged "
+                problem = f"'{name}', made with {made_with(tree)}, is {theirs!r} in Spark but {ours!r} in a packaged "
                 raise _difference(config, f"{problem}model for the record {_short(rows[row]['texts'])}")
     return len(rows)
 
@@ -194,7 +194,8 @@ def _below_operations(tree: Node) -> Iterator[str]:
         yield from (str(node.value) for node in tree.walk() if node.op == COLUMN)
 
 
-def _made_with(tree: Node) -> str:
+def made_with(tree: Node) -> str:
+    """Return the names of the functions and operators of a feature's tree, as people write them."""
     ops = {node.op for node in tree.walk()} - {COLUMN, LITERAL}
     return ", ".join(sorted(ENTRIES[op].name for op in ops)) or "no function"
 

@@ -26,6 +26,7 @@ from pyspark.sql.types import (
 )
 
 from pipeline.config import Config
+from pipeline.data import catalyst
 from pipeline.data.carried import carrying_all, select_carrying
 from pipeline.data.names import CODE, stored_names
 from pipeline.data.source_csv import Records, column, sentence
@@ -73,8 +74,7 @@ def typed_rows(spark: SparkSession, config: Config, records: Records, keep_raw: 
         if keep_raw:
             result, raw = select_carrying(spark, sql, *carrying_all(good, sql))
         else:
-            good.createOrReplaceTempView("raw")
-            result = spark.sql(sql)
+            result = catalyst.select(spark, good, sql)
     except (AnalysisException, ParseException) as error:
         raise config.mistake("features.sql", f"{sql_file}: {sentence(error)}") from None
     _check_columns(config, result)

@@ -80,7 +80,6 @@ def readers(spark: SparkSession, config: Config, schema: StructType) -> dict[str
         UserError: a pattern of `source.options` is not one that a model can read by.
     """
     check_types(config, schema)
-    spark.createDataFrame([], f"{TEXT} STRING").createOrReplaceTempView("raw")
     by_type: dict[str, Node] = {}
     for field in schema.fields:
         kind = field.dataType.simpleString()
@@ -94,7 +93,9 @@ def _reader(spark: SparkSession, config: Config, data_type: DataType) -> Node:
     if kind in _READ_BY_SPARK:
         return Node(_READ_BY_SPARK[kind], kind, (column(TEXT, "string"),))
     try:
-        tree = catalyst.resolve(spark, f"SELECT {value_sql(TEXT, data_type, config)} AS value FROM raw")["value"]
+        texts = spark.createDataFrame([], f"{TEXT} STRING")
+        sql = f"SELECT {value_sql(TEXT, data_type, config)} AS value FROM raw"
+        tree = catalyst.resolve(spark, texts, sql)["value"]
         Program({TEXT: tree})
     except NotAllowed as problem:
         key = {"date": "source.options.dateFormat", "timestamp": "source.options.timestampFormat"}.get(kind)

@@ -20,6 +20,7 @@ from pipeline.data import prepare, score, source_csv
 from pipeline.data.carried import carried_name, select_carrying
 from pipeline.data.manifest import LabelData, Manifest
 from pipeline.data.packaged import PackagedModel, read_model
+from pipeline.data.parity import made_with
 from pipeline.data.source_csv import column
 from pipeline.data.split import SPLIT
 from pipeline.evaluation.metrics import Evaluation
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from pipeline.model.scorer import Scorer
+    from pipeline.model.spec import ModelSpec
 
 IN_PROCESS_ROWS = 100_000
 """About so many held-out rows also go through the candidate's own path, or all."""
@@ -57,7 +59,8 @@ def evaluate(
     """
     from pipeline.evaluation.sums import MetricSums
 
-    rows, classes = _validation_inputs(spark, config, data, models)
+    packaged = [read_model(folder) for folder in models.values()]
+    rows, classes = _validation_inputs(spark, config, data, packaged)
     count = _counter([score.ship_model(spark, folder) for folder in models.values()], data.label, classes)
     expected = data.rows.validation
     with progress(spark, f"scoring {expected} validation rows with {' and '.join(models)}"):
@@ -80,12 +83,14 @@ def evaluate(
             now = f"at least {rows_now}" if rows_now > expected else f"{rows_now}"
             problem = f"has changed since it was prepared: it held {expected} validation rows, now {now}"
             raise config.mistake("source.path", problem)
-    return evaluations, _differences(config, cells[cells["model"] == _DIFFERENCES])
+    return evaluations, _differences(packaged[0].spec, cells[cells["model"] == _DIFFERENCES])
 
 
-def _differences(config: Config, cells: pd.DataFrame) -> str | None:
-    """Return in one line which features differ between Spark and the candidate's own path."""
-    names = [*config.feature_columns, "whether a value is of its type"]
+def _differences(spec: ModelSpec, cells: pd.DataFrame) -> str | None:
+    """Return in one line which features differ between Spark and the candidate's own path, and what makes them."""
+    columns = [value.column for value in spec.network.numeric] + [value.column for value in spec.network.categorical]
+    made = [f"'{name}', made with {made_with(spec.features[name])}," for name in columns if spec.features]
+    names = [*made, "whether a value is of its type"]
     different = [
         f"{names[cell]} in {amount:.0f} row(s)" for cell, amount in zip(cells["cell"], cells["amount"], strict=True)
     ]
@@ -95,10 +100,9 @@ def _differences(config: Config, cells: pd.DataFrame) -> str | None:
 
 
 def _validation_inputs(
-    spark: SparkSession, config: Config, data: Manifest, models: dict[str, Path]
+    spark: SparkSession, config: Config, data: Manifest, packaged: list[PackagedModel]
 ) -> tuple[DataFrame, list[str]]:
     """Return label, model inputs and some rows' texts of each validation row, lazily, and each class's label text."""
-    packaged = [read_model(folder) for folder in models.values()]
     typed = prepare.typed_rows(spark, config, source_csv.read_records(spark, config), keep_raw=True)
     rows = typed.frame.where(F.col(SPLIT) == "validation")
     share = round(_BUCKETS * IN_PROCESS_ROWS / max(1, data.rows.validation))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from .dialect.program import Program
-from .dialect.tree import Node
+from .dialect.tree import Node, column
 from .spec import TEXT, RawColumn
 
 _NAN = re.compile(r"[\x00-\x20]*[+-]?NaN[\x00-\x20]*")
@@ -37,14 +37,21 @@ class RawFeatures:
         """
         self._raw = raw
         self._missing = frozenset(missing)
-        self._readers = {c.name: Program({TEXT: c.value}) for c in raw if c.needed and c.value is not None}
+        self._readers = {c.name: Program({TEXT: c.value}) for c in raw if c.value is not None}
+        self._iso_readers = {kind: Program({TEXT: _iso(kind)}) for kind in ("DATE", "TIMESTAMP")}
         self._program = Program(features)
         self._is_number = {name: tree.type != "string" for name, tree in features.items()}
 
     def run(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-        """Return the features (float64 and text), and each row's first value that is not of its type (or None)."""
+        """Return the features (float64 and text), and each row's first value that is not of its type (or None).
+
+        A column that no feature needs may be missing; where it is given, it must be of its type, as in a file.
+        """
         reasons = np.full(len(rows), None, dtype=object)
-        values = {c.name: self._read(c, rows, reasons) for c in self._raw if c.needed}
+        values = {}
+        for raw in self._raw:
+            if raw.needed or (raw.name in rows and raw.type != "STRING"):
+                values[raw.name] = self._read(raw, rows, reasons)
         results = _run(self._program, values, len(rows), reasons)
         features = {
             name: np.array([np.nan if value is None else value for value in column], dtype=np.float64)
@@ -58,8 +65,14 @@ class RawFeatures:
         """Return a column's values in its type; a text that is not of the type is None and gives its row a reason."""
         if column.name not in rows:
             return [None] * len(rows)
-        texts = [None if text in self._missing else text for text in map(as_text, rows[column.name].tolist())]
+        given = rows[column.name].tolist()
+        texts = [None if text in self._missing else text for text in map(as_text, given)]
         values = _run(self._readers[column.name], {TEXT: texts}, len(texts), reasons)[TEXT]
+        if column.type in self._iso_readers and (dates := [row for row, v in enumerate(given) if _is_date(v)]):
+            # their texts are not in the pattern of source.options
+            read = self._iso_readers[column.type].run({TEXT: [texts[row] for row in dates]}, len(dates))[TEXT]
+            for row, value in zip(dates, read, strict=True):
+                values[row] = value
         for row, (text, value) in enumerate(zip(texts, values, strict=True)):
             # a NaN of a float column has no value either
             if value is None and text is not None and not _is_nan(text, column):
@@ -106,6 +119,15 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, datetime):
         return value.isoformat(sep=" ")
     return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def _is_date(value: Any) -> bool:
+    return isinstance(value, date | np.datetime64)
+
+
+def _iso(kind: str) -> Node:
+    """Return the tree that reads a date or time as ``as_text`` writes it."""
+    return Node("Cast", kind.lower(), (column(TEXT, "string"),), settings=(("evalMode", "LEGACY"),))
 
 
 def _is_nan(text: str, column: RawColumn) -> bool:

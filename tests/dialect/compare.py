@@ -70,14 +70,14 @@ def compare(spark: SparkSession, columns: Columns, expressions: Sequence[str], f
     for key, value in _SETTINGS.items():
         spark.conf.set(key, value)
     rows = write(columns, folder / "given.parquet")
-    spark.read.parquet(str(folder / "given.parquet")).createOrReplaceTempView("raw")
+    given_rows = spark.read.parquet(str(folder / "given.parquet"))
     trees: dict[str, Node] = {}
     not_allowed: dict[str, str] = {}
     not_spark: dict[str, str] = {}
     failed: list[str] = []
     for expression in expressions:
         try:
-            tree = catalyst.resolve(spark, f"SELECT {expression} AS r FROM raw")["r"]
+            tree = catalyst.resolve(spark, given_rows, f"SELECT {expression} AS r FROM raw")["r"]
             Program({"r": tree})
             trees[expression] = tree
         except NotAllowed as problem:

@@ -111,11 +111,12 @@ def test_a_broken_operation_is_noticed(spark: SparkSession, tmp_path: Path) -> N
 def random_trees(spark: SparkSession, folder: Path, number: int) -> list[str]:
     """Return expressions of two to four of the examples, one put in the place of another's column."""
     random_ = random.Random(7)
-    compare(spark, columns_of(TYPES, 2), [], folder)  # makes the view
+    compare(spark, columns_of(TYPES, 2), [], folder)
+    rows = spark.read.parquet(str(folder / "given.parquet"))
     every = sorted({expression for several in examples().values() for expression in several})
     by_type: dict[str, list[str]] = {}
     for expression in random_.sample(every, min(300, len(every))):
-        kind = catalyst.resolve(spark, f"SELECT {expression} AS r FROM raw")["r"].type
+        kind = catalyst.resolve(spark, rows, f"SELECT {expression} AS r FROM raw")["r"].type
         by_type.setdefault(kind, []).append(expression)
     trees = []
     for _ in range(number):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -32,6 +34,15 @@ def test_columns_are_followed_to_the_raw_row(
     spark: SparkSession, use_case: UseCase, sql: str, needed: set[str]
 ) -> None:
     assert resolve(spark, use_case(sql=sql)).needed == needed
+
+
+def test_jobs_of_one_session_do_not_see_each_other_s_rows(spark: SparkSession, use_case: UseCase) -> None:
+    one = use_case()
+    (one.folder / "other.sql").write_text("SELECT b + 1 AS a, k, y FROM raw")
+    other = use_case(overrides=("features.sql=other.sql", "source.schema=b DOUBLE, k STRING, y INT"))
+    with ThreadPoolExecutor(2) as pool:
+        needed = [resolved.needed for resolved in pool.map(partial(resolve, spark), [one, other] * 8)]
+    assert needed == [{"a", "k"}, {"b", "k"}] * 8
 
 
 def test_numbers_become_doubles_and_categories_texts(spark: SparkSession, use_case: UseCase) -> None:

@@ -172,7 +172,7 @@ def test_a_candidate_that_makes_other_features_without_spark_is_blocked(
     monkeypatch.setitem(ENTRIES, "Floor", dataclasses.replace(right, make=make))
     blocked = project.answers_high_from(100)
     assert (blocked.decision, project.champion) == ("blocked", "1")
-    rows = "the packaged candidate and Spark make other features of the held-out rows: a in "
+    rows = "the packaged candidate and Spark make other features of the held-out rows: 'a', made with cast, floor, in "
     assert rows in blocked.reason
 
 

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from conftest import UseCase
 from dialect.texts import SCHEMA, SQL, TYPES, as_csv, rows_of
 from pipeline.config import Config
-from pipeline.data import features_sql, source_csv
+from pipeline.data import catalyst, features_sql, source_csv
 from pipeline.data.quarantine import write_quarantine
 from pipeline.data.specs import missing_texts
 from pipeline.model.features import RawFeatures
@@ -24,8 +24,8 @@ from pipeline.runtime.errors import UserError
 def in_spark(spark: SparkSession, config: Config) -> tuple[list[dict[str, Any]], list[bool]]:
     """Return what Spark makes of each record by features.sql, and whether the record fits."""
     records = source_csv.read_records(spark, config)
-    records.frame.createOrReplaceTempView("raw")
-    made = spark.sql(features_sql.select_more(config.features_sql, f"{source_csv.CORRUPT} IS NULL AS fits"))
+    sql = features_sql.select_more(config.features_sql, f"{source_csv.CORRUPT} IS NULL AS fits")
+    made = catalyst.select(spark, records.frame, sql)
     rows = [row.asDict() for row in made.coalesce(1).collect()]
     return rows, [row["fits"] for row in rows]
 
@@ -108,6 +108,27 @@ def test_dates_by_a_pattern(spark: SparkSession, use_case: UseCase) -> None:
     made, reasons = in_process(spark, config, rows)
     assert [row["a"] for row in spark_rows] == made["a"].tolist() == ["2021-08-14", *[None] * 6]
     assert fits == [reason is None for reason in reasons] == [True, False, False, False, True, False, False]
+
+
+def test_a_date_that_is_no_text_needs_no_pattern(spark: SparkSession, use_case: UseCase) -> None:
+    options = {"dateFormat": "dd/MM/yyyy", "timestampFormat": "dd/MM/yyyy HH:mm"}
+    source = {"path": "x", "schema": "a DATE, w TIMESTAMP, y INT", "options": options}
+    sql = "SELECT CAST(a AS STRING) AS a, CAST(w AS STRING) AS w, y FROM raw"
+    config = use_case(None, sql, source=source, features={"numeric": [], "categorical": ["a", "w"]})
+    day, moment = pd.Timestamp("2021-03-05"), pd.Timestamp("2021-03-05T10:11:00+02:00")
+    rows = [{"a": day.date(), "w": moment}, {"a": "05/03/2021", "w": "05/03/2021 08:11"}, {"a": day, "w": "2021"}]
+    made, reasons = in_process(spark, config, rows)
+    assert made["a"].tolist() == ["2021-03-05"] * 3
+    assert made["w"].tolist() == ["2021-03-05 08:11:00"] * 2 + [None]
+    assert reasons == [None, None, "w: '2021' is not TIMESTAMP"]
+
+
+def test_a_column_that_no_feature_needs_must_fit_as_in_a_file(spark: SparkSession, use_case: UseCase) -> None:
+    source = {"path": "x", "schema": "v INT, unused INT, y INT"}
+    config = use_case(None, "SELECT v, y FROM raw", source=source, features={"numeric": ["v"], "categorical": []})
+    _, reasons = in_process(spark, config, [{"v": "1", "unused": "x"}, {"v": "1", "unused": ""}])
+    assert reasons == ["unused: 'x' is not INT", None]
+    assert in_process(spark, config, [{"v": "1"}])[1] == [None]
 
 
 def test_misfits_go_to_quarantine_with_their_text(spark: SparkSession, use_case: UseCase, tmp_path: Path) -> None:
