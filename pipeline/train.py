@@ -56,9 +56,13 @@ def train(
     elastic = config.recovery.elastic
     prepared = shards.prepare_data(spark, config, elastic.max if elastic else num_proc)
     compared = parity.check_parity(config, prepared.resolved, prepared.folder, prepared.manifest.offsets)
-    log.info(
-        "Spark and the packaged model make the same features of %d rows, so a model sees what training sees", compared
-    )
+    if compared:
+        same = "Spark and the packaged model make the same features of %d rows, so a model sees what training sees"
+        log.info(same, compared)
+    else:
+        log.info(
+            "features.sql passes on numbers as Spark reads them: there is nothing to compare with the packaged model"
+        )
     watch.lap("prepare")
 
     cache = memory.choose_cache(spark, config, prepared.manifest, elastic.min if elastic else num_proc)

@@ -1,7 +1,7 @@
 """Parity: a packaged model makes the same features of the fields' texts as Spark has made.
 
 The pass that writes the prepared data also collects a sample of the source: rows chosen by a hash of their number, each
-with its texts and the features that Spark has made of them. Rows that hold the extremes of each column that an
+with the texts and the features that Spark has made of them. Rows that hold the extremes of each column that an
 expression computes with are added. The sample is kept beside the data, so that a training that reuses them compares,
 too.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,12 +19,14 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructField
 
 from pipeline.config import Config
 from pipeline.data import prepare, source_csv
 from pipeline.data.manifest import SourceData
-from pipeline.data.prepare import RAW, TypedRows
-from pipeline.data.source_csv import column
+from pipeline.data.names import free
+from pipeline.data.prepare import CARRIED, TypedRows
+from pipeline.data.source_csv import Records, column
 from pipeline.data.specs import Resolved, missing_texts
 from pipeline.model.dialect.entry import ENTRIES
 from pipeline.model.dialect.tree import COLUMN, LITERAL, Node
@@ -45,23 +47,6 @@ _OF_LINES = ("linesep", "pathglobfilter", "recursivefilelookup", "modifiedbefore
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """A sample that is taken while something else is made of the rows."""
-
-    counts: Observation
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the sampled rows, {"texts": …, "features": …} each; available after the action on the frame."""
-        rows: list[dict[str, Any]] = json.loads(self.counts.get["rows"])
-        return rows
-
-    def extremes(self) -> list[tuple[str, Any]]:
-        """Return the texts of each computed column's least and greatest value, by column."""
-        found: dict[str, Any] = json.loads(self.counts.get["extremes"])
-        return [(name.partition(" ")[2], text) for name, text in found.items() if text is not None]
-
-
-@dataclass(frozen=True)
 class Estimate:
     """About how much the source holds."""
 
@@ -75,8 +60,11 @@ class Estimate:
         return max(100, min(_AIM, _BUDGET // self.row_bytes))
 
 
-def estimate(spark: SparkSession, config: Config, source: SourceData, columns: int) -> Estimate:
-    """Return about how many records of ``columns`` texts and features the source has, from its first lines."""
+def estimate(spark: SparkSession, config: Config, resolved: Resolved, source: SourceData) -> Estimate:
+    """Return about how much the source holds, from its first lines; if nothing is compared, no line is read."""
+    features = compared(resolved)
+    if not features:
+        return Estimate(source.bytes, 1)
     options = {key: value for key, value in config.source.reader_options.items() if key in _OF_LINES}
     lines = spark.read.options(**options).text(config.source_paths)
     packed = any(name.endswith(_PACKED) for name in lines.inputFiles())
@@ -84,60 +72,96 @@ def estimate(spark: SparkSession, config: Config, source: SourceData, columns: i
     first = [row.length + 1 for row in lines.limit(_FIRST_LINES).select(length).collect()]
     mean = max(1, sum(first)) / max(1, len(first))
     rows = max(1, round(source.bytes * (_PACKED_TO if packed else 1) / mean))
-    return Estimate(rows, round(2 * mean + _NAME_BYTES * columns))
+    return Estimate(rows, round(2 * mean + _NAME_BYTES * (len(resolved.raw) + len(features))))
 
 
-def sampled(config: Config, resolved: Resolved, typed: TypedRows, size: Estimate) -> tuple[DataFrame, Sampling]:
-    """Return the typed rows without RAW, and the sample that an action on them takes.
+class Sampling:
+    """A sample that is taken while something else is made of the records: a text and a value are what Spark read."""
 
-    Where there are more rows than estimated, each task takes fewer and fewer: of its n rows at most about
-    wanted · (1 + ln(n / wanted)).
-    """
-    number = "_row_number"
-    share = math.ceil(min(1.0, size.wanted / size.rows) * _BUCKETS)
-    in_task = F.col(number).bitwiseAND((1 << 33) - 1)
-    at_most = F.least(F.lit(share), F.lit(size.wanted * _BUCKETS) / (in_task + 1))
-    is_sampled = F.pmod(F.xxhash64(number), F.lit(_BUCKETS)) < at_most
-    ends = [
-        by(F.col(RAW)[typed.texts][name], F.col(RAW)[name]).alias(f"{end} {name}")
-        for name in sorted(_computed(resolved))
-        for end, by in (("least", F.min_by), ("greatest", F.max_by))
-    ]
-    counts = Observation()
-    collected = F.to_json(F.collect_list(F.when(is_sampled, _pair(config, typed)))).alias("rows")
-    extremes = F.to_json(F.struct(*ends)).alias("extremes") if ends else F.lit("{}").alias("extremes")
-    numbered = typed.frame.withColumn(number, F.monotonically_increasing_id())
-    observed = numbered.observe(counts, collected, extremes, F.count(F.lit(1)).alias("all"))
-    return observed.drop(number, RAW), Sampling(counts)
+    def __init__(self, config: Config, resolved: Resolved, records: Records, size: Estimate) -> None:
+        """Choose the rows.
 
+        Where there are more rows than estimated, each task takes fewer and fewer: of its n rows at most about
+        wanted · (1 + ln(n / wanted)).
+        """
+        self._config, self._resolved, self._records, self._size = config, resolved, records, size
+        self._features = compared(resolved)
+        used = _used(self._features)
+        self._fields = [field for field in records.fields if field.name in used]
+        computed = _computed(self._features)
+        self._ends = [field for field in self._fields if field.name in computed]
+        self._counts = Observation()
+        self.rows = records.good(with_texts=True)
+        """The records that fit."""
+        self.carried: Column | None = None
+        """What each row carries for the sample, an expression over ``rows``; None if there is nothing to compare."""
+        if self._features:
+            number = free("_row_number", self.rows.columns)
+            self.rows = self.rows.withColumn(number, F.monotonically_increasing_id())
+            self.carried = self._carried(column(number))
 
-def keep_sample(
-    spark: SparkSession,
-    config: Config,
-    resolved: Resolved,
-    sampling: Sampling,
-    typed: TypedRows,
-    size: Estimate,
-    folder: Folder,
-) -> None:
-    """Write the sample beside the prepared data, with a row for each extreme of a computed column."""
-    rows, in_all = sampling.rows(), int(sampling.counts.get["all"])
-    if len(rows) < min(ENOUGH, size.wanted, in_all):  # the first lines were shorter than most
-        frame, again = sampled(config, resolved, typed, replace(size, rows=in_all))
-        frame.write.format("noop").mode("overwrite").save()
-        rows = again.rows()
-    if rows and (ends := sampling.extremes()):
-        texts = [{**rows[0]["texts"], name: text} for name, text in ends]
-        records = source_csv.records_of_texts(spark, config, texts)
-        made = prepare.typed_rows(spark, config, records, keep_raw=True)
-        rows += [json.loads(row[0]) for row in made.frame.select(F.to_json(_pair(config, made))).collect()]
-    folder.write(FILE_NAME, gzip.compress(json.dumps(rows).encode(), compresslevel=1, mtime=0))
+    def _carried(self, number: Column) -> Column:
+        share = math.ceil(min(1.0, self._size.wanted / self._size.rows) * _BUCKETS)
+        in_task = number.bitwiseAND((1 << 33) - 1)
+        at_most = F.least(F.lit(share), F.lit(self._size.wanted * _BUCKETS) / (in_task + 1))
+        is_sampled = F.pmod(F.xxhash64(number), F.lit(_BUCKETS)) < at_most
+        of_ends = [self._text_and_value(field).alias(f"end{i}") for i, field in enumerate(self._ends)]
+        return F.struct(F.when(is_sampled, self._texts()).alias("texts"), *of_ends)
 
+    def _texts(self) -> Column:
+        """Return the texts of a record of ``rows``."""
+        return F.struct(*[self._records.text_of(field).alias(field.name) for field in self._fields])
 
-def _pair(config: Config, typed: TypedRows) -> Column:
-    """Return a row's texts and its features."""
-    features = F.struct(*[column(typed.stored[name]).alias(name) for name in config.feature_columns])
-    return F.struct(F.col(RAW)[typed.texts].alias("texts"), features.alias("features"))
+    def _text_and_value(self, field: StructField) -> Column:
+        return F.struct(self._records.text_of(field).alias("text"), column(field.name).alias("value"))
+
+    def observe(self, typed: TypedRows) -> DataFrame:
+        """Return the typed rows, of which an action takes the sample, without what they carry."""
+        if not self._features:
+            return typed.frame
+        texts, carried = column(CARRIED)["texts"], column(CARRIED)
+        ends = [
+            by(carried[f"end{i}"]["text"], carried[f"end{i}"]["value"]).alias(f"{end} {field.name}")
+            for i, field in enumerate(self._ends)
+            for end, by in (("least", F.min_by), ("greatest", F.max_by))
+        ]
+        sample = F.to_json(F.collect_list(F.when(texts.isNotNull(), self._pair(typed, texts)))).alias("rows")
+        extremes = F.to_json(F.struct(*ends)).alias("extremes") if ends else F.lit("{}").alias("extremes")
+        return typed.frame.observe(self._counts, sample, extremes, F.count(F.lit(1)).alias("all")).drop(CARRIED)
+
+    def _pair(self, typed: TypedRows, texts: Column) -> Column:
+        """Return a row's texts and its features."""
+        features = F.struct(*[column(typed.stored[name]).alias(name) for name in self._features])
+        return F.struct(texts.alias("texts"), features.alias("features"))
+
+    def keep(self, spark: SparkSession, folder: Folder) -> None:
+        """Write the sample beside the prepared data, after the action, with a row for each extreme."""
+        folder.write(FILE_NAME, gzip.compress(json.dumps(self._all_rows(spark)).encode(), compresslevel=1, mtime=0))
+
+    def _all_rows(self, spark: SparkSession) -> list[dict[str, Any]]:
+        if not self._features:
+            return []
+        rows, in_all = self._sampled_rows(), int(self._counts.get["all"])
+        if len(rows) < min(ENOUGH, self._size.wanted, in_all):  # the first lines were shorter than most
+            again = Sampling(self._config, self._resolved, self._records, replace(self._size, rows=in_all))
+            frame = again.observe(prepare.typed_rows(spark, self._config, again.rows, again.carried))
+            frame.write.format("noop").mode("overwrite").save()
+            rows = again._sampled_rows()
+        ends: dict[str, Any] = json.loads(self._counts.get["extremes"])
+        texts = [{name.partition(" ")[2]: text} for name, text in ends.items() if text is not None]
+        if rows and texts:
+            given = [{**rows[0]["texts"], **of_end} for of_end in texts]
+            records = source_csv.records_of_texts(spark, self._config, given)
+            of_ends = Sampling(self._config, self._resolved, records, Estimate(len(given), 1))
+            made = prepare.typed_rows(spark, self._config, of_ends.rows, of_ends._texts())
+            pairs = made.frame.select(F.to_json(self._pair(made, column(CARRIED))))
+            rows += [json.loads(row[0]) for row in pairs.collect()]
+        return rows
+
+    def _sampled_rows(self) -> list[dict[str, Any]]:
+        """Return the sampled rows, {"texts": …, "features": …} each."""
+        rows: list[dict[str, Any]] = json.loads(self._counts.get["rows"])
+        return rows
 
 
 def check_parity(config: Config, resolved: Resolved, folder: Folder, offsets: Mapping[str, float] | None = None) -> int:
@@ -150,14 +174,16 @@ def check_parity(config: Config, resolved: Resolved, folder: Folder, offsets: Ma
             feature is made with.
     """
     rows = json.loads(gzip.decompress(folder.read(FILE_NAME)))
-    names = [raw.name for raw in resolved.raw]
+    trees = compared(resolved)
+    used = _used(trees)
+    names = [raw.name for raw in resolved.raw if raw.name in used]
     texts = pd.DataFrame([[row["texts"].get(name) for name in names] for row in rows], columns=names, dtype=object)
-    features, reasons = RawFeatures(resolved.raw, missing_texts(config), resolved.features).run(texts)
+    features, reasons = RawFeatures(resolved.raw, missing_texts(config), trees).run(texts)
     for row, reason in enumerate(reasons):
         if reason is not None:
             record = _short(rows[row]["texts"])
             raise _difference(config, f"Spark reads the record {record}, a packaged model refuses it: {reason}")
-    for name, tree in resolved.features.items():
+    for name, tree in trees.items():
         inexact = any(node.op in ENTRIES and ENTRIES[node.op].inexact for node in tree.walk())
         for row, ours in enumerate(features[name]):
             theirs = rows[row]["features"].get(name)
@@ -183,15 +209,32 @@ def _is_same(theirs: Any, ours: Any, inexact: bool, offset: float) -> bool:
     return bool(one == other) or (inexact and math.isclose(one, other, rel_tol=1e-6))
 
 
-def _computed(resolved: Resolved) -> set[str]:
-    """Return the raw columns that an expression computes with; a column that is passed on has nothing to compare."""
-    return {name for tree in resolved.features.values() for name in _below_operations(tree)}
+def compared(resolved: Resolved) -> dict[str, Node]:
+    """Return the features that are compared: all but columns of FLOAT and DOUBLE that are passed on as they are.
+
+    What Spark's reader makes of such a text is all that is known of it; tests compare the readers.
+    """
+    floating = ("float", "double")
+    return {
+        name: tree
+        for name, tree in resolved.features.items()
+        if not (_passed_on(tree) in floating and tree.type in floating)
+    }
 
 
-def _below_operations(tree: Node) -> Iterator[str]:
+def _used(trees: Mapping[str, Node]) -> set[str]:
+    return {str(node.value) for tree in trees.values() for node in tree.walk() if node.op == COLUMN}
+
+
+def _computed(trees: Mapping[str, Node]) -> set[str]:
+    """Return the raw columns that an expression computes with; a text that is passed on has no extremes."""
+    return _used({name: tree for name, tree in trees.items() if _passed_on(tree) != tree.type})
+
+
+def _passed_on(tree: Node) -> str | None:
+    """Return the type of the column that a tree passes on, at most in another type."""
     inner = tree.arguments[0] if tree.op == "Cast" else tree
-    if inner.op != COLUMN or inner.type not in (tree.type, "float", "double"):
-        yield from (str(node.value) for node in tree.walk() if node.op == COLUMN)
+    return inner.type if inner.op == COLUMN else None
 
 
 def made_with(tree: Node) -> str:

@@ -27,15 +27,15 @@ from pyspark.sql.types import (
 
 from pipeline.config import Config
 from pipeline.data import catalyst
-from pipeline.data.carried import carrying_all, select_carrying
+from pipeline.data.carried import carried_name, select_carrying
 from pipeline.data.names import CODE, stored_names
-from pipeline.data.source_csv import Records, column, sentence
+from pipeline.data.source_csv import column, sentence
 from pipeline.data.split import SPLIT, split_of
 from pipeline.runtime.errors import nearest
 from pipeline.runtime.session import progress
 
-RAW = "_raw"
-"""The column that holds the raw row as a struct; no stored name begins with an underscore."""
+CARRIED = "_carried"
+"""The column that holds what the caller lets each row carry; no stored name begins with an underscore."""
 
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _MAX_VOCABULARY = 1_000_000  # codes travel through float32, which is exact to 2^24
@@ -52,29 +52,28 @@ class TypedRows:
     """The name in the files of each feature and of the label."""
     integer_label: bool
     """Whether features.sql produced the label as an integer or a boolean."""
-    texts: str
-    """The field of RAW that holds the fields' texts, as a struct."""
 
 
-def typed_rows(spark: SparkSession, config: Config, records: Records, keep_raw: bool = False) -> TypedRows:
-    """Return features.sql's result in the network's types, one row per good record, with its split.
+def typed_rows(spark: SparkSession, config: Config, rows: DataFrame, carried: Column | None = None) -> TypedRows:
+    """Return features.sql's result in the network's types, one row for each of ``rows``, with its split.
 
     Numeric columns are FLOAT if features.sql makes only values that float32 holds, else DOUBLE; a value that is not
     finite as float32 is NULL. Categorical columns and class labels are STRING.
     `split` is 'train' or 'validation', and NULL where a used column is NULL. It depends on the values of the row and
-    `split.seed` only, so identical rows are in the same split however the rows are partitioned. With ``keep_raw`` the
-    column RAW holds the raw row of each, with its texts.
+    `split.seed` only, so identical rows are in the same split however the rows are partitioned. The column CARRIED
+    holds the value of ``carried``, an expression over ``rows``, if it is given.
 
     Raises:
         UserError: the SQL is wrong, or does not produce a column that the configuration names.
     """
-    good, sql, raw = records.good(with_texts=keep_raw), config.features_sql, None
+    sql, kept = config.features_sql, None
     sql_file = config.folder / config.features.sql
     try:
-        if keep_raw:
-            result, raw = select_carrying(spark, sql, *carrying_all(good, sql))
+        if carried is None:
+            result = catalyst.select(spark, rows, sql)
         else:
-            result = catalyst.select(spark, good, sql)
+            name = carried_name(rows.columns, sql)
+            result, kept = select_carrying(spark, sql, rows.withColumn(name, carried), name)
     except (AnalysisException, ParseException) as error:
         raise config.mistake("features.sql", f"{sql_file}: {sentence(error)}") from None
     _check_columns(config, result)
@@ -89,7 +88,7 @@ def typed_rows(spark: SparkSession, config: Config, records: Records, keep_raw: 
     else:
         label = _class_text(config, result)
     named = [value.alias(name) for value, name in zip([*numeric, *categorical, label], stored.values(), strict=True)]
-    typed = result.select(*named, *([] if raw is None else [raw.alias(RAW)]))
+    typed = result.select(*named, *([] if kept is None else [kept.alias(CARRIED)]))
 
     used = [*stored.values()]
     is_complete = F.coalesce(*[F.when(column(name).isNull(), F.lit(False)) for name in used], F.lit(True))
@@ -100,7 +99,6 @@ def typed_rows(spark: SparkSession, config: Config, records: Records, keep_raw: 
         frame=typed.select("*", F.when(is_complete, split).alias(SPLIT)),
         stored=stored,
         integer_label=_is_whole(result.schema[config.label.column].dataType),
-        texts=records.texts,
     )
 
 

@@ -117,15 +117,15 @@ def _build_data_set(
     spark: SparkSession, config: Config, num_proc: int, resolved: Resolved, source: SourceData, folder: Folder
 ) -> Manifest:
     records = source_csv.read_records(spark, config)
-    typed = prepare.typed_rows(spark, config, records, keep_raw=True)
+    size = parity.estimate(spark, config, resolved, source)
+    sampling = parity.Sampling(config, resolved, records, size)
+    typed = prepare.typed_rows(spark, config, sampling.rows, sampling.carried)
     values = prepare.vocabularies(spark, config, typed)
     classes = config.label.classes or values.get(config.label.column, [])
 
     # The pass: CSV to Parquet.
-    size = parity.estimate(spark, config, source, len(resolved.raw) + len(resolved.features))
-    frame, sampling = parity.sampled(config, resolved, typed, size)
     stored = typed.stored
-    encoded = prepare.encode(spark, frame, {stored[name]: texts for name, texts in values.items()})
+    encoded = prepare.encode(spark, sampling.observe(typed), {stored[name]: texts for name, texts in values.items()})
     columns: dict[str, Any] = dict(encoded.drop(SPLIT).dtypes)
     _write(spark, config, encoded, dealing.group_rows(columns), source, folder)
 
@@ -142,7 +142,7 @@ def _build_data_set(
     row_accounting.check_classes(config, classes, written)
     dropped_by_column = {name: dropped.nulls[file] for name, file in stored.items() if file in dropped.nulls}
     row_accounting.log_rows(rows, dropped_by_column, config.split.oversample)
-    parity.keep_sample(spark, config, resolved, sampling, typed, size, folder)
+    sampling.keep(spark, folder)
 
     statistics = written["train"].statistics()
     wide_numbers.log_merged_values(spark, folder, _part("train"), statistics, written["train"].rounding)

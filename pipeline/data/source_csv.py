@@ -48,7 +48,7 @@ class Records:
     frame: DataFrame
     """The declared columns, `_texts`, and `_corrupt_record`, which is NULL for a record that fits.
 
-    `_texts` holds a record's fields as they stand in the file (FLOAT and DOUBLE as numbers), as a struct.
+    `_texts` holds a record's fields as they stand in the file, without those that Spark's reader reads as numbers.
     """
     counts: Observation
     """`read` and `bad`, numbers of records; available after the first action on something made from `frame`."""
@@ -56,11 +56,17 @@ class Records:
     """The name of the column `_corrupt_record`, which is another one if a declared column has this one."""
     texts: str
     """The name of the column `_texts`, likewise."""
+    fields: tuple[StructField, ...]
+    """The declared columns."""
 
     def good(self, with_texts: bool = False) -> DataFrame:
         """Return the records that fit: the declared columns, and the column of texts if wanted."""
         unwanted = [self.corrupt] if with_texts else [self.corrupt, self.texts]
         return self.frame.where(column(self.corrupt).isNull()).drop(*unwanted)
+
+    def text_of(self, field: StructField) -> Column:
+        """Return a field as it stands in the file (FLOAT and DOUBLE as numbers), of the records with texts."""
+        return column(field.name) if is_floating(field) else column(self.texts)[field.name]
 
 
 def source_schema(spark: SparkSession, config: Config) -> StructType:
@@ -131,7 +137,7 @@ def read_records(spark: SparkSession, config: Config) -> Records:
         F.count(column(corrupt)).alias("bad"),
         F.count(any_value).alias("filled"),
     )
-    return Records(counted, counts, corrupt, texts)
+    return Records(counted, counts, corrupt, texts, tuple(fields))
 
 
 def records_of_texts(spark: SparkSession, config: Config, rows: list[dict[str, Any]]) -> Records:
@@ -141,7 +147,7 @@ def records_of_texts(spark: SparkSession, config: Config, rows: list[dict[str, A
     names = [f.name for f in fields]
     corrupt, texts = free(CORRUPT, names), free(_TEXTS, names)
     frame = spark.createDataFrame(given, StructType(_as_read(fields))).select(*_values(fields, config, texts))
-    return Records(frame.withColumn(corrupt, F.lit(None).cast("string")), Observation(), corrupt, texts)
+    return Records(frame.withColumn(corrupt, F.lit(None).cast("string")), Observation(), corrupt, texts, tuple(fields))
 
 
 def _as_read(fields: list[StructField]) -> list[StructField]:
@@ -152,7 +158,8 @@ def _as_read(fields: list[StructField]) -> list[StructField]:
 def _values(fields: list[StructField], config: Config, texts: str) -> list[Column]:
     """Return the value of each field, and their texts as the column ``texts``."""
     values = [_value(quoted(f.name), f, config).alias(f.name) for f in fields]
-    return [*values, F.struct(*[column(f.name) for f in fields]).alias(texts)]
+    texts_only = [column(f.name) for f in fields if not is_floating(f)]
+    return [*values, F.struct(*(texts_only or [F.lit(None).alias("none")])).alias(texts)]
 
 
 def is_floating(field: StructField) -> bool:

@@ -40,6 +40,7 @@ IN_PROCESS_ROWS = 100_000
 _LABEL = "_gate_label"
 _MODEL = "_gate_model"
 _SAMPLED = "_gate_texts"
+_RAW = "_gate_raw"
 _DRIVER_CELLS = 1_000_000  # the driver scores so many values before Spark's Python processes have imported torch
 _DIFFERENCES = -1  # stands for a model in the cells: how many rows of each feature differ
 _BUCKETS = 1_000_000
@@ -103,23 +104,26 @@ def _validation_inputs(
     spark: SparkSession, config: Config, data: Manifest, packaged: list[PackagedModel]
 ) -> tuple[DataFrame, list[str]]:
     """Return label, model inputs and some rows' texts of each validation row, lazily, and each class's label text."""
-    typed = prepare.typed_rows(spark, config, source_csv.read_records(spark, config), keep_raw=True)
-    rows = typed.frame.where(F.col(SPLIT) == "validation")
+    records = source_csv.read_records(spark, config)
+    good = records.good(with_texts=True)
     share = round(_BUCKETS * IN_PROCESS_ROWS / max(1, data.rows.validation))
-    texts = F.col(prepare.RAW)[typed.texts]
     is_sampled = F.pmod(F.xxhash64(F.monotonically_increasing_id()), F.lit(_BUCKETS)) < share
+    texts = F.struct(*[records.text_of(field).alias(field.name) for field in records.fields])
+    raw = F.struct(*[column(field.name) for field in records.fields])
+    carried = F.struct(raw.alias(_RAW), F.when(is_sampled, texts).alias(_SAMPLED))
+    typed = prepare.typed_rows(spark, config, good, carried)
     label = column(typed.stored[config.label.column]).alias(_LABEL)
-    rows = rows.select(prepare.RAW, label, F.when(is_sampled, texts).alias(_SAMPLED))
+    rows = typed.frame.where(F.col(SPLIT) == "validation").select(f"{prepare.CARRIED}.*", label)
     for i, model in enumerate(packaged):
         rows = _with_inputs(spark, rows, model, f"{_MODEL}{i}_")
-    return rows.drop(prepare.RAW), prepare.class_texts(config, typed, data.label.classes)
+    return rows.drop(_RAW), prepare.class_texts(config, typed, data.label.classes)
 
 
 def _with_inputs(spark: SparkSession, rows: DataFrame, model: PackagedModel, prefix: str) -> DataFrame:
     """Add the features that the model's own features.sql makes of the raw rows, under names with ``prefix``."""
-    sql, raw = model.config.features_sql, rows.schema[prepare.RAW].dataType
+    sql, raw = model.config.features_sql, rows.schema[_RAW].dataType
     kept = carried_name(raw.names, sql)  # type: ignore[attr-defined]
-    given = rows.select(f"{prepare.RAW}.*", F.struct(*rows.columns).alias(kept))
+    given = rows.select(f"{_RAW}.*", F.struct(*rows.columns).alias(kept))
     result, carried = select_carrying(spark, sql, score.with_declared(spark, given, model.config), kept)
     # the names in it are all ours
     return result.select(*(carried[name].alias(name) for name in rows.columns), *score.model_inputs(model.spec, prefix))

@@ -58,7 +58,7 @@ def prepare(spark: SparkSession, config: Config) -> tuple[float, Prepared]:
     config.data_dir.make()
     begin = time.perf_counter()
     prepared = shards.prepare_data(spark, config, RANKS)
-    parity.check_parity(config, prepared.resolved, prepared.folder)
+    parity.check_parity(config, prepared.resolved, prepared.folder, prepared.manifest.offsets)
     return time.perf_counter() - begin, prepared
 
 

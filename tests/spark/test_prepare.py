@@ -39,7 +39,7 @@ def test_the_split_never_separates_identical_rows(
     split = config.split.model_copy(update={"seed": seed, "validation_fraction": fraction})
     config = config.model_copy(update={"split": split})
     records = dataclasses.replace(source_csv.read_records(spark, config), frame=frame.repartition(partitions))
-    typed = prepare.typed_rows(spark, config, records).frame.where("split IS NOT NULL")
+    typed = prepare.typed_rows(spark, config, records.good()).frame.where("split IS NOT NULL")
     values = [name for name in typed.columns if name != SPLIT]
     by_row = typed.groupBy(*values).agg(F.countDistinct("split").alias("sides"), F.count("*").alias("copies"))
     (counts,) = by_row.agg(F.max("sides"), F.min("copies"), F.sum("copies")).collect()
@@ -56,7 +56,7 @@ def test_the_split_depends_on_the_seed_and_not_on_the_partitioning(
     def validation_rows(partitions: int, seed: int) -> list[tuple[Any, ...]]:
         split = config.split.model_copy(update={"seed": seed})
         records = dataclasses.replace(source_csv.read_records(spark, config), frame=frame.repartition(partitions))
-        typed = prepare.typed_rows(spark, config.model_copy(update={"split": split}), records).frame
+        typed = prepare.typed_rows(spark, config.model_copy(update={"split": split}), records.good()).frame
         return sorted(tuple(row) for row in typed.where("split = 'validation'").collect())
 
     assert validation_rows(1, seed=0) == validation_rows(7, seed=0) != validation_rows(1, seed=1)
