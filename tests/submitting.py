@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import threading
 import time
+import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -110,6 +111,19 @@ def background(
                 child.kill()
         process.kill()
         process.wait()
+
+
+@contextlib.contextmanager
+def model_server(command: list[str], port: int, log: Path) -> Iterator[str]:
+    """Run a server of a model for the block; yield its address when it answers."""
+    with background(command, log) as server:
+        for _ in range(300):
+            assert server.poll() is None, log.read_text()
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5)
+                break
+            time.sleep(0.3)
+        yield f"127.0.0.1:{port}"
 
 
 def free_port() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import yaml
@@ -86,9 +87,10 @@ class Config(Settings):
     def folder(self) -> Path:
         """The absolute folder of the first file: it names the use case, and relative paths in the settings start here.
 
-        (Except `run.work_dir`: it starts where the job is started.)
+        (Except `run.work_dir`: it starts where the job is started.) It is the folder that the user names: links are not
+        followed, because Kubernetes mounts a ConfigMap as links to a folder whose name is a time.
         """
-        return self.file.resolve().parent
+        return Path(os.path.abspath(self.file)).parent
 
     @property
     def work_dir(self) -> Path:

@@ -93,7 +93,7 @@ def list_source(spark: SparkSession, config: Config) -> SourceData:
     """
     try:
         # binaryFile reads no content as long as the column `content` is not asked for
-        found_by = {key: str(v).lower() for key, v in config.source.reader_options.items() if key in _FINDING}
+        found_by = {key: v for key, v in config.source.reader_options.items() if key in _FINDING}
         files = spark.read.format("binaryFile").options(**found_by).load(config.source_paths)
         files = files.select("path", "length", F.col("modificationTime").cast("double").alias("time"))
         listed = sorted((row.path, row.length, row.time) for row in files.collect())  # a line per file

@@ -27,10 +27,25 @@ if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest
 
 
+def experiment_name(config: Config) -> str:
+    """Return the name of the experiment: `tracking.experiment`, or that of the configuration's folder."""
+    return config.tracking.experiment or config.folder.name
+
+
+def check_experiment(config: Config, uri: str) -> None:
+    """Raise UserError if the experiment was deleted: MLflow takes no run for it, and gives nobody else its name."""
+    with delivery_errors(uri):
+        experiment = connect(uri).get_experiment_by_name(experiment_name(config))
+    if experiment is not None and experiment.lifecycle_stage == "deleted":
+        restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        problem = f"'{experiment.name}' was deleted; restore it ({restore}) or name another"
+        raise config.mistake("tracking.experiment", problem)
+
+
 def start_run(config: Config, uri: str) -> str:
     """Create the run (and its experiment, if need be); return its id."""
     client = connect(uri)
-    name = config.tracking.experiment or config.folder.name
+    name = experiment_name(config)
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         experiment_id = experiment.experiment_id
@@ -75,7 +90,7 @@ def _reopened(config: Config, uri: str, run_id: str | None) -> str | None:
     try:
         run = client.get_run(run_id)
         experiment = client.get_experiment(run.info.experiment_id).name
-        if run.info.lifecycle_stage != "active" or experiment != (config.tracking.experiment or config.folder.name):
+        if run.info.lifecycle_stage != "active" or experiment != experiment_name(config):
             return None
         client.update_run(run_id, status="RUNNING", name=config.tracking.run_name)
         for name, text in _source_tags(config).items():  # newer code may finish the run
@@ -138,7 +153,7 @@ def read_run(config: Config, uri: str, run_id: str | None) -> LoggedRun:
 
     from pipeline.data.manifest import Manifest
 
-    client, name = connect(uri), config.tracking.experiment or config.folder.name
+    client, name = connect(uri), experiment_name(config)
     try:
         if run_id is None:
             run_id = _newest_run(client, name, config.tracking.run_name)

@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from pipeline.data import prepare, source_csv
 from pipeline.data.packaged import load_scorer
 from pipeline.model.scorer import Scorer
 from pipeline.tracking.registry import fetch_model
-from submitting import background, free_port
+from submitting import free_port, model_server
 
 SQL = """
 SELECT coalesce(t % 7, 0) + coalesce(h, 1) AS small, coalesce(CAST(i AS DOUBLE), -1) AS whole,
@@ -78,15 +77,8 @@ def address(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Itera
     port = free_port()
     log = tmp_path_factory.mktemp("serve") / "log"
     command = [sys.executable, str(ROOT / "jobs" / "serve.py"), "--model", trained.model_uri, "--port", str(port)]
-    with background([*command, "--tracking-uri", trained.uri], log) as server:
-        for _ in range(300):
-            assert server.poll() is None, log.read_text()
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5)
-                break
-            except OSError:
-                time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}/invocations"
+    with model_server([*command, "--tracking-uri", trained.uri], port, log) as server:
+        yield f"http://{server}/invocations"
 
 
 @pytest.mark.parametrize("number", [3_000, pytest.param(50_000, marks=[pytest.mark.more, pytest.mark.timeout(1_500)])])

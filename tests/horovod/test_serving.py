@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from pyspark.sql import SparkSession
 
 from conftest import OLD_MLFLOW, PENGUINS, ROOT, to_pandas
 from pipeline import predict
-from submitting import LAB_PENGUIN, Penguins, background, free_port
+from submitting import LAB_PENGUIN, Penguins, free_port, model_server
 
 Post = Callable[[Any], tuple[int, Any]]
 
@@ -33,15 +32,8 @@ def address(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     """Return the address of the server that `make serve` starts."""
     port = free_port()
     log = tmp_path_factory.mktemp("serve") / "log"
-    with background(["make", "-s", "serve", f"PORT={port}", f"STORE={store}"], log) as server:
-        for _ in range(200):
-            assert server.poll() is None, log.read_text()
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5)
-                break
-            except OSError:
-                time.sleep(0.3)
-        yield f"127.0.0.1:{port}"
+    with model_server(["make", "-s", "serve", f"PORT={port}", f"STORE={store}"], port, log) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -175,6 +175,22 @@ def test_the_fingerprint_follows_the_files(spark: SparkSession, use_case: UseCas
     assert list_source(spark, config).fingerprint != first.fingerprint
 
 
+def test_the_files_that_are_read_are_those_of_the_fingerprint(spark: SparkSession, use_case: UseCase) -> None:
+    folder = use_case().folder / "landing" / "2021" / "03"
+    folder.mkdir(parents=True)
+    (folder / "A.CSV").write_text(csv_rows(30))
+    (folder / "b.txt").write_text("something else")
+    config = use_case(source={"path": "landing", "options": {"recursiveFileLookup": True, "pathGlobFilter": "*.CSV"}})
+    first = prepare_data(spark, config, 1).manifest
+    assert (first.source.files, first.rows.read) == (1, 30)
+    (folder / "A.CSV").write_text(csv_rows(50))
+    assert prepare_data(spark, config, 1).manifest.rows.read == 50
+    later = use_case(source={"path": "landing", "options": {
+        "recursiveFileLookup": True, "pathGlobFilter": "*.CSV", "modifiedBefore": "2020-06-01T13:00:00"}})  # fmt: skip
+    with pytest.raises(UserError, match=r"source"):
+        list_source(spark, later)
+
+
 def test_all_penguins_are_read(spark: SparkSession, tmp_path: Path) -> None:
     config = load_config(PENGUINS, [f"run.work_dir={tmp_path}"])
     rows = prepare_data(spark, config, 2).manifest.rows

@@ -278,6 +278,19 @@ def test_a_later_file_overlays_the_ones_before_it(tmp_path: Path) -> None:
         assert str(config.mistake(key, "is wrong")) == f"{origin}: {key}: is wrong"
 
 
+def test_a_configuration_behind_links_has_the_folder_that_the_user_names(tmp_path: Path) -> None:
+    mounted = tmp_path / "churn" / "..2026_11_25.1"  # as Kubernetes mounts a ConfigMap
+    mounted.mkdir(parents=True)
+    (mounted / "pipeline.yaml").write_bytes(PENGUINS.read_bytes())
+    (mounted / "features.sql").write_text("SELECT 1")
+    (tmp_path / "churn" / "..data").symlink_to(mounted.name)
+    for name in ("pipeline.yaml", "features.sql"):
+        (tmp_path / "churn" / name).symlink_to(f"..data/{name}")
+    config = load_config(tmp_path / "churn" / "pipeline.yaml")
+    assert config.folder == tmp_path / "churn"
+    assert config.features_sql == "SELECT 1"
+
+
 def test_a_mistake_names_the_file_that_holds_it(tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.yaml"
     for text, mistake in {
