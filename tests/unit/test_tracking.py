@@ -107,10 +107,9 @@ def test_a_run_names_the_version_and_commit_of_this_project_and_of_the_configura
 def test_a_deleted_experiment_is_one_sentence_that_says_how_to_restore_it(use_case: UseCase, tmp_path: Path) -> None:
     config, uri = use_case(tracking={"experiment": "tidy"}), f"sqlite:///{tmp_path / 'mlflow.db'}"
     runs.check_experiment(config, uri)
-    runs.start_run(config, uri)
+    client, run_id = store.connect(uri), runs.start_run(config, uri)
     runs.check_experiment(config, uri)
-    client = store.connect(uri)
-    client.delete_experiment(client.get_experiment_by_name("tidy").experiment_id)
+    client.delete_experiment(client.get_run(run_id).info.experiment_id)
     restore = r"mlflow experiments restore --experiment-id \d+"
     with pytest.raises(UserError, match=rf"tracking.experiment: 'tidy' was deleted; restore it \({restore}\) or name"):
         runs.check_experiment(config, uri)
