@@ -19,10 +19,9 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructField
 
 from pipeline.config import Config
-from pipeline.data import prepare, source_csv
+from pipeline.data import prepare, reading, source_csv
 from pipeline.data.manifest import SourceData
 from pipeline.data.names import free
 from pipeline.data.prepare import CARRIED, TypedRows
@@ -36,7 +35,7 @@ from pipeline.runtime.storage import Folder
 FILE_NAME = "parity.json.gz"
 ENOUGH = 10_000
 """So many rows are compared, or all."""
-_AIM = 15_000  # more than enough, because the number of rows is estimated
+_AIM = 12_000  # more than enough, because the number of rows is estimated
 _PACKED = (".gz", ".bz2", ".zst", ".deflate", ".lz4", ".snappy")
 _PACKED_TO = 8  # a compressed CSV has about so many times its bytes
 _BUCKETS = 1_000_000
@@ -105,15 +104,12 @@ class Sampling:
         in_task = number.bitwiseAND((1 << 33) - 1)
         at_most = F.least(F.lit(share), F.lit(self._size.wanted * _BUCKETS) / (in_task + 1))
         is_sampled = F.pmod(F.xxhash64(number), F.lit(_BUCKETS)) < at_most
-        of_ends = [self._text_and_value(field).alias(f"end{i}") for i, field in enumerate(self._ends)]
-        return F.struct(F.when(is_sampled, self._texts()).alias("texts"), *of_ends)
+        values = [column(field.name).alias(f"value{i}") for i, field in enumerate(self._ends)]
+        return F.struct(F.when(is_sampled, self._texts()).alias("texts"), *values)
 
     def _texts(self) -> Column:
         """Return the texts of a record of ``rows``."""
         return F.struct(*[self._records.text_of(field).alias(field.name) for field in self._fields])
-
-    def _text_and_value(self, field: StructField) -> Column:
-        return F.struct(self._records.text_of(field).alias("text"), column(field.name).alias("value"))
 
     def observe(self, typed: TypedRows) -> DataFrame:
         """Return the typed rows, of which an action takes the sample, without what they carry."""
@@ -121,9 +117,9 @@ class Sampling:
             return typed.frame
         texts, carried = column(CARRIED)["texts"], column(CARRIED)
         ends = [
-            by(carried[f"end{i}"]["text"], carried[f"end{i}"]["value"]).alias(f"{end} {field.name}")
+            reading.text_of(end(carried[f"value{i}"]), field.dataType, self._config).alias(f"{name} {field.name}")
             for i, field in enumerate(self._ends)
-            for end, by in (("least", F.min_by), ("greatest", F.max_by))
+            for name, end in (("least", F.min), ("greatest", F.max))
         ]
         sample = F.to_json(F.collect_list(F.when(texts.isNotNull(), self._pair(typed, texts)))).alias("rows")
         extremes = F.to_json(F.struct(*ends)).alias("extremes") if ends else F.lit("{}").alias("extremes")

@@ -16,7 +16,8 @@ text of `source.options.nullValue`. Any other text makes its record unfit.
 
 from __future__ import annotations
 
-from pyspark.sql import SparkSession
+from pyspark.sql import Column, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StructType
 
 from pipeline.config import Config
@@ -61,6 +62,16 @@ def value_sql(text: str, kind: DataType, config: Config) -> str:
         # a time of day alone would be one of today's
         return f"CASE WHEN {text} RLIKE '^[ ]*[+-]?[0-9]+(-|[ ]*$)' THEN CAST({text} AS TIMESTAMP) END"
     return f"CAST({text} AS {name})"
+
+
+def text_of(value: Column, kind: DataType, config: Config) -> Column:
+    """Return a text that is read as ``value``; a number of FLOAT or DOUBLE stays one."""
+    if is_read_by_spark(kind):
+        return value
+    pattern = config.source.reader_options.get(
+        {"date": "dateformat", "timestamp": "timestampformat"}.get(kind.simpleString(), "")
+    )
+    return F.date_format(value, str(pattern)) if pattern else value.cast("string")
 
 
 def check_types(config: Config, schema: StructType) -> None:
