@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.data.zone_rules import zone_rules
+from pipeline.model.dialect import decimals
 from pipeline.model.dialect.entry import NotAllowed
 from pipeline.model.dialect.tree import LITERAL, Node, column, literal
 from pipeline.model.dialect.zones import RULES
@@ -25,6 +27,8 @@ _SETTINGS = {
 }  # fmt: skip
 """What the result of a class depends on beside its arguments: the getters of the class."""
 _OF_ZONES = ("FromUTCTimestamp", "ToUTCTimestamp")
+_PRODUCT = "CAST('327786891030513983090330.5080034905' AS DECIMAL(38,10)) * CAST('7232252.53' AS DECIMAL(38,2))"
+"""Exactly 2370637571956269061405420035044.4294174…; Spark before 3.5.1 says …418."""
 _EVALUATION_MODE = ("Add", "Subtract", "Multiply", "Divide", "IntegralDivide", "Remainder", "Pmod")
 _FAIL_ON_ERROR = ("UnaryMinus", "Abs", "GetArrayItem", "ElementAt", "MakeDate", "NextDay", "Unhex", "UnBase64")
 
@@ -64,11 +68,16 @@ class _Reader:
 
     def __init__(self, spark: SparkSession) -> None:
         jvm: Any = spark._jvm
-        self._jvm = jvm
+        self._spark, self._jvm = spark, jvm
         self._replaceable = jvm.java.lang.Class.forName(
             "org.apache.spark.sql.catalyst.expressions.RuntimeReplaceable", True,
             jvm.java.lang.Thread.currentThread().getContextClassLoader(),
         )  # fmt: skip
+
+    @cached_property
+    def _rounds_decimals_first(self) -> bool:
+        """Whether this Spark rounds products to 38 digits before those of their type (SPARK-45786)."""
+        return str(self._spark.sql(f"SELECT CAST({_PRODUCT} AS STRING)").collect()[0][0]).endswith("8")
 
     def outputs(self, plan: Any) -> Iterator[tuple[str, Node]]:
         """Yield name and tree of each column of a plan over `raw`."""
@@ -110,6 +119,8 @@ class _Reader:
             raise NotAllowed(f"{expression.prettyName()} is not allowed here")
         if name == "UnaryMinus" and kind.startswith("interval") and _is_literal(expression.child()):
             return literal(-expression.child().value(), kind)
+        if name in ("Multiply", "Divide") and kind.startswith("decimal") and self._rounds_decimals_first:
+            settings = ((decimals.ROUNDED_FIRST, "38"),)
         arguments = tuple(self._node(child, below) for child in _items(expression.children()))
         if name in _OF_ZONES and arguments[1].op == LITERAL and arguments[1].value is not None:
             settings = ((RULES, zone_rules(self._jvm, arguments[1].value)),)

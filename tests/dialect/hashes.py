@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 EXAMPLES: dict[str, list[str]] = {
-    "md5": ["md5(repeat(s, 40))", "md5(x'00ff')"],
+    "md5": ["md5(repeat(s, 40))", "md5(X'00ff')"],
     "sha2": ["sha2(s, NULL)", "sha2(u, -1)"],
     "crc32": ["crc32(repeat(s, 30))"],
-    "hash": ["hash(concat(s, repeat(u, 7), s))", "hash(x'80ff7f01', CAST(w AS timestamp_ntz))",
+    "hash": ["hash(concat(s, repeat(u, 7), s))", "hash(X'80ff7f01', CAST(w AS timestamp_ntz))",
              "hash(CAST(m AS decimal(18, 3)), CAST(m AS decimal(19, 3)))", "hash(NULL)", "hash(array(f, g), array(d, e))",
              "hash(array(array(s), array(u, NULL)))", "hash(CAST('-0' AS float), -0.0D)"],
-    "xxhash64": ["xxhash64(concat(s, repeat(u, 7), s))", "xxhash64(x'80ff7f01', CAST(w AS timestamp_ntz))",
+    "xxhash64": ["xxhash64(concat(s, repeat(u, 7), s))", "xxhash64(X'80ff7f01', CAST(w AS timestamp_ntz))",
                  "xxhash64(CAST(m AS decimal(18, 3)), CAST(m AS decimal(19, 3)))", "xxhash64(NULL)",
                  "xxhash64(array(f, g), array(d, e))"],
     "get_json_object": ["get_json_object(s, '$.a.a')", "get_json_object(s, '$.a[0]')", "get_json_object(s, '$[0][0]')",
@@ -50,7 +50,7 @@ REFUSED: dict[str, str] = {
     "get_json_object(s, '$[*].a')": "is not allowed: write names and indices",
     "get_json_object(s, '$.a[-1]')": "is not allowed: write names and indices",
     f"get_json_object(s, '${'[0]' * 101}')": "a path of more than 100 names and indices",
-    "base64(s)": "StaticInvoke is not in the list",
+    "base64(s)": "is not in the list",
     "unbase64(s)": "UnBase64 is not in the list",
     "unhex(s)": "Unhex is not in the list",
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 _DOUBLE_ONLY = [
     "cbrt", "exp", "expm1", "ln", "log2", "log10", "log1p", "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos",
-    "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "degrees", "radians", "sqrt", "rint", "sign", "signum",
+    "atan", "sinh", "cosh", "tanh", "atanh", "degrees", "radians", "sqrt", "rint", "sign", "signum",
 ]  # fmt: skip
 _ROUNDED = [
     "t, -1", "i, -2", "l, -3", "f, 1", "d, 2", "d, 7", "m, 1", "n, -5",

@@ -66,13 +66,13 @@ def _subtract(node: Node) -> Function:
 
 @entry("Multiply", "*: a * b", edge=_OVERFLOW, smooth=True)
 def _multiply(node: Node) -> Function:
-    return _binary(node, decimals.multiply, operator.mul)
+    return _binary(node, decimals.rounded_first(node, decimals.multiply), operator.mul)
 
 
 @entry("Divide", "/: a / b", null=_BY_ZERO, edge="a DECIMAL that is too large is NULL",
        smooth=lambda node: keeps_digits(node.arguments[1]))  # fmt: skip
 def _divide(node: Node) -> Function:
-    return _unless_zero(_binary(node, decimals.divide, operator.truediv))
+    return _unless_zero(_binary(node, decimals.rounded_first(node, decimals.divide), operator.truediv))
 
 
 @entry("IntegralDivide", "div: a DIV b", null=_BY_ZERO, edge="cut towards 0; wraps around beyond BIGINT")

@@ -1,16 +1,34 @@
 """Arithmetic of DECIMAL: results are exact until they are rounded, once and half up, to the digits of their type.
 
-Spark cuts products and quotients to 39 digits before it rounds them to at most 38, which gives the same.
+Spark cuts products and quotients to 39 digits before it rounds them to at most 38, which gives the same. Before 3.5.1
+it rounded to 38 digits first, and then to those of the type (SPARK-45786): trees that such a Spark has made say so.
 """
 
 from __future__ import annotations
 
-from decimal import Decimal
+from collections.abc import Callable
+from decimal import ROUND_HALF_UP, Context, Decimal
 
+from .tree import Node
 from .types import DECIMALS, to_decimal
 
 LONGEST_QUOTIENT = 39
 """Digits of a whole quotient; Spark raises an error beyond."""
+
+
+ROUNDED_FIRST = "rounded_first"
+"""The setting of a product or quotient that is rounded to so many digits before it is rounded to those of its type."""
+
+
+def rounded_first(
+    node: Node, operation: Callable[[Decimal, Decimal], Decimal]
+) -> Callable[[Decimal, Decimal], Decimal]:
+    """Return the operation as the Spark that made the tree carries it out."""
+    digits = node.setting(ROUNDED_FIRST)
+    if not digits:
+        return operation
+    first = Context(prec=int(digits), rounding=ROUND_HALF_UP, Emin=DECIMALS.Emin, Emax=DECIMALS.Emax)
+    return lambda a, b: first.plus(operation(a, b))
 
 
 def fitted(value: Decimal, precision: int, scale: int) -> Decimal | None:

@@ -12,8 +12,6 @@ from .tree import Node
 _OUTSIDE = "NaN where it is not defined"
 _RADIANS = "in radians; NaN for an infinite number"
 _HIGHEST_SMOOTH_POWER = 16
-_LARGEST_SQUARED = math.sqrt(1.7976931348623157e308)
-"""The square of a number beyond is infinite."""
 
 
 def _of(function: Function, beyond: float = math.nan) -> Function:
@@ -201,30 +199,6 @@ _trigonometry("Tanh", "tanh(number)", math.tanh, "")
 def _sinh(node: Node) -> Function:
     takes(node, "double")
     return lambda a: _of(math.sinh, math.copysign(math.inf, a))(a)
-
-
-@entry("Asinh", "asinh(number)", edge="far from the exact result below -1000, as Spark's is", inexact=True)
-def _asinh(node: Node) -> Function:
-    takes(node, "double")
-
-    def asinh(a: float) -> float:
-        if abs(a) >= _LARGEST_SQUARED - 1:
-            return math.copysign(_ln(abs(a)) + math.log(2), a)
-        return _ln(a + math.sqrt(a * a + 1.0))
-
-    return asinh
-
-
-@entry("Acosh", "acosh(number)", edge=_OUTSIDE, inexact=True)
-def _acosh(node: Node) -> Function:
-    takes(node, "double")
-
-    def acosh(a: float) -> float:
-        if a >= _LARGEST_SQUARED:
-            return _ln(a) + math.log(2)
-        return math.nan if a < 1 else _ln(a + math.sqrt(a * a - 1.0))
-
-    return acosh
 
 
 @entry("Atanh", "atanh(number)", edge=_OUTSIDE, inexact=True)

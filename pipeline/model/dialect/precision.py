@@ -15,7 +15,7 @@ _KEEPS = {
     "Abs", "Atan", "CaseWhen", "Cast", "Cbrt", "Coalesce", "Cosh", "Divide", "Exp", "Expm1", "Greatest", "Hypot", "If",
     "Least", "Log", "Log10", "Log1p", "Log2", "Logarithm", "Multiply", "NaNvl", "Pow", "Sinh", "Sqrt", "Tanh",
     "ToDegrees", "ToRadians", "UnaryMinus", "UnaryPositive",
-    "Acos", "Acosh", "Asin", "Asinh", "Atan2", "Atanh", "Cos", "Cot", "Csc", "Sec", "Sin", "Tan",
+    "Acos", "Asin", "Atan2", "Atanh", "Cos", "Cot", "Csc", "Sec", "Sin", "Tan",
 }  # fmt: skip
 """Operations whose result has as many correct digits as their arguments."""
 _NEVER_NEGATIVE = {"Abs", "Cosh", "EulerNumber", "Exp", "Hypot", "Pi", "Sqrt"}
