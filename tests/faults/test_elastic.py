@@ -13,9 +13,9 @@ from faultinjection import SETTINGS, Fault, executor_processes, injections, send
 from submitting import submit
 
 pytestmark = [pytest.mark.horovod, pytest.mark.cluster]
-EPOCHS = 8
 # slow enough that a new executor comes while training goes on: else all epochs take a second
-SLOW = ["training.batch_size=1", "split.oversample=8", f"training.epochs={EPOCHS}"]
+SLOW = ["training.batch_size=1", "split.oversample=8"]
+EPOCHS_AFTER = 14  # the new executor has come after three or four of them, on a busy machine after more than eight
 # the first rank waits while the new one imports torch, which takes more than SETTINGS' 10 seconds on a busy machine
 PATIENT = ["recovery.stall_timeout_s=60"]
 
@@ -25,8 +25,11 @@ PATIENT = ["recovery.stall_timeout_s=60"]
 def test_training_goes_on_without_a_killed_executor_and_takes_in_the_next_one(
     fault: Fault, tmp_path: Path, seed: int
 ) -> None:
-    overrides = [f"run.work_dir={tmp_path}", *SETTINGS, *SLOW, *PATIENT, "recovery.elastic={min: 1, max: 2}"]
-    with fault.strikes(tmp_path, 1 + seed, lambda: send(executor_processes()[:1], signal.SIGKILL), seed) as injection:
+    before = 1 + seed
+    epochs = before + EPOCHS_AFTER
+    overrides = [f"run.work_dir={tmp_path}", *SETTINGS, *SLOW, *PATIENT, f"training.epochs={epochs}"]
+    overrides += ["recovery.elastic={min: 1, max: 2}"]
+    with fault.strikes(tmp_path, before, lambda: send(executor_processes()[:1], signal.SIGKILL), seed) as injection:
         # two cores each: room for a second rank on the executor that is left, which must stay free
         ran = submit(PENGUINS, *overrides, conf={"spark.master": "local-cluster[2,2,1024]"})
     assert ran.code == 0, ran.stderr
@@ -39,7 +42,7 @@ def test_training_goes_on_without_a_killed_executor_and_takes_in_the_next_one(
     fault.rows_lost = sum(lost)
     assert set(lost) == {0}
     for metrics in history.values():
-        assert [metric.step for metric in metrics] == list(range(1, EPOCHS + 1))
+        assert [metric.step for metric in metrics] == list(range(1, epochs + 1))
     ranks = [int(metric.value) for metric in history["ranks"]]
     (epoch,) = injection.after_epochs
     assert ranks[:epoch] == [2] * epoch  # no epoch that was over is done again
