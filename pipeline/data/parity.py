@@ -95,7 +95,7 @@ class Sampling:
         self.carried: Column | None = None
         """What each row carries for the sample, an expression over ``rows``; None if there is nothing to compare."""
         if self._features:
-            number = free("_row_number", self.rows.columns)
+            number = free("_row_number", self.rows.columns, config.features_sql)
             self.rows = self.rows.withColumn(number, F.monotonically_increasing_id())
             self.carried = self._carried(column(number))
 
@@ -144,7 +144,8 @@ class Sampling:
             frame.write.format("noop").mode("overwrite").save()
             rows = again._sampled_rows()
         ends: dict[str, Any] = json.loads(self._counts.get["extremes"])
-        texts = [{name.partition(" ")[2]: text} for name, text in ends.items() if text is not None]
+        unread = {None, *missing_texts(self._config)}  # a value may be written as the null marker is
+        texts = [{name.partition(" ")[2]: text} for name, text in ends.items() if text not in unread]
         if rows and texts:
             given = [{**rows[0]["texts"], **of_end} for of_end in texts]
             records = source_csv.records_of_texts(spark, self._config, given)
