@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import yaml
@@ -90,7 +89,8 @@ class Config(Settings):
         (Except `run.work_dir`: it starts where the job is started.) It is the folder that the user names: links are not
         followed, because Kubernetes mounts a ConfigMap as links to a folder whose name is a time.
         """
-        return Path(os.path.abspath(self.file)).parent
+        folder = self.file.parent.absolute()
+        return folder.resolve() if ".." in folder.parts else folder
 
     @property
     def work_dir(self) -> Path:

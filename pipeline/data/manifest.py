@@ -129,7 +129,7 @@ class Manifest(_Record):
     @property
     def fingerprint(self) -> str:
         """The name of the data set: a hash of source and configuration in 16 hexadecimal digits."""
-        return dataset_fingerprint(self.source.fingerprint, self.config_fingerprint)
+        return dataset_fingerprint(self.source.fingerprint, self.config_fingerprint, self.spark_version)
 
     @property
     def stored(self) -> dict[str, str]:
@@ -170,6 +170,6 @@ class Manifest(_Record):
             return None
 
 
-def dataset_fingerprint(source: str, config: str) -> str:
-    """Return the name of the data set for these two fingerprints."""
-    return hashlib.sha256(f"{FORMAT_VERSION} {source} {config}".encode()).hexdigest()[:16]
+def dataset_fingerprint(source: str, config: str, spark_version: str) -> str:
+    """Return the name of the data set of this source and configuration, as this version of Spark prepares it."""
+    return hashlib.sha256(f"{FORMAT_VERSION} {source} {config} {spark_version}".encode()).hexdigest()[:16]

@@ -35,9 +35,9 @@ from pipeline.runtime.storage import Folder
 FILE_NAME = "parity.json.gz"
 ENOUGH = 10_000
 """So many rows are compared, or all."""
-_AIM = 12_000  # more than enough, because the number of rows is estimated
+_AIM = 15_000  # more than enough, because the number of rows is estimated
 _PACKED = (".gz", ".bz2", ".zst", ".deflate", ".lz4", ".snappy")
-_PACKED_TO = 8  # a compressed CSV has about so many times its bytes
+_PACKED_TO = 3  # a compressed CSV has at least so many times its bytes; with fewer rows than estimated, a pass is lost
 _BUCKETS = 1_000_000
 _BUDGET = 128 * 2**20  # bytes that the sample may take in the driver
 _NAME_BYTES = 40  # of a text and a feature: their names and the signs around them
@@ -71,11 +71,11 @@ def estimate(spark: SparkSession, config: Config, resolved: Resolved, source: So
     first = [row.length + 1 for row in lines.limit(_FIRST_LINES).select(length).collect()]
     mean = max(1, sum(first)) / max(1, len(first))
     rows = max(1, round(source.bytes * (_PACKED_TO if packed else 1) / mean))
-    return Estimate(rows, round(2 * mean + _NAME_BYTES * (len(resolved.raw) + len(features))))
+    return Estimate(rows, round(2 * mean + _NAME_BYTES * (len(_used(features)) + len(features))))
 
 
 class Sampling:
-    """A sample that is taken while something else is made of the records: a text and a value are what Spark read."""
+    """A sample that is taken while the prepared data are made: records' texts, and the features that Spark makes."""
 
     def __init__(self, config: Config, resolved: Resolved, records: Records, size: Estimate) -> None:
         """Choose the rows.
@@ -138,14 +138,15 @@ class Sampling:
         if not self._features:
             return []
         rows, in_all = self._sampled_rows(), int(self._counts.get["all"])
-        if len(rows) < min(ENOUGH, self._size.wanted, in_all):  # the first lines were shorter than most
+        # a sample that memory bounds may be smaller by chance; else the first lines were shorter than most
+        enough = ENOUGH if self._size.wanted > ENOUGH else 0.8 * self._size.wanted
+        if len(rows) < min(enough, in_all):
             again = Sampling(self._config, self._resolved, self._records, replace(self._size, rows=in_all))
             frame = again.observe(prepare.typed_rows(spark, self._config, again.rows, again.carried))
             frame.write.format("noop").mode("overwrite").save()
             rows = again._sampled_rows()
         ends: dict[str, Any] = json.loads(self._counts.get["extremes"])
-        unread = {None, *missing_texts(self._config)}  # a value may be written as the null marker is
-        texts = [{name.partition(" ")[2]: text} for name, text in ends.items() if text not in unread]
+        texts = [{name.partition(" ")[2]: text} for name, text in ends.items() if text is not None]
         if rows and texts:
             given = [{**rows[0]["texts"], **of_end} for of_end in texts]
             records = source_csv.records_of_texts(spark, self._config, given)
@@ -175,7 +176,7 @@ def check_parity(config: Config, resolved: Resolved, folder: Folder, offsets: Ma
     used = _used(trees)
     names = [raw.name for raw in resolved.raw if raw.name in used]
     texts = pd.DataFrame([[row["texts"].get(name) for name in names] for row in rows], columns=names, dtype=object)
-    features, reasons = RawFeatures(resolved.raw, missing_texts(config), trees).run(texts)
+    features, reasons = RawFeatures(resolved.raw, missing_texts(config), trees).run(texts, read_by_spark=True)
     for row, reason in enumerate(reasons):
         if reason is not None:
             record = _short(rows[row]["texts"])

@@ -47,7 +47,7 @@ class TypedRows:
     """The result of features.sql in the types that the network needs."""
 
     frame: DataFrame
-    """Feature columns in their order, the label, `split`, under their names in the files."""
+    """Feature columns in their order, the label, `split`, under their names in the files; and CARRIED, if wanted."""
     stored: dict[str, str]
     """The name in the files of each feature and of the label."""
     integer_label: bool

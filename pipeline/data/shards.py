@@ -58,7 +58,7 @@ def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared
         StorageError: there is no room, or the files do not hold what was written.
     """
     source = source_csv.list_source(spark, config)
-    fingerprint = manifest.dataset_fingerprint(source.fingerprint, _config_fingerprint(config, num_proc))
+    fingerprint = manifest.dataset_fingerprint(source.fingerprint, _config_fingerprint(config, num_proc), spark.version)
     folder = config.data_dir / fingerprint
     resolved = features_sql.resolve(spark, config)
     with lock.wait_for_lock(config.lock_dir / fingerprint, "preparing the same data"):

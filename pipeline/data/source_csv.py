@@ -48,7 +48,8 @@ class Records:
     frame: DataFrame
     """The declared columns, `_texts`, and `_corrupt_record`, which is NULL for a record that fits.
 
-    `_texts` holds a record's fields as they stand in the file, without those that Spark's reader reads as numbers.
+    `_texts` holds a record's fields as they stand in the file, without those that Spark's reader reads as numbers. (If
+    it reads all, a field `none` stands in for them: a struct must have one.)
     """
     counts: Observation
     """`read` and `bad`, numbers of records; available after the first action on something made from `frame`."""
@@ -117,7 +118,7 @@ def read_records(spark: SparkSession, config: Config) -> Records:
     schema = source_schema(spark, config)
     reading.check_types(config, schema)
     fields, names = schema.fields, schema.names
-    corrupt, texts = free(CORRUPT, names), free(_TEXTS, names)
+    corrupt, texts = free(CORRUPT, names), free(_TEXTS, names, config.features_sql)
     frame = read_csv(spark, config, StructType([*_as_read(fields), StructField(corrupt, StringType())]))
     frame = frame.select(*_values(fields, config, texts), column(corrupt))
     declared = [column(name) for name in names]
@@ -145,7 +146,7 @@ def records_of_texts(spark: SparkSession, config: Config, rows: list[dict[str, A
     fields = source_schema(spark, config).fields
     given = [tuple(_number(row.get(f.name)) if is_floating(f) else row.get(f.name) for f in fields) for row in rows]
     names = [f.name for f in fields]
-    corrupt, texts = free(CORRUPT, names), free(_TEXTS, names)
+    corrupt, texts = free(CORRUPT, names), free(_TEXTS, names, config.features_sql)
     frame = spark.createDataFrame(given, StructType(_as_read(fields))).select(*_values(fields, config, texts))
     return Records(frame.withColumn(corrupt, F.lit(None).cast("string")), Observation(), corrupt, texts, tuple(fields))
 

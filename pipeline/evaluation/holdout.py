@@ -178,7 +178,7 @@ def _count_differences(batch: pa.RecordBatch, scorer: Scorer) -> Any:
     counts = np.zeros(len(spec.network.numeric) + len(spec.network.categorical) + 1)
     if not len(rows) or not spec.features:
         return counts
-    ours, reasons = scorer.features(pd.DataFrame(list(sampled.iloc[rows]), dtype=object))
+    ours, reasons = scorer.features(pd.DataFrame(list(sampled.iloc[rows]), dtype=object), read_by_spark=True)
     theirs = score.read_inputs(batch, spec, f"{_MODEL}0_").iloc[rows]
     offsets = {number.column: number.offset for number in spec.network.numeric}
     for i, name in enumerate(theirs.columns):

@@ -42,16 +42,18 @@ class RawFeatures:
         self._program = Program(features)
         self._is_number = {name: tree.type != "string" for name, tree in features.items()}
 
-    def run(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    def run(self, rows: pd.DataFrame, read_by_spark: bool = False) -> tuple[pd.DataFrame, pd.Series]:
         """Return the features (float64 and text), and each row's first value that is not of its type (or None).
 
-        A column that no feature needs may be missing; where it is given, it must be of its type, as in a file.
+        A column that no feature needs may be missing; where it is given, it must be of its type, as in a file. In rows
+        that are ``read_by_spark`` missing values are None already, and a number may be written as the null marker is.
         """
+        missing = frozenset() if read_by_spark else self._missing
         reasons = np.full(len(rows), None, dtype=object)
         values = {}
         for raw in self._raw:
             if raw.needed or (raw.name in rows and raw.type != "STRING"):
-                values[raw.name] = self._read(raw, rows, reasons)
+                values[raw.name] = self._read(raw, rows, missing, reasons)
         results = _run(self._program, values, len(rows), reasons)
         features = {
             name: np.array([np.nan if value is None else value for value in column], dtype=np.float64)
@@ -61,12 +63,12 @@ class RawFeatures:
         }
         return pd.DataFrame(features, index=range(len(rows))), pd.Series(reasons, dtype=object)
 
-    def _read(self, column: RawColumn, rows: pd.DataFrame, reasons: Objects) -> Values:
+    def _read(self, column: RawColumn, rows: pd.DataFrame, missing: frozenset[str], reasons: Objects) -> Values:
         """Return a column's values in its type; a text that is not of the type is None and gives its row a reason."""
         if column.name not in rows:
             return [None] * len(rows)
         given = rows[column.name].tolist()
-        texts = [None if text in self._missing else text for text in map(as_text, given)]
+        texts = [None if text in missing else text for text in map(as_text, given)]
         values = _run(self._readers[column.name], {TEXT: texts}, len(texts), reasons)[TEXT]
         if column.type in self._iso_readers and (dates := [row for row, v in enumerate(given) if _is_date(v)]):
             # their texts are not in the pattern of source.options

@@ -36,8 +36,11 @@ class TranslatedFeatures:
         mistyped = [_type_mistake(column) for column in raw if column.type != "STRING" and column.needed]
         self._mistakes = f"SELECT coalesce({', '.join([*mistyped, 'NULL'])})::VARCHAR AS mistake FROM given"
 
-    def run(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-        """Return the features (float32 and text), and each row's first value that is not of its type (or None)."""
+    def run(self, rows: pd.DataFrame, read_by_spark: bool = False) -> tuple[pd.DataFrame, pd.Series]:
+        """Return the features (float32 and text), and each row's first value that is not of its type (or None).
+
+        These models know no null markers, so ``read_by_spark`` changes nothing.
+        """
         given = pd.DataFrame({column.name: _plain(rows, column) for column in self._raw})
         with self._database.cursor() as cursor:  # cursors may be used by several threads at once, connections not
             cursor.register("given", given)

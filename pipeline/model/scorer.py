@@ -47,9 +47,12 @@ class Scorer:
         features, reasons = self.features(rows)
         return self.score(features, reasons.to_numpy(dtype=object)).set_index(rows.index)
 
-    def features(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-        """Return the features of raw rows, and the reason of each row that has a value that is not of its type."""
-        return self._features.run(rows)
+    def features(self, rows: pd.DataFrame, read_by_spark: bool = False) -> tuple[pd.DataFrame, pd.Series]:
+        """Return the features of raw rows, and the reason of each row that has a value that is not of its type.
+
+        ``read_by_spark`` is as in :meth:`RawFeatures.run`.
+        """
+        return self._features.run(rows, read_by_spark)
 
     @torch.no_grad()
     def score(self, features: pd.DataFrame, reasons: Objects | None = None) -> pd.DataFrame:

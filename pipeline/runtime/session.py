@@ -47,7 +47,8 @@ _SETTINGS = {
     "spark.sql.csv.parser.columnPruning.enabled": "false",
     # write both splits in one pass without sorting the rows by split first
     "spark.sql.maxConcurrentOutputFileWriters": "8",
-    # Java interprets a method of more bytes instead of compiling it; Spark then makes smaller ones (default: 65535)
+    # Java interprets a method of more bytes instead of compiling it; Spark then runs that stage operator by operator,
+    # in smaller methods (default: 65535)
     "spark.sql.codegen.hugeMethodLimit": "8000",
 }
 

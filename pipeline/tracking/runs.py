@@ -17,7 +17,7 @@ import pipeline
 from pipeline.config import Config
 from pipeline.runtime import storage
 from pipeline.runtime.console import log
-from pipeline.runtime.errors import one_line
+from pipeline.runtime.errors import hide_password, one_line
 from pipeline.tracking.store import active, connect, delivery_errors, is_down
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ def experiment_name(config: Config) -> str:
 
 def check_experiment(config: Config, uri: str) -> None:
     """Raise UserError if the experiment was deleted: MLflow takes no run for it, and gives nobody else its name."""
-    with delivery_errors(uri):
-        experiment = connect(uri).get_experiment_by_name(experiment_name(config))
+    experiment = connect(uri).get_experiment_by_name(experiment_name(config))
     if experiment is not None and experiment.lifecycle_stage == "deleted":
         restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
-        problem = f"'{experiment.name}' was deleted; restore it ({restore}) or name another"
+        problem = f"'{experiment.name}' was deleted; restore it (MLFLOW_TRACKING_URI={hide_password(uri)} {restore})"
+        problem += " or name another"
         raise config.mistake("tracking.experiment", problem)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import IS_3_5_0
+
 EXAMPLES: dict[str, list[str]] = {
     "md5": ["md5(repeat(s, 40))", "md5(X'00ff')"],
     "sha2": ["sha2(s, NULL)", "sha2(u, -1)"],
@@ -50,7 +52,7 @@ REFUSED: dict[str, str] = {
     "get_json_object(s, '$[*].a')": "is not allowed: write names and indices",
     "get_json_object(s, '$.a[-1]')": "is not allowed: write names and indices",
     f"get_json_object(s, '${'[0]' * 101}')": "a path of more than 100 names and indices",
-    "base64(s)": "is not in the list",
+    "base64(s)": "Base64 is not in the list" if IS_3_5_0 else "StaticInvoke is not in the list",
     "unbase64(s)": "UnBase64 is not in the list",
     "unhex(s)": "Unhex is not in the list",
 }

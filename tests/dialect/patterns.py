@@ -6,7 +6,7 @@ from typing import Any
 
 EXAMPLES: dict[str, list[str]] = {
     "rlike": [r"s RLIKE r'^\d+$'", r"s RLIKE r'[^a-c]b'", r"s RLIKE r'(?i)^a.*c\Z'", r"s RLIKE '(a|b)\\1'",
-              r"s RLIKE r'(?<![0-9A-Z_])\d{1,2}(?!\d)'", r"s RLIKE r'\p{Punct}|\Qa|b\E'", r"s NOT RLIKE r'\s|\W{2}'"],
+              r"s RLIKE r'(?<![0-9A-Z_])\d{1,2}(?!\d)'", r"s RLIKE r'\p{Punct}|\Qa|b\E'", r"s NOT RLIKE r'\s|\W{2}'", r"s RLIKE r'^(\d+\.){3}\d+$'"],
     "regexp": ["s REGEXP '^$'", r"s REGEXP r'\u0061.\x{62}|\u00e9'"],
     "regexp_like": [r"regexp_like(s, r'^(?=.*[a-z])(?=.*[A-Z])')"],
     "regexp_extract": [r"regexp_extract(s, r'(\d+)-(\d+)', 2)", r"regexp_extract(s, r'(\d*)')",
@@ -92,6 +92,8 @@ REFUSED: dict[str, str] = {
     "s RLIKE '(?:(a|b){4}c){3}'": "at most 10 times",
     "s RLIKE '([^,],)*x'": "at most 10 times",
     "s RLIKE '(?:a?b)+'": "at most 10 times",
+    "s RLIKE '(a+){1,10}b'": "3 times with + or *",
+    "s RLIKE '(?:a{0,99}a){4}b'": "3 times with + or *",
     "s RLIKE '*a'": "must follow what it repeats",
     "s RLIKE '(a'": "( without )",
     "s RLIKE 'a)'": ") without (",

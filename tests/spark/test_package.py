@@ -49,6 +49,28 @@ def test_a_sample_of_a_large_source_holds_the_extremes(spark: SparkSession, use_
     assert check_parity(config, prepared.resolved, prepared.folder) == len(sample)
 
 
+@pytest.mark.parametrize("kind", ["INT", "DOUBLE"])
+def test_a_number_that_is_printed_as_the_null_marker_is_no_difference(
+    spark: SparkSession, use_case: UseCase, kind: str
+) -> None:
+    source = {"path": "data.csv", "schema": f"a {kind}, k STRING, y INT", "options": {"nullValue": "-999"}}
+    rows = "".join(f"{a},x,{i % 2}\n" for i, a in enumerate([*range(18), "-999.0", "-999"]))
+    config = use_case(f"a,k,y\n{rows}", "SELECT a + 1 AS a, k, y FROM raw", source=source)
+    prepared = shards.prepare_data(spark, config, 1)
+    features = [row["features"].get("a") for row in sample_of(prepared)]
+    assert features.count(-998.0) == 2  # the row, and the least value
+    assert features.count(None) == 1  # the marker
+    assert check_parity(config, prepared.resolved, prepared.folder) == 22
+
+
+def test_features_sql_may_use_the_names_of_the_sample(spark: SparkSession, use_case: UseCase) -> None:
+    sql = "SELECT a + 1 AS _row_number, _row_number * 2 AS a, k, y, 1 AS _texts, 2 AS _carried FROM raw"
+    config = use_case(csv_rows(20), sql)
+    prepared = shards.prepare_data(spark, config, 1)
+    assert check_parity(config, prepared.resolved, prepared.folder) == 22
+    assert {row["features"]["a"] for row in sample_of(prepared)} == {2.0 * (i + 1.5) for i in range(20)}
+
+
 def test_a_difference_names_column_function_record_and_both_values(spark: SparkSession, use_case: UseCase) -> None:
     config = use_case(csv_rows(20), sql="SELECT floor(a) AS a, k, y FROM raw")
     prepared = shards.prepare_data(spark, config, 1)

@@ -110,7 +110,7 @@ def test_a_deleted_experiment_is_one_sentence_that_says_how_to_restore_it(use_ca
     client, run_id = store.connect(uri), runs.start_run(config, uri)
     runs.check_experiment(config, uri)
     client.delete_experiment(client.get_run(run_id).info.experiment_id)
-    restore = r"mlflow experiments restore --experiment-id \d+"
+    restore = rf"MLFLOW_TRACKING_URI={uri} mlflow experiments restore --experiment-id \d+"
     with pytest.raises(UserError, match=rf"tracking.experiment: 'tidy' was deleted; restore it \({restore}\) or name"):
         runs.check_experiment(config, uri)
 

@@ -3,7 +3,6 @@
 Three things make Java differ beside its syntax. It searches in UTF-16, so that a search may start within a character
 beyond U+FFFF: what could match there is refused. It keeps what a group matched in a repetition that failed: the text of
 such a group is refused. And what can match the empty text is not repeated in the same way.
-
 A repetition of a group that varies, as (a|b)* or (a+)+, is refused too: Java goes a call deeper for each turn, up to
 a stack overflow (java.util.regex.Pattern.Loop), and where turns are ambiguous both try each of the ways there are.
 """
@@ -24,8 +23,8 @@ _COUNT = re.compile(r"\{([0-9]{1,4})(,?)([0-9]{0,4})\}")
 _NAME = re.compile(r"\(\?<([a-zA-Z][a-zA-Z0-9]*)>")
 _REFERENCE = re.compile(r"\\(?:([1-9])(?![0-9])|k<([a-zA-Z][a-zA-Z0-9]*)>)")
 _MOST = 1000
-_MOST_TURNS = 10
-"""How often a group that varies may be repeated, in all of its repetitions within each other together."""
+_MOST_TURNS = 10  # of a group that varies, in all of its repetitions within each other together
+_ENDLESS = 3  # what has no small limit counts as so many turns: each turn around it multiplies the ways by the length
 _DEEPEST = 30
 
 
@@ -111,8 +110,8 @@ def _turns(part: _Part, most: int | None) -> int:
         return part.turns
     if most is None or most * part.turns > _MOST_TURNS:
         raise NotAllowed(
-            f"a group with |, +, * or {{1,2}} in it, or with a character such as [^x] or ., can be repeated at most "
-            f"{_MOST_TURNS} times in a pattern, as in (a|b){{0,{_MOST_TURNS}}}: for single characters write [ab]*"
+            f"a group with |, ?, +, *, {{1,2}} or \\1 in it, or with a character such as [^x] or ., can be repeated at "
+            f"most {_MOST_TURNS} times in a pattern, {_MOST_TURNS // _ENDLESS} times with + or *; (a|b)* is [ab]*"
         )
     return most * part.turns
 
@@ -282,7 +281,8 @@ class _Translator:
                 raise NotAllowed("a possessive repetition of a group is not allowed in a pattern")
             if (least, most) != (0, 1):
                 self.unclear |= set(range(groups + 1, self.groups + 1))
-        varies, turns = part.varies or least != most, _turns(part, most)
+        is_endless = most is None or most > _MOST_TURNS > least
+        varies, turns = part.varies or least != most, max(_turns(part, most), _ENDLESS if is_endless else 1)
         return _Part(f"{part.text}{text}{mode}", least == 0, varies=varies, turns=turns)
 
     def _count(self) -> tuple[int, int | None, str]:

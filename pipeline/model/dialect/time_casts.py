@@ -96,7 +96,6 @@ def _boolean_to_timestamp(node: Node) -> Function:
 
 @cast(tuple(WHOLE), "timestamp")
 def _whole_to_timestamp(node: Node) -> Function:
-    # Spark 3.5.0 wraps around where it runs generated code, and does this where it runs without
     return lambda seconds: max(-_LARGEST - 1, min(_LARGEST, seconds * SECOND))
 
 
