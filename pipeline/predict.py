@@ -15,7 +15,7 @@ from pipeline.data.score import model_inputs, read_inputs, ship_model, shipped_m
 from pipeline.runtime.console import Stopwatch, log
 from pipeline.runtime.errors import UserError
 from pipeline.tracking import store
-from pipeline.tracking.registry import fetch_model
+from pipeline.tracking.registry import fetched_model
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,8 +43,8 @@ def predict_row(model: str, text: str, tracking_uri: str | None = None) -> dict[
         raise UserError(f'--row {text}: must be a JSON object, like {{"Island": "Biscoe"}}') from None
     import pandas as pd
 
-    folder, _ = fetch_model(model, tracking_uri or store.default_uri())
-    scorer = load_scorer(folder)
+    with fetched_model(model, tracking_uri or store.default_uri()) as (folder, _):
+        scorer = load_scorer(folder)
     missing = [column.name for column in scorer.spec.raw if column.needed and column.name not in row]
     if missing:
         raise UserError(f"--row: lacks {', '.join(missing)}, which the model needs; give null for an unknown value")
@@ -69,32 +69,45 @@ def predict_files(
     Raises:
         UserError: the model, the input or the output cannot be used.
     """
-    from pipeline.data import scored_files, source_csv
-    from pipeline.launch import executor_checks
-    from pipeline.runtime import session
-
     watch = Stopwatch()
-    folder, version = fetch_model(model, tracking_uri or store.default_uri())
-    packaged = read_model(folder)
+    with fetched_model(model, tracking_uri or store.default_uri()) as (folder, version):
+        return _score_files(read_model(folder), (model, version), inputs, output, kind, trust_model, watch)
+
+
+def _score_files(
+    packaged: PackagedModel,
+    named: tuple[str, str],
+    inputs: Sequence[str],
+    output: str,
+    kind: str,
+    trust_model: bool,
+    watch: Stopwatch,
+) -> dict[str, Any]:
+    """Do what :func:`predict_files` says; ``named`` are the model's URI and version."""
+    from pipeline.data import scored_files, source_csv, source_files
+    from pipeline.launch import executor_checks
+    from pipeline.launch.start import start_spark
+    from pipeline.runtime.session import observed, progress
+
+    model, version = named
     settings = packaged.config.source.model_copy(update={"path": [*map(scored_files.spark_path, inputs)]})
     config = packaged.config.model_copy(update={"source": settings})
-    spark = session.get_session(f"predict {model}", Path(DEFAULT_WORK_DIR).absolute())
+    spark = start_spark(f"predict {model}", Path(DEFAULT_WORK_DIR).absolute(), [*config.source_paths, output])
     executor_checks.check_executors(spark, config)
-    if not trust_model:
-        _check_functions(spark, model, packaged)
-    source = source_csv.list_source(spark, config)
+    _check_functions(spark, model, packaged, trust_model)
+    source = source_files.list_source(spark, config)
     place = scored_files.spark_path(output)
     scored_files.check_output(spark, place, config.source_paths)
     config = _drop_absent_columns(spark, config, packaged.spec)
     records = source_csv.read_records(spark, config)
     watch.lap("start")
 
-    with session.progress(spark, f"scoring {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {output}"):
+    with progress(spark, f"scoring {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {output}"):
         scored, scored_counts, names = _scored_rows(spark, config, records.good(), packaged, version)
         scored_files.begin(spark, place, {"model": model, "model_version": version, "format": kind})
         with _mistakes_explained(spark, config):
             scored_files.write_rows(scored, place, kind)
-    counts = {**records.counts.get, **scored_counts.get}
+    counts = {**observed(records.counts), **observed(scored_counts)}
     _quarantine(spark, config, counts["bad"], f"{place}/{scored_files.QUARANTINE}")
     scored_files.finish(spark, place)
     watch.lap("score")
@@ -128,14 +141,15 @@ def _mistakes_explained(spark: SparkSession, config: Config) -> Iterator[None]:
         raise mistake from None
 
 
-def _check_functions(spark: SparkSession, model: str, packaged: PackagedModel) -> None:
-    """Raise UserError if a model of an older format uses a function that Spark and its own code may compute unlike."""
+def _check_functions(spark: SparkSession, model: str, packaged: PackagedModel, trusted: bool) -> None:
+    """Raise UserError if a model's features.sql may not run, or Spark and its own code may compute it unlike."""
     from pipeline.data import features_sql
 
     try:
-        features_sql.check_packaged(spark, packaged)
+        features_sql.check_packaged(spark, packaged, trusted)
     except UserError as error:
-        raise UserError(f"--model {model}: {error}; add --trust-model to score with it all the same") from None
+        advice = "" if trusted else "; add --trust-model to score with it all the same"
+        raise UserError(f"--model {model}: {error}{advice}") from None
 
 
 def _quarantine(spark: SparkSession, config: Config, bad: int, place: str) -> None:
@@ -162,7 +176,7 @@ def _drop_absent_columns(spark: SparkSession, config: Config, spec: ModelSpec) -
     options = {**config.source.reader_options, "inferschema": False}
     if not options["header"]:
         return config
-    header = {name.lower() for name in spark.read.options(**options).csv(config.source_paths).columns}
+    header = {name.lower() for name in spark.read.options(**options).csv(source_csv.paths(config)).columns}
     needed = {column.name for column in spec.raw if column.needed}
     present = [field for field in schema.fields if field.name.lower() in header or field.name in needed]
     ddl = ", ".join(f"{source_csv.quoted(field.name)} {field.dataType.simpleString()}" for field in present)

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.runtime.console import log
 from pipeline.runtime.errors import UserError, reason
 from pipeline.tracking import store
-from pipeline.tracking.registry import fetch_model
+from pipeline.tracking.registry import fetched_model
 
 
 def serve(model: str, host: str, port: int, tracking_uri: str | None = None) -> dict[str, Any]:
@@ -22,8 +22,8 @@ def serve(model: str, host: str, port: int, tracking_uri: str | None = None) -> 
         UserError: the store has no such model, or the port is taken.
     """
     uri = tracking_uri or store.default_uri()
-    fetch_model(model, uri)
-    _check_port(host, port)
+    with fetched_model(model, uri):
+        _check_port(host, port)
     log.info("serving %s: POST rows to http://%s:%d/invocations", model, host, port)
     os.environ["MLFLOW_TRACKING_URI"] = uri  # command lines are for all to see, and a URI may hold a password
     arguments = ["--model-uri", model, "--host", host, "--port", str(port), "--env-manager", "local"]

@@ -24,6 +24,7 @@ from pipeline.launch.start import open_job
 from pipeline.runtime.console import Stopwatch, log
 from pipeline.runtime.errors import DeliveryError, hide_password, one_line
 from pipeline.tracking import metric_writer, package, runs, store
+from pipeline.training import checkpoint
 from pipeline.training.task import Task, TrainingResult
 
 if TYPE_CHECKING:
@@ -77,20 +78,21 @@ def train(
         task = Task(config, prepared.manifest, prepared.folder, uri, run_id, cores, training.folder, cache=cache)
         Thread(target=_import_ahead, daemon=True).start()
         outcome = restarts.run_ranks(spark, task, num_proc)
+        weights = checkpoint.read_weights(task.checkpoints, outcome.result.weights_sha256)
         watch.lap("launch and train")
         try:
-            model_uri = _log_model(task, outcome, prepared.resolved)
+            model_uri = _log_model(task, outcome, prepared.resolved, weights)
             watch.lap("package")
             decision = _judge_and_report(spark, task, outcome.result, model_uri, watch, gated)
         except Exception as error:  # no failure after the training may cost the model
-            raise _keep_locally(task, outcome.result, prepared.resolved, error) from (
+            raise _keep_locally(task, outcome.result, prepared.resolved, weights, error) from (
                 None if store.is_down(error) else error
             )
         training.forget()
     return _summary(task, outcome, model_uri, prepared.reused, decision, watch)
 
 
-def _log_model(task: Task, outcome: restarts.Outcome, resolved: Resolved) -> str:
+def _log_model(task: Task, outcome: restarts.Outcome, resolved: Resolved, weights: bytes) -> str:
     """Log metrics, weights and the packaged model; return the model's URI."""
     uri, run_id, result = task.tracking_uri, task.run_id, outcome.result
     if result.pending:
@@ -102,10 +104,10 @@ def _log_model(task: Task, outcome: restarts.Outcome, resolved: Resolved) -> str
     tags = {"weights_sha256": result.weights_sha256}
     places = {"executors": ", ".join(place.executor for place in result.places)}
     runs.log_outcome(uri, run_id, metrics, tags, places)
-    runs.log_bytes(uri, run_id, result.weights, "weights/weights.safetensors")
+    runs.log_bytes(uri, run_id, weights, "weights/weights.safetensors")
     runs.log_text(uri, run_id, result.weights_text, "weights/weights.txt")
     runs.log_text(uri, run_id, result.network, "weights/network.json")
-    model_uri = package.log_model(task.config, task.data, resolved, result.weights, uri, run_id)
+    model_uri = package.log_model(task.config, task.data, resolved, weights, uri, run_id)
     runs.log_outcome(uri, run_id, {}, {"model_uri": model_uri})
     return model_uri
 
@@ -143,12 +145,14 @@ def _log_figures(uri: str, trained: report.TrainedRun) -> dict[str, str]:
     return {name: figures.as_svg(figure) for name, figure in drawn.items()}
 
 
-def _keep_locally(task: Task, result: TrainingResult, resolved: Resolved, error: Exception) -> DeliveryError:
+def _keep_locally(
+    task: Task, result: TrainingResult, resolved: Resolved, weights: bytes, error: Exception
+) -> DeliveryError:
     """Write the model and the metrics that the store lacks to the work directory; return the error that names it."""
     folder = task.config.work_dir / "undelivered" / task.run_id
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "weights.safetensors").write_bytes(result.weights)  # first: the packaging may be what fails
-    package.save_model(task.config, task.data, resolved, result.weights, folder / "model")
+    (folder / "weights.safetensors").write_bytes(weights)  # first: the packaging may be what fails
+    package.save_model(task.config, task.data, resolved, weights, folder / "model")
     epochs = [{"time_ms": record.ended_ms, **metric_writer.finite(record.values)} for record in result.pending]
     lines = [json.dumps(epoch) + "\n" for epoch in epochs]
     (folder / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")

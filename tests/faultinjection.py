@@ -17,7 +17,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from conftest import PENGUINS
+from conftest import PENGUINS, ROOT
 from pipeline import train
 from submitting import processes
 
@@ -151,6 +151,12 @@ def send(receivers: list[psutil.Process], number: signal.Signals) -> None:
     for process in receivers:
         with contextlib.suppress(psutil.NoSuchProcess):
             os.kill(process.pid, number)
+
+
+def command_of(overrides: list[str]) -> list[str]:
+    """Return the command line of the job on the penguins."""
+    options = [word for override in overrides for word in ("--set", override)]
+    return ["spark-submit", str(ROOT / "jobs" / "train.py"), "--config", str(PENGUINS), *options]
 
 
 def epoch_of(seed: int) -> int:

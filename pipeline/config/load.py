@@ -86,7 +86,9 @@ def _read(file: str | Path, number: int) -> Origin:
         text = str(file) if _is_in_place(file) else Path(file).read_text(encoding="utf-8")
         tree = written.read(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{origin}: cannot be read: {reason(error)}") from None
+        # the Java of spark-submit puts a ? in the place of a character that the locale does not have
+        lost = "; if its name holds other letters than ASCII, set LC_ALL=C.UTF-8" if "?" in origin else ""
+        raise UserError(f"{origin}: cannot be read: {reason(error)}{lost}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise UserError(f"{origin}: is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):

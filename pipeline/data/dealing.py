@@ -20,6 +20,8 @@ _ROW_GROUP_MIN_ROWS = 1_000
 # A split is written again when the fullest rank has this much more than the average one.
 _MAX_IMBALANCE = 1.05
 
+_MOST_OF_A_TASK = 2**30  # bytes of rows that one task writes again
+
 _DICTIONARY_BYTES = 8 * 1024  # of a column in a file; larger dictionaries are given up, see writer
 
 
@@ -28,7 +30,11 @@ def group_rows(columns: dict[str, str]) -> int:
 
     A double counts as a float: it is one in memory, and often float32 turns out to hold all its values.
     """
-    return max(_ROW_GROUP_MIN_ROWS, _ROW_GROUP_BYTES // sum(8 if kind == "bigint" else 4 for kind in columns.values()))
+    return max(_ROW_GROUP_MIN_ROWS, _ROW_GROUP_BYTES // _row_bytes(columns))
+
+
+def _row_bytes(columns: dict[str, str]) -> int:
+    return sum(8 if kind == "bigint" else 4 for kind in columns.values())
 
 
 def writer(frame: DataFrame, file_rows: int) -> DataFrameWriter:
@@ -54,7 +60,8 @@ def deal_evenly(
     """Return the files of a split, written again to ``folder/split`` if the ranks' shares would be unequal.
 
     Spark writes many row groups of a large source, which deal out evenly. One task writes a small or lopsided split
-    again, in the order of the rows' hash, as files of equal length. ``columns`` are the types that it then has.
+    again, in the order of the rows' hash, as files of equal length; of more than 1 GiB several tasks each write the
+    rows whose hash is theirs. ``columns`` are the types that it then has.
 
     Raises:
         StorageError: rows were lost or added meanwhile.
@@ -67,7 +74,10 @@ def deal_evenly(
     with progress(spark, f"dealing {written.rows} {split} rows out to {num_proc} ranks evenly"):
         frame = spark.read.parquet(lopsided.spark)
         frame = frame.select([source_csv.column(name).cast(kind).alias(name) for name, kind in columns.items()])
-        ordered = frame.coalesce(1).sortWithinPartitions(F.xxhash64(*map(source_csv.column, frame.columns)))
+        of_a_row = F.xxhash64(*map(source_csv.column, frame.columns))
+        tasks = -(-written.rows * _row_bytes(columns) // _MOST_OF_A_TASK)
+        together = frame.coalesce(1) if tasks == 1 else frame.repartition(tasks, of_a_row)
+        ordered = together.sortWithinPartitions(of_a_row)
         writer(ordered, _even_file_rows(written.rows, num_proc, group_rows(columns))).parquet((folder / split).spark)
     even = parquet_summary.summarize(spark, folder, split, aggregates)
     if even.rows != written.rows:

@@ -59,8 +59,10 @@ _BEFORE_PARENTHESIS = {
 """Words that are no function where a parenthesis follows."""
 
 
-def check(config: Config) -> None:
+def check(config: Config, *, any_function: bool = False) -> None:
     """Check what can be checked of features.sql without Spark, so that most mistakes cost no time.
+
+    With ``any_function`` a function need not be in the list, as long as it is row-wise and asks nothing of the machine.
 
     Raises:
         UserError: it is not one row-wise SELECT over raw, or uses a function that is not in the list.
@@ -92,7 +94,7 @@ def check(config: Config) -> None:
         names = ", ".join(table.sql("spark") for table in tables) or "no table"
         raise refuse(f"must read FROM raw and nothing else, but reads {names}")
     for name in sorted(_functions(sql)):
-        if name not in USAGES:
+        if name not in USAGES and not any_function:
             raise refuse(f"the function '{name}' is not allowed{nearest(name, sorted(USAGES))}; {LIST}")
 
 
@@ -131,18 +133,22 @@ def resolve(spark: SparkSession, config: Config) -> Resolved:
     return Resolved(raw, features)
 
 
-def check_packaged(spark: SparkSession, model: PackagedModel) -> None:
-    """Raise UserError if a model of format 1 or 2 uses something that is not in the list.
+def check_packaged(spark: SparkSession, model: PackagedModel, trusted: bool) -> None:
+    """Check a packaged model's features.sql before Spark sees it.
 
-    Its own code runs features.sql in DuckDB, and nobody has compared the two. Later models were checked in training.
+    A model of format 1 or 2 may use nothing that is not in the list, unless it is ``trusted``: its own code runs
+    features.sql in DuckDB, and nobody has compared the two.
+
+    Raises:
+        UserError: it is not one row-wise SELECT, or uses what is not in the list.
     """
-    if not model.spec.select:
+    check(model.config, any_function=trusted)
+    if not model.spec.select or trusted:
         return
     try:
         if model.spec.former_options:
             options = ", ".join(f"source.options.{name}" for name in model.spec.former_options)
             raise UserError(f"{options} is not honoured any more")
-        check(model.config)
         resolve(spark, model.config)
     except UserError as error:
         raise UserError(f"the model is of an older format, and Spark and its own code may differ: {error}") from None

@@ -108,6 +108,8 @@ class Manifest(_Record):
     num_proc: int
     seed: int
     spark_version: str
+    pipeline_version: str = ""
+    """Of this project; older manifests do not state it."""
     columns: dict[str, Literal["float", "double", "bigint"]]
     """Columns of the Parquet files under their names there: numeric features, categorical codes, then the label.
 
@@ -129,7 +131,8 @@ class Manifest(_Record):
     @property
     def fingerprint(self) -> str:
         """The name of the data set: a hash of source and configuration in 16 hexadecimal digits."""
-        return dataset_fingerprint(self.source.fingerprint, self.config_fingerprint, self.spark_version)
+        source, versions = self.source.fingerprint, (self.spark_version, self.pipeline_version)
+        return dataset_fingerprint(source, self.config_fingerprint, *versions)
 
     @property
     def stored(self) -> dict[str, str]:
@@ -166,10 +169,11 @@ class Manifest(_Record):
                 problem = f"has format {version}, but this version reads only up to {FORMAT_VERSION}"
                 raise UserError(f"{folder}/{FILE_NAME} {problem}; use the newer version, or another run.data_dir")
             return cls.model_validate_json(content)
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
 
 
-def dataset_fingerprint(source: str, config: str, spark_version: str) -> str:
-    """Return the name of the data set of this source and configuration, as this version of Spark prepares it."""
-    return hashlib.sha256(f"{FORMAT_VERSION} {source} {config} {spark_version}".encode()).hexdigest()[:16]
+def dataset_fingerprint(source: str, config: str, spark_version: str, pipeline_version: str) -> str:
+    """Return the name of the data set of this source and configuration, as these versions prepare it."""
+    of = [str(FORMAT_VERSION), source, config, spark_version, *([pipeline_version] if pipeline_version else [])]
+    return hashlib.sha256(" ".join(of).encode()).hexdigest()[:16]

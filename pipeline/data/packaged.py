@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from pipeline.config import Config
 from pipeline.config.load import validate
+from pipeline.data import model_checks
 from pipeline.model.formats import NewerFormat, upgrade
 from pipeline.model.spec import ModelSpec
 from pipeline.runtime.errors import UserError, one_line
@@ -40,11 +39,14 @@ def read_model(folder: Path) -> PackagedModel:
     """
     file = folder / "pipeline.yaml"
     with _one_sentence(folder):
-        model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+        model = model_checks.parse_json(model_checks.read_text(folder / "model.json"))
+        settings = model_checks.parse_yaml(model_checks.read_text(file))
+        model_checks.read_text(folder / "features.sql")
         model, settings = upgrade(model, settings)
-        spec = ModelSpec.from_tree(model)
+        spec = _checked(model, folder)
     config = validate(settings, str(file))
+    if config.features.sql != "features.sql":  # no other file of this machine is read for a model
+        raise UserError(f"{file}: features.sql: must be features.sql, not {config.features.sql}")
     if unstated := list(_unstated(config.model_dump(by_alias=True), settings)):
         # today's default need not be what the model was trained with
         raise UserError(f"{file}: does not state {', '.join(unstated)}: train the model again")
@@ -60,7 +62,18 @@ def load_scorer(folder: Path) -> Scorer:
     from pipeline.model.scorer import Scorer  # it imports torch
 
     with _one_sentence(folder):
+        model = model_checks.parse_json(model_checks.read_text(folder / "model.json"))
+        _checked(upgrade(model, {})[0], folder)
         return Scorer(folder)
+
+
+def _checked(model: Mapping[str, Any], folder: Path) -> ModelSpec:
+    """Return the description in a model.json of today's format, once all of it has been checked."""
+    spec = ModelSpec.from_tree(model)
+    if json.loads(spec.to_json()) != model:
+        raise ValueError("model.json holds something else than it is read as, such as a mapping in a list's place")
+    model_checks.check_spec(spec, folder / "weights.safetensors")
+    return spec
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from pipeline.data.specs import Resolved, missing_texts
 from pipeline.model.dialect.entry import ENTRIES
 from pipeline.model.dialect.tree import COLUMN, LITERAL, Node
 from pipeline.model.features import RawFeatures
+from pipeline.runtime.session import observed
 from pipeline.runtime.storage import Folder
 
 FILE_NAME = "parity.json.gz"
@@ -65,7 +66,7 @@ def estimate(spark: SparkSession, config: Config, resolved: Resolved, source: So
     if not features:
         return Estimate(source.bytes, 1)
     options = {key: value for key, value in config.source.reader_options.items() if key in _OF_LINES}
-    lines = spark.read.options(**options).text(config.source_paths)
+    lines = spark.read.options(**options).text(source_csv.paths(config))
     packed = any(name.endswith(_PACKED) for name in lines.inputFiles())
     length = F.length("value").alias("length")
     first = [row.length + 1 for row in lines.limit(_FIRST_LINES).select(length).collect()]
@@ -137,7 +138,7 @@ class Sampling:
     def _all_rows(self, spark: SparkSession) -> list[dict[str, Any]]:
         if not self._features:
             return []
-        rows, in_all = self._sampled_rows(), int(self._counts.get["all"])
+        rows, in_all = self._sampled_rows(), int(observed(self._counts)["all"])
         # a sample that memory bounds may be smaller by chance; else the first lines were shorter than most
         enough = ENOUGH if self._size.wanted > ENOUGH else 0.8 * self._size.wanted
         if len(rows) < min(enough, in_all):
@@ -145,7 +146,7 @@ class Sampling:
             frame = again.observe(prepare.typed_rows(spark, self._config, again.rows, again.carried))
             frame.write.format("noop").mode("overwrite").save()
             rows = again._sampled_rows()
-        ends: dict[str, Any] = json.loads(self._counts.get["extremes"])
+        ends: dict[str, Any] = json.loads(observed(self._counts)["extremes"])
         texts = [{name.partition(" ")[2]: text} for name, text in ends.items() if text is not None]
         if rows and texts:
             given = [{**rows[0]["texts"], **of_end} for of_end in texts]
@@ -158,7 +159,7 @@ class Sampling:
 
     def _sampled_rows(self) -> list[dict[str, Any]]:
         """Return the sampled rows, {"texts": …, "features": …} each."""
-        rows: list[dict[str, Any]] = json.loads(self._counts.get["rows"])
+        rows: list[dict[str, Any]] = json.loads(observed(self._counts)["rows"])
         return rows
 
 

@@ -18,6 +18,7 @@ from pipeline.data.source_csv import (
     read_csv,
     source_schema,
 )
+from pipeline.runtime.session import observed
 
 
 def write_quarantine(spark: SparkSession, config: Config, folder: str) -> int:
@@ -47,7 +48,7 @@ def write_quarantine(spark: SparkSession, config: Config, folder: str) -> int:
     written = Observation()
     described = frame.where(F.col("reason").isNotNull()).observe(written, F.count(F.lit(1)).alias("rows"))
     described.write.mode("overwrite").json(folder)
-    return int(written.get["rows"])
+    return int(observed(written)["rows"])
 
 
 def _misfit(name: str, field: StructField, config: Config) -> Column:

@@ -10,7 +10,17 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.config import Config
-from pipeline.data import dealing, features_sql, manifest, parity, prepare, row_accounting, source_csv, wide_numbers
+from pipeline.data import (
+    dealing,
+    features_sql,
+    manifest,
+    parity,
+    prepare,
+    row_accounting,
+    source_csv,
+    source_files,
+    wide_numbers,
+)
 from pipeline.data.manifest import LabelData, Manifest, Rows, SourceData, SplitData, SplitName
 from pipeline.data.oversampling import oversample
 from pipeline.data.parquet_summary import Aggregates, Summary, summarize
@@ -20,8 +30,9 @@ from pipeline.data.split import SPLIT
 from pipeline.runtime import lock, storage
 from pipeline.runtime.console import log
 from pipeline.runtime.errors import StorageError, one_line, reason
-from pipeline.runtime.session import progress
+from pipeline.runtime.session import observed, progress
 from pipeline.runtime.storage import Folder
+from pipeline.runtime.versions import project_version
 
 _PASS = "parts"  # below the data set's folder: the files that the one pass over the source has written, by split
 _DROPPED = "dropped"  # stands for a split in the pass; its rows are counted, then removed
@@ -57,8 +68,9 @@ def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared
         UserError: the source or the configuration is wrong.
         StorageError: there is no room, or the files do not hold what was written.
     """
-    source = source_csv.list_source(spark, config)
-    fingerprint = manifest.dataset_fingerprint(source.fingerprint, _config_fingerprint(config, num_proc), spark.version)
+    source = source_files.list_source(spark, config)
+    shape = _config_fingerprint(config, num_proc)
+    fingerprint = manifest.dataset_fingerprint(source.fingerprint, shape, spark.version, project_version())
     folder = config.data_dir / fingerprint
     resolved = features_sql.resolve(spark, config)
     with lock.wait_for_lock(config.lock_dir / fingerprint, "preparing the same data"):
@@ -120,7 +132,9 @@ def _build_data_set(
     size = parity.estimate(spark, config, resolved, source)
     sampling = parity.Sampling(config, resolved, records, size)
     typed = prepare.typed_rows(spark, config, sampling.rows, sampling.carried)
-    values = prepare.vocabularies(spark, config, typed)
+    # The vocabularies take a pass of their own, whose tasks may run twice when an executor is lost: not to be counted.
+    uncounted = prepare.typed_rows(spark, config, source_csv.read_records(spark, config).good())
+    values = prepare.vocabularies(spark, config, uncounted)
     classes = config.label.classes or values.get(config.label.column, [])
 
     # The pass: CSV to Parquet.
@@ -160,6 +174,7 @@ def _build_data_set(
         num_proc=num_proc,
         seed=config.split.seed,
         spark_version=spark.version,
+        pipeline_version=project_version(),
         columns=columns,
         rows=rows,
         dropped_by_column=dropped_by_column,
@@ -181,9 +196,10 @@ def _account(
     folder: Folder,
 ) -> Rows:
     """Return where the rows of the source are, checked; write the records that do not fit."""
+    counts = observed(records.counts)
     rows = Rows(
-        read=records.counts.get["read"],
-        quarantined=records.counts.get["bad"],
+        read=counts["read"],
+        quarantined=counts["bad"],
         dropped=dropped,
         train=written["train"].rows // config.split.oversample,
         validation=written["validation"].rows,
@@ -204,7 +220,7 @@ def _write(
     with progress(spark, f"preparing {source.files} file(s), {source.bytes / 2**20:,.1f} MiB, into {folder}"):
         copied = oversample(rows.fillna(_DROPPED, SPLIT), config.split.oversample)
         dealing.writer(copied, file_rows).partitionBy(SPLIT).parquet((folder / _PASS).spark)
-    if source_csv.list_source(spark, config).fingerprint != source.fingerprint:
+    if source_files.list_source(spark, config).fingerprint != source.fingerprint:
         raise config.mistake("source.path", "changed while it was read; run again when no other job writes there")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from pipeline.config import Config
 from pipeline.data import reading
-from pipeline.data.manifest import SourceData
 from pipeline.data.names import free
+from pipeline.runtime import storage
 from pipeline.runtime.errors import UserError, nearest
 
 CORRUPT = "_corrupt_record"
@@ -32,8 +31,6 @@ _OF_FILES = (
     "modifiedafter",
 )
 """Options that files depend on, not a record by itself."""
-_FINDING = ("recursivefilelookup", "pathglobfilter", "modifiedbefore", "modifiedafter")
-"""Options that say which files are read."""
 _VALUES = ("dateformat", "timestampformat")
 """Options that the expressions of reading.py honour."""
 _TEXTS = "_texts"
@@ -70,6 +67,11 @@ class Records:
         return column(field.name) if is_floating(field) else column(self.texts)[field.name]
 
 
+def paths(config: Config) -> list[str]:
+    """Return `source.path` for Spark's readers."""
+    return [storage.as_spark_reads(path) for path in config.source_paths]
+
+
 def source_schema(spark: SparkSession, config: Config) -> StructType:
     """Return `source.schema` as Spark types. Raises UserError when it is not valid DDL or names a column twice."""
     try:
@@ -84,27 +86,6 @@ def source_schema(spark: SparkSession, config: Config) -> StructType:
         if lower.count(name.lower()) > 1:
             raise config.mistake("source.schema", f"names column '{name}' twice (Spark ignores upper and lower case)")
     return schema
-
-
-def list_source(spark: SparkSession, config: Config) -> SourceData:
-    """Return the files of `source.path` and a fingerprint of their names, lengths and times.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    try:
-        # binaryFile reads no content as long as the column `content` is not asked for
-        found_by = {key: v for key, v in config.source.reader_options.items() if key in _FINDING}
-        files = spark.read.format("binaryFile").options(**found_by).load(config.source_paths)
-        files = files.select("path", "length", F.col("modificationTime").cast("double").alias("time"))
-        listed = sorted((row.path, row.length, row.time) for row in files.collect())  # a line per file
-    except AnalysisException as error:
-        raise config.mistake("source.path", sentence(error)) from None
-    if not listed:
-        raise config.mistake("source.path", f"every file in {', '.join(config.source_paths)} is empty")
-    digest = hashlib.sha256(repr(listed).encode()).hexdigest()
-    size = sum(length for _, length, _ in listed)
-    return SourceData(paths=config.source_paths, files=len(listed), bytes=size, fingerprint=digest)
 
 
 def read_records(spark: SparkSession, config: Config) -> Records:
@@ -178,7 +159,7 @@ def read_csv(spark: SparkSession, config: Config, schema: StructType, **more: bo
     options = {**line_options(config, schema.names[-1]), "header": config.source.reader_options["header"], **more}
     options |= {key: v for key, v in config.source.reader_options.items() if key not in options and key not in _VALUES}
     try:
-        return spark.read.schema(schema).options(**options).csv(config.source_paths)
+        return spark.read.schema(schema).options(**options).csv(paths(config))
     except (AnalysisException, ValueError) as error:
         raise config.mistake("source", sentence(error)) from None
 
@@ -248,7 +229,7 @@ def source_mistake(spark: SparkSession, config: Config, error: Exception) -> Use
 
 def _damaged_file(spark: SparkSession, config: Config) -> str | None:
     """Return the first of the (first 100) files that cannot be read to its end."""
-    files = spark.read.format("binaryFile").load(config.source_paths).select("path").limit(100)
+    files = spark.read.format("binaryFile").load(paths(config)).select("path").limit(100)
     for row in files.toLocalIterator():
         try:
             spark.read.text(row.path).count()
@@ -261,6 +242,10 @@ def _header_mistake(match: re.Match[str]) -> str:
     if "\0" in match["header"] or match["header"].startswith(_UNDECODED):
         problem = f"{match['file']} is not in the encoding that source.options.encoding says (UTF-8 unless given)"
         return f"{problem}; with the encoding UTF-16 or latin1, say, set it there"
+    if not match["header"]:
+        problem = f"{match['file']} has a column without a name where source.schema has '{match['expected']}'"
+        remedy = "write it with index=False, or declare a name for it and set source.options.enforceSchema to true"
+        return f"{problem} (pandas writes its index so): {remedy}"
     declared = match["schema"].split(", ")
     hint = "; the columns are in another order" if match["header"] in declared else nearest(match["header"], declared)
     return f"{match['file']} has the header '{match['header']}' where source.schema has '{match['expected']}'{hint}"

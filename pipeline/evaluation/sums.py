@@ -38,9 +38,8 @@ class MetricSums:
         *,
         with_detail: bool = False,
         category_sizes: Sequence[int] = (),
-        start: Sequence[float] = (),
     ) -> None:
-        """Start from zero, or from ``start``, an earlier vector.
+        """Start from zero.
 
         ``category_sizes`` are the numbers of codes of the features to slice by, unseen values included.
         """
@@ -56,13 +55,22 @@ class MetricSums:
         elif with_detail:
             shapes |= {"refused": (), "histogram": (HISTOGRAM_BINS, HISTOGRAM_BINS)}
         shapes |= {f"slice{i}": (size, 2) for i, size in enumerate(category_sizes)}
+        self._counted = classes * (classes + 1)
         lengths = [math.prod(shape) for shape in shapes.values()]
         self.vector = torch.zeros(sum(lengths), dtype=torch.float64, device=device)
-        if start:
-            self.vector.copy_(torch.tensor(start, dtype=torch.float64))
         # Views: to add to a part is to add to the vector.
         pieces = torch.split(self.vector, lengths)
         self._part = {name: piece.view(shapes[name]) for name, piece in zip(shapes, pieces, strict=True)}
+
+    @property
+    def counts(self) -> Tensor:
+        """The confusion matrix as a part of the vector: whole numbers, whose sum is the same in any order."""
+        return self.vector[: self._counted]
+
+    @property
+    def others(self) -> Tensor:
+        """The rest of the vector."""
+        return self.vector[self._counted :]
 
     def add(
         self,

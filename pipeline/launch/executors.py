@@ -90,6 +90,11 @@ def requested_executors(master: str, conf: SparkConf) -> int | None:
     return max(1, int(all_cores) // int(cores_each)) if all_cores and cores_each else None
 
 
+def _cores_of_a_task(conf: SparkConf) -> int:
+    """Return how many cores each task takes, and so each rank."""
+    return int(str(conf.get("spark.task.cpus", "1")))
+
+
 def _allocates_dynamically(conf: SparkConf) -> bool:
     return conf.get("spark.dynamicAllocation.enabled", "false") == "true"
 
@@ -104,12 +109,16 @@ def await_ranks(spark: SparkSession, config: Config) -> int:
         UserError: the executors have not registered within `run.start_timeout_s`, or a local master has too few slots.
     """
     master, conf = str(spark.sparkContext.master), spark.sparkContext.getConf()
-    slots = local_slots(master)
-    if slots is not None:
-        return _ranks_on_local_master(config, master, slots)
+    cores = local_slots(master)
+    if cores is not None:
+        return _ranks_on_local_master(config, master, cores // _cores_of_a_task(conf))
     demand = demanded_executors(config, requested_executors(master, conf), _allocates_dynamically(conf))
     registered = _await_executors(spark, config, demand)
     each, elastic = config.run.ranks_per_executor, config.recovery.elastic
+    fewest = min(executor.cores for executor in executors(spark)) // _cores_of_a_task(conf)
+    if fewest < each:
+        problem = f"{each} rank(s) cannot run at once on an executor that runs {fewest} task(s) at once"
+        raise config.mistake("run.ranks_per_executor", f"{problem}; lower it or spark.task.cpus, or give more cores")
     if config.run.num_proc != "auto":
         return min(registered * each, config.run.num_proc) if elastic else config.run.num_proc
     return min(registered * each, elastic.max) if elastic else (demand.target or registered) * each
@@ -141,6 +150,8 @@ def _ceil(ranks: int, ranks_per_executor: int) -> int:
 
 def _ranks_on_local_master(config: Config, master: str, slots: int) -> int:
     num_proc = config.run.num_proc
+    if slots < 1:
+        raise config.mistake("run.num_proc", f"no task can run on {master} with this spark.task.cpus; lower that")
     if num_proc == "auto":
         return slots
     if num_proc > slots:

@@ -1,8 +1,10 @@
 """One training over several jobs: which training a job continues, and what earlier jobs have left of it.
 
 Two jobs do the same training if they agree in all that shapes the weights: the prepared data, the settings of model and
-training, and the number of ranks. The training has a folder among the checkpoints from its first job until it has ended
-well. So the same command continues where the last one stopped, and begins a new training when nothing is left to do.
+training, the number of ranks, and the versions of torch and of this project.
+
+The training has a folder among the checkpoints from its first job until it has ended well. So the same command
+continues where the last one stopped, and begins a new training when nothing is left to do.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pipeline.data.manifest import Manifest
 from pipeline.runtime.console import log
 from pipeline.runtime.lock import lock
 from pipeline.runtime.storage import Folder
+from pipeline.runtime.versions import package_version
 
 _RUN = "training.json"
 
@@ -53,6 +56,7 @@ def claim(config: Config, data: Manifest, num_proc: int, fresh: bool) -> Iterato
         if holder:
             problem = f"another job does the same training ({holder})"
             raise config.mistake("run.work_dir", f"{problem}; wait for it, or give this job a folder of its own")
+        _tell_of_other_versions(config, name)
         if fresh and folder.exists():
             log.info("--fresh: removing the checkpoints in %s", folder)
             folder.remove()
@@ -78,4 +82,15 @@ def _fingerprint(config: Config, data: Manifest, num_proc: int) -> str:
     settings["oversample"] = settings["split"].pop("oversample")
     ranks = num_proc if config.recovery.elastic is None else "elastic"  # the number of elastic ranks may change
     shape = {"data": data.fingerprint, "settings": settings, "num_proc": ranks}
-    return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
+    versions = {name: package_version(name) for name in ("torch", "pipeline")}
+    digests = (hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest() for part in (shape, versions))
+    return f"{next(digests)[:16]}-{next(digests)[:8]}"
+
+
+def _tell_of_other_versions(config: Config, name: str) -> None:
+    """Log that the same training was begun with other versions: a mixture of both would have no bytes of its own."""
+    shape = name.partition("-")[0]
+    for other in config.checkpoint_dir.names():
+        if other != name and other.partition("-")[0] == shape:
+            where = config.checkpoint_dir / other
+            log.warning("beginning anew: %s holds checkpoints of another version of torch or of this project", where)

@@ -24,8 +24,13 @@ class TranslatedFeatures:
     def __init__(
         self, raw: Sequence[RawColumn], select: str, numeric: Sequence[str], categorical: Sequence[str]
     ) -> None:
+        statements = duckdb.extract_statements(select)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise ValueError("the translation of features.sql is not one SELECT")
         self._raw = raw
-        self._database = duckdb.connect(config={"threads": 1, "enable_external_access": False})
+        limits: dict[str, str | bool | int | float | list[str]] = {"threads": 1, "memory_limit": "2GB"}
+        limits["enable_external_access"] = False
+        self._database = duckdb.connect(config=limits)
         self._database.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
         typed = [f"{_typed(column)} AS {_quoted(column.name)}" for column in raw]
         outputs = [f"TRY_CAST({_quoted(name)} AS REAL) AS {_quoted(name)}" for name in numeric]

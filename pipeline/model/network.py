@@ -93,10 +93,16 @@ def weight_bytes(net: nn.Module) -> bytes:
     return bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}))
 
 
+_MOST_AS_TEXT = 1_000_000
+"""Weights of which :func:`describe_weights` writes every value: 17 bytes each."""
+
+
 def describe_weights(net: nn.Module) -> str:
-    """Return every layer's learned weights and biases as text: name, shape, values."""
+    """Return every layer's learned weights and biases as text: name, shape, values; of many weights no values."""
+    named = {name: weights.detach().cpu().numpy() for name, weights in net.named_parameters()}
+    total = sum(weights.size for weights in named.values())
+    if total > _MOST_AS_TEXT:
+        lines = [f"{name} {weights.shape}" for name, weights in named.items()]
+        return "\n".join([f"{total:,} values are too many for a text: see weights.safetensors", *lines, ""])
     with np.printoptions(threshold=sys.maxsize, linewidth=120, precision=8):
-        return "\n".join(
-            f"{name} {tuple(weights.shape)}\n{weights.detach().cpu().numpy()}\n"
-            for name, weights in net.named_parameters()
-        )
+        return "\n".join(f"{name} {weights.shape}\n{weights}\n" for name, weights in named.items())

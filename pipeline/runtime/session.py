@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import SparkSession
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkRuntimeError
+from pyspark.sql import Observation, SparkSession
 
 from pipeline.runtime import databricks
 from pipeline.runtime.console import log
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import StorageError, UserError, one_line
+
+_PATIENCE_S = 60
+"""So long after an action its observations may come."""
 
 _MEANING = {
     # features.sql gives the same result on every cluster: NULL for a bad CAST or a division by zero, times in UTC
@@ -60,7 +67,15 @@ def get_session(app_name: str, work_dir: Path) -> SparkSession:
     builder = SparkSession.builder.appName(app_name)
     if not databricks.is_runtime():  # without it Spark makes a folder in the working directory
         builder = builder.config("spark.sql.warehouse.dir", str(work_dir / "spark-warehouse"))
-    spark = builder.getOrCreate()
+    try:
+        spark = builder.getOrCreate()
+    except Py4JJavaError as error:  # a master that does not answer, a setting that Spark refuses
+        cause = re.sub(r"^([\w$]+\.)+[\w$]+: ", "", one_line(str(error.java_exception), 400))
+        raise UserError(f"Spark cannot be started: {cause.rstrip('.')}; see its settings (SPARK_CONF_DIR)") from None
+    except (PySparkRuntimeError, OSError) as error:
+        java = os.environ.get("JAVA_HOME", "not set")
+        problem = f"Spark's Java cannot be started: {one_line(error)}"
+        raise UserError(f"{problem}; look at JAVA_HOME, which is {java}, or source conf/spark/env.sh") from None
     for key, value in _SETTINGS.items():
         configured = spark.sparkContext.getConf().get(key)
         if key in _MEANING and configured is not None and configured.lower() != value.lower():
@@ -80,6 +95,22 @@ def _check_locale(spark: SparkSession) -> None:
             f"Java's language is '{language}', in which upper() and lower() give other letters than elsewhere: "
             "set spark.driver.extraJavaOptions and spark.executor.extraJavaOptions to -Duser.language=en"
         )
+
+
+def observed(observation: Observation) -> dict[str, Any]:
+    """Return what Spark has observed in the action that has just ended.
+
+    Raises:
+        StorageError: Spark does not tell it: `Observation.get` waits for an event that a busy Spark may drop.
+    """
+    answers: list[dict[str, Any]] = []
+    thread = threading.Thread(target=lambda: answers.append(observation.get), daemon=True)
+    thread.start()
+    thread.join(_PATIENCE_S)
+    if not answers:
+        problem = f"Spark has not told within {_PATIENCE_S} s how many rows it has read"
+        raise StorageError(f"{problem}: raise spark.scheduler.listenerbus.eventqueue.capacity, and run again")
+    return answers[0]
 
 
 @contextmanager

@@ -74,6 +74,22 @@ def check(path: str, *, local: bool = False) -> str:
     return path
 
 
+def unusable_characters(path: str) -> str:
+    """Return the characters of a path that Spark, Petastorm or fsspec take for something else; most often none."""
+    return "".join(sorted(set(re.findall(r"[*?\[\]{}\\#%;,\n\r]", path))))
+
+
+def as_spark_reads(path: str) -> str:
+    """Return ``path`` for Spark's readers, which take `*?[]{}` for patterns: not in the name of something that exists.
+
+    A name such as `[v2]` may be both. What is on this machine's disk under exactly this name is meant.
+    """
+    local = local_path(path)
+    if local is None or not re.search(r"[*?\[\]{}\\]", path) or not os.path.lexists(local):
+        return path
+    return Folder(re.sub(r"([*?\[\]{}\\])", r"\\\1", str(local))).spark
+
+
 def make_private(folder: Path) -> None:
     """Make a folder that only this user can read; an existing folder stays as it is."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

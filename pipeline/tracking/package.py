@@ -48,12 +48,27 @@ def log_model(config: Config, data: Manifest, resolved: Resolved, weights: bytes
     """Package the weights as the run's MLflow model; return the model's URI."""
     import mlflow
 
-    with _packaged(config, data, resolved, weights) as model, store.active(uri), mlflow.start_run(run_id=run_id):
+    with _packaged(config, data, resolved, weights) as model, store.active(uri), _active_run(run_id):
         # 2.13, which Databricks 15.4 LTS ML has, calls the name artifact_path
         key = "name" if "name" in inspect.signature(mlflow.pyfunc.log_model).parameters else "artifact_path"
         info = mlflow.pyfunc.log_model(**{key: "model"}, **model)
     log.info("logged the model: %s", info.model_uri)
     return str(info.model_uri)
+
+
+@contextmanager
+def _active_run(run_id: str) -> Iterator[None]:
+    """Let MLflow log to this run during the block, and leave it RUNNING.
+
+    The context manager of MLflow's own `start_run` would say FINISHED, before the gate and the report have come.
+    """
+    import mlflow
+
+    mlflow.start_run(run_id=run_id)
+    try:
+        yield
+    finally:
+        mlflow.end_run("RUNNING")
 
 
 def save_model(config: Config, data: Manifest, resolved: Resolved, weights: bytes, folder: Path) -> None:

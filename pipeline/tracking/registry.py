@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.runtime.console import log
@@ -14,15 +17,15 @@ from pipeline.tracking.store import connect
 CHAMPION = "champion"
 
 
-def download_model(uri: str, model: str) -> tuple[Path, str]:
-    """Download a logged model (`models:/…` or `runs:/…`); return its local folder, and its version or else its id."""
+def _download_model(uri: str, model: str, scratch: str) -> tuple[Path, str]:
+    """Copy a logged model (`models:/…`, `runs:/…`) to ``scratch``; return its folder, and its version or its id."""
     import mlflow
 
     if alias := re.fullmatch(r"models:/([^/@]+)@([^/@]+)", model):
         # resolved once: an alias may move between two calls
         model = f"models:/{alias[1]}/{connect(uri).get_model_version_by_alias(alias[1], alias[2]).version}"
     with store.active(uri):
-        folder = Path(mlflow.artifacts.download_artifacts(model))
+        folder = Path(mlflow.artifacts.download_artifacts(model, dst_path=scratch))
         if registered := re.fullmatch(r"models:/[^/@]+/(\d+)", model):
             return folder, registered[1]
         info = mlflow.models.get_model_info(str(folder))
@@ -32,12 +35,13 @@ def download_model(uri: str, model: str) -> tuple[Path, str]:
 def register(uri: str, run_id: str, model_uri: str, name: str) -> str:
     """Register a run's model as the next version of ``name``; return the version. A new name is created.
 
-    A run is registered once, however often the gate judges it: a tag of the run holds its version.
+    A run is registered once, however often the gate judges it: a tag of the run holds its version. (If somebody has
+    deleted that version, the run is registered again.)
     """
     import mlflow
 
     tags = connect(uri).get_run(run_id).data.tags
-    if tags.get("gate.model") == name and "gate.version" in tags:
+    if tags.get("gate.model") == name and _exists(uri, name, tags.get("gate.version")):
         return str(tags["gate.version"])
     with store.active(uri):
         version = str(mlflow.register_model(model_uri, name).version)
@@ -48,7 +52,29 @@ def register(uri: str, run_id: str, model_uri: str, name: str) -> str:
 def champion_version(uri: str, name: str) -> str | None:
     """Return the version that the alias `champion` of a registered model names, if there is one."""
     version = connect(uri).get_registered_model(name).aliases.get(CHAMPION)
-    return None if version is None else str(version)
+    if version is None:
+        return None
+    if not _exists(uri, name, version):
+        log.warning(
+            "version %s of %s was deleted, and the alias %s still names it: no champion", version, name, CHAMPION
+        )
+        return None
+    return str(version)
+
+
+def _exists(uri: str, name: str, version: str | int | None) -> bool:
+    """Return whether a registered model has this version."""
+    from mlflow.exceptions import MlflowException
+
+    if version is None:
+        return False
+    try:
+        connect(uri).get_model_version(name, str(version))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # the store is away, or refuses
+            raise
+        return False
+    return True
 
 
 def promote(uri: str, name: str, version: str) -> None:
@@ -66,8 +92,11 @@ def tag_version(uri: str, name: str, version: str, tags: dict[str, str]) -> None
         client.set_model_version_tag(name, version, key, text[:1000])
 
 
-def fetch_model(model: str, tracking_uri: str) -> tuple[Path, str]:
-    """Return the folder with the packaged model's files, and its version (or id, if it is not registered).
+@contextmanager
+def fetched_model(model: str, tracking_uri: str) -> Iterator[tuple[Path, str]]:
+    """Yield the folder with the packaged model's files, and its version (or id, if it is not registered).
+
+    The folder is a copy, and goes with the block.
 
     Raises:
         UserError: the store has no such model, or it is not one of this pipeline.
@@ -76,16 +105,17 @@ def fetch_model(model: str, tracking_uri: str) -> tuple[Path, str]:
     from mlflow.exceptions import MlflowException
 
     begin = time.perf_counter()
-    try:
-        folder, version = download_model(tracking_uri, model)
-    except (MlflowException, OSError) as error:
-        if store.is_down(error) and tracking_uri.startswith("http"):
-            raise
-        where = hide_password(tracking_uri)
-        advice = "check the name and --tracking-uri"
-        raise UserError(f"model {model}: cannot be loaded from {where}: {one_line(error)}; {advice}") from None
-    packaged = folder / "artifacts" / "model"
-    if not (packaged / "model.json").exists():
-        raise UserError(f"model {model}: is not a model of this pipeline: it holds no artifacts/model/model.json")
-    log.info("model %s, version %s (%.1f s)", model, version, time.perf_counter() - begin)
-    return packaged, version
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            folder, version = _download_model(tracking_uri, model, scratch)
+        except (MlflowException, OSError) as error:
+            if store.is_down(error) and tracking_uri.startswith("http"):
+                raise
+            where = hide_password(tracking_uri)
+            advice = "check the name and --tracking-uri"
+            raise UserError(f"model {model}: cannot be loaded from {where}: {one_line(error)}; {advice}") from None
+        packaged = folder / "artifacts" / "model"
+        if not (packaged / "model.json").exists():
+            raise UserError(f"model {model}: is not a model of this pipeline: it holds no artifacts/model/model.json")
+        log.info("model %s, version %s (%.1f s)", model, version, time.perf_counter() - begin)
+        yield packaged, version

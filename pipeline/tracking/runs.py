@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -17,7 +18,8 @@ import pipeline
 from pipeline.config import Config
 from pipeline.runtime import storage
 from pipeline.runtime.console import log
-from pipeline.runtime.errors import hide_password, one_line
+from pipeline.runtime.errors import UserError, one_line
+from pipeline.tracking import experiments
 from pipeline.tracking.store import active, connect, delivery_errors, is_down
 
 if TYPE_CHECKING:
@@ -27,33 +29,15 @@ if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest
 
 
-def experiment_name(config: Config) -> str:
-    """Return the name of the experiment: `tracking.experiment`, or that of the configuration's folder."""
-    return config.tracking.experiment or config.folder.name
-
-
-def check_experiment(config: Config, uri: str) -> None:
-    """Raise UserError if the experiment was deleted: MLflow takes no run for it, and gives nobody else its name."""
-    experiment = connect(uri).get_experiment_by_name(experiment_name(config))
-    if experiment is not None and experiment.lifecycle_stage == "deleted":
-        restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
-        problem = f"'{experiment.name}' was deleted; restore it (MLFLOW_TRACKING_URI={hide_password(uri)} {restore})"
-        problem += " or name another"
-        raise config.mistake("tracking.experiment", problem)
-
-
 def start_run(config: Config, uri: str) -> str:
     """Create the run (and its experiment, if need be); return its id."""
     client = connect(uri)
-    name = experiment_name(config)
-    experiment = client.get_experiment_by_name(name)
-    if experiment is not None:
-        experiment_id = experiment.experiment_id
-    else:
-        # a server knows where its artifacts go; an SQLite file does not
-        place = (config.work_dir / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
-        experiment_id = client.create_experiment(name, artifact_location=place)
-    run = client.create_run(experiment_id, tags=_source_tags(config), run_name=config.tracking.run_name)
+    name = experiments.experiment_name(config, uri)
+    run = client.create_run(
+        experiments.experiment_id(client, config, uri, name),
+        tags=_source_tags(config),
+        run_name=config.tracking.run_name,
+    )
     log.info("MLflow run %s (%s) in experiment '%s'", run.info.run_name, run.info.run_id, name)
     return str(run.info.run_id)
 
@@ -62,10 +46,14 @@ def start_run(config: Config, uri: str) -> str:
 def open_run(config: Config, uri: str, earlier: str | None = None) -> Iterator[str]:
     """Start a run for the block, or go on in an earlier one, and end it.
 
-    It ends as FINISHED, as FAILED if the block raises, as KILLED if it is interrupted.
+    It ends as FINISHED, as FAILED if the block raises, as KILLED if it is interrupted. A platform that has started a
+    run for this job names it in MLFLOW_RUN_ID.
+
+    Raises:
+        UserError: MLFLOW_RUN_ID names no run that can take this training.
     """
     with delivery_errors(uri):
-        run_id = _reopened(config, uri, earlier) or start_run(config, uri)
+        run_id = _reopened(config, uri, earlier) or _run_of_platform(config, uri) or start_run(config, uri)
     status = "FAILED"
     try:
         yield run_id
@@ -80,6 +68,31 @@ def open_run(config: Config, uri: str, earlier: str | None = None) -> Iterator[s
             log.warning("the run %s stays RUNNING in the store: %s", run_id, one_line(error))
 
 
+def _run_of_platform(config: Config, uri: str) -> str | None:
+    """Return the run that MLFLOW_RUN_ID names, set to RUNNING; None without that variable."""
+    from mlflow.exceptions import MlflowException
+
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if not run_id:
+        return None
+    client = connect(uri)
+    try:
+        run = client.get_run(run_id)
+        if run.info.lifecycle_stage != "active":
+            raise UserError(f"MLFLOW_RUN_ID={run_id}: the run was deleted; unset it, or name another")
+        if "num_proc" in run.data.params:
+            raise UserError(f"MLFLOW_RUN_ID={run_id}: the run holds another training already; unset it")
+        client.update_run(run_id, status="RUNNING", name=config.tracking.run_name)
+        for name, text in _source_tags(config).items():
+            client.set_tag(run_id, name, text)
+    except MlflowException as error:
+        if is_down(error):
+            raise
+        raise UserError(f"MLFLOW_RUN_ID={run_id}: {one_line(error)}; unset it, or name another") from None
+    log.info("training in MLflow run %s (%s), which MLFLOW_RUN_ID names", run.info.run_name, run_id)
+    return run_id
+
+
 def _reopened(config: Config, uri: str, run_id: str | None) -> str | None:
     """Set an earlier run to RUNNING again; return its id, or None if it is not there, or in another experiment."""
     from mlflow.exceptions import MlflowException
@@ -90,7 +103,7 @@ def _reopened(config: Config, uri: str, run_id: str | None) -> str | None:
     try:
         run = client.get_run(run_id)
         experiment = client.get_experiment(run.info.experiment_id).name
-        if run.info.lifecycle_stage != "active" or experiment != experiment_name(config):
+        if run.info.lifecycle_stage != "active" or experiment != experiments.experiment_name(config, uri):
             return None
         client.update_run(run_id, status="RUNNING", name=config.tracking.run_name)
         for name, text in _source_tags(config).items():  # newer code may finish the run
@@ -153,7 +166,7 @@ def read_run(config: Config, uri: str, run_id: str | None) -> LoggedRun:
 
     from pipeline.data.manifest import Manifest
 
-    client, name = connect(uri), experiment_name(config)
+    client, name = connect(uri), experiments.experiment_name(config, uri)
     try:
         if run_id is None:
             run_id = _newest_run(client, name, config.tracking.run_name)
@@ -162,25 +175,27 @@ def read_run(config: Config, uri: str, run_id: str | None) -> LoggedRun:
                 raise config.mistake("tracking", f"experiment '{name}' has no finished run{named}; train first")
         run = client.get_run(run_id)
         with active(uri):
-            manifest = mlflow.artifacts.load_text(f"runs:/{run_id}/data/manifest.json")
+            text = mlflow.artifacts.load_text(f"runs:/{run_id}/data/manifest.json")
+        manifest = Manifest.model_validate_json(text)
         model_uri = run.data.tags["model_uri"]
-    except (MlflowException, OSError, KeyError) as error:
+    except (MlflowException, OSError, KeyError, ValueError, RecursionError) as error:
         if is_down(error):
             raise
         raise config.mistake(
             "tracking", f"run {run_id} holds no training of this pipeline: {one_line(error)}"
         ) from None
     metrics = {key.removeprefix("best_"): v for key, v in run.data.metrics.items() if key.startswith("best_")}
-    return LoggedRun(run_id, model_uri, metrics, Manifest.model_validate_json(manifest))
+    return LoggedRun(run_id, model_uri, metrics, manifest)
 
 
 def _newest_run(client: MlflowClient, experiment: str, run_name: str | None) -> str | None:
     named = client.get_experiment_by_name(experiment)
     if named is None:
         return None
-    newest_first = {"max_results": 1000, "order_by": ["attributes.start_time DESC"]}
+    newest_first = {"max_results": 1000, "order_by": ["attributes.end_time DESC"]}  # one that was resumed ends last
     runs = client.search_runs([named.experiment_id], "attributes.status = 'FINISHED'", **newest_first)  # type: ignore[arg-type]
-    ids = (str(run.info.run_id) for run in runs if run_name in (None, run.info.run_name))
+    trained = (run for run in runs if "model_uri" in run.data.tags)
+    ids = (str(run.info.run_id) for run in trained if run_name in (None, run.info.run_name))
     return next(ids, None)
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pipeline.config import Config
 from pipeline.config.sections import DEFAULT_WORK_DIR
 from pipeline.runtime import databricks, storage
-from pipeline.runtime.errors import DeliveryError, hide_password, one_line
+from pipeline.runtime.errors import DeliveryError, hide_password, one_line, reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,6 +38,12 @@ CREDENTIALS = (
     "MLFLOW_TRACKING_CLIENT_CERT_PATH",
     "DATABRICKS_HOST",
     "DATABRICKS_TOKEN",
+    # what `requests`, by which MLflow reaches a server, reads
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    *(name for proxy in ("http_proxy", "https_proxy", "all_proxy", "no_proxy") for name in (proxy, proxy.upper())),
 )
 """Variables that rank 0 needs to reach the store; they travel in the environment of the ranks, nowhere else."""
 
@@ -108,7 +114,7 @@ def open_store(config: Config, uri: str) -> Callable[[], None]:
         try:
             databricks.credentials(uri)  # fails now, before any work, if the ranks would lack them
             if uri.startswith("sqlite:"):
-                storage.make_private(config.work_dir)
+                _make_work_dir(config)
             connect(uri).search_experiments(max_results=1)
             if config.tracking.registered_model:
                 connect(uri).search_registered_models(max_results=1)
@@ -121,6 +127,14 @@ def open_store(config: Config, uri: str) -> Callable[[], None]:
     reached = pool.submit(reach)
     pool.shutdown(wait=False)
     return reached.result
+
+
+def _make_work_dir(config: Config) -> None:
+    try:
+        storage.make_private(config.work_dir)
+    except OSError as error:
+        problem = f"cannot make the folder {config.work_dir}: {reason(error)}"
+        raise config.mistake("run.work_dir", f"{problem}; name one that this user can write") from None
 
 
 @contextmanager

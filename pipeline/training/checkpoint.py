@@ -1,8 +1,8 @@
 """What an interrupted training needs to resume: rank 0 writes it, every rank reads it.
 
 A checkpoint is one safetensors file. Its tensors are the network, the weights kept so far and the optimizer. The JSON
-in its header holds the epoch, the step and the records of all epochs. A checkpoint within an epoch also holds each
-rank's sums and its generator of random numbers; every other epoch seeds its own. A checkpoint's name holds its
+in its header holds the epoch, the step and the records of all epochs. A checkpoint within an epoch also holds the sums
+of that part and each rank's generator of random numbers; every other epoch seeds its own. A checkpoint's name holds its
 checksum, and it is written whole or not at all, so a damaged one is never taken. Nothing in it can run code.
 """
 
@@ -14,13 +14,16 @@ import json
 import math
 import re
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.evaluation.metrics import EpochRecord
 from pipeline.runtime.console import log
 from pipeline.runtime.errors import StorageError, UserError, one_line
+from pipeline.runtime.records import Unfit, check_type
 from pipeline.runtime.storage import Folder
+from pipeline.training import older_checkpoints, partial_epoch
 from pipeline.training.task import Cache, Task
 
 if TYPE_CHECKING:
@@ -28,12 +31,18 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _NAME = re.compile(r"epoch-(\d{6,})-step-(\d{9,})-([0-9a-f]{32})\.safetensors")
-_FORMAT = 3
+_FORMAT = 4
 _OLDEST_FORMAT = 2
+_WEIGHTS = "weights.safetensors"
+"""The kept weights of a training that has ended. They go by file: Spark would collect them through its own messages."""
 
 
-class TooOld(Exception):
-    """A checkpoint has a format that this version cannot upgrade."""
+class TooOld(ValueError):
+    """A checkpoint has a format that this version cannot upgrade, or none that it knows."""
+
+
+class Altered(ValueError):
+    """A checkpoint is not as it was written."""
 
 
 @dataclass
@@ -44,8 +53,6 @@ class Progress:
     """Epochs that are done."""
     step: int = 0
     """Steps that are done of the next epoch; only a training that was asked to stop keeps a part of an epoch."""
-    parts: list[list[float]] = field(default_factory=list)
-    """Of that part of an epoch, by rank: the vector of :class:`pipeline.evaluation.sums.MetricSums`."""
     history: list[EpochRecord] = field(default_factory=list)
     """The epochs that are done, in order."""
     best: EpochRecord | None = None
@@ -64,7 +71,7 @@ class Checkpoint:
 
     progress: Progress
     tensors: dict[str, Tensor]
-    """By name: `net.…`, `best.…`, `optimizer.<parameter>.…`, `random.<rank>`."""
+    """By name: `net.…`, `best.…`, `optimizer.<parameter>.…`, and those of `partial_epoch.Part`."""
 
     def below(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors whose names begin with ``prefix`` and a dot, without these."""
@@ -76,51 +83,44 @@ def pack(
     net: nn.Module,
     best: dict[str, Tensor] | None,
     optimizer: torch.optim.Optimizer,
-    random: list[Tensor] | None = None,
+    part: partial_epoch.Part | None = None,
 ) -> bytes:
-    """Return a training's state as a file; ``best``: the kept weights; ``random``: each rank's generator."""
+    """Return a training's state as a file; ``best``: the kept weights; ``part``: of an epoch that is not done."""
     from safetensors.torch import save
 
     tensors = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in (best or {}).items()}
     for parameter, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{parameter}.{name}": tensor for name, tensor in state.items() if tensor is not None}
-    tensors |= {f"random.{rank}": tensor for rank, tensor in enumerate(random or [])}
+    tensors |= part.named() if part else {}
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     return bytes(save(whole, {"format": str(_FORMAT), "progress": json.dumps(vars(progress), default=vars)}))
 
 
 def unpack(content: bytes) -> Checkpoint:
-    """Return what :func:`pack` has packed. Raises ValueError if it is none, TooOld, or UserError if it is newer."""
+    """Return what :func:`pack` has packed. Raises TooOld, or UserError if it is newer."""
     from safetensors.torch import load
 
-    return Checkpoint(_progress(content), load(content))
+    return Checkpoint(_progress(content), {**load(content), **older_checkpoints.parts(content)})
 
 
 def restore(checkpoint: Checkpoint, net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor] | None:
-    """Put a network and its optimizer in the state that they had; return the weights kept until then, if any."""
-    net.load_state_dict(checkpoint.below("net"))
+    """Put a network and its optimizer in the state that they had; return the weights kept until then, if any.
+
+    Raises:
+        UserError: the checkpoint is of another network.
+    """
     states: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in checkpoint.below("optimizer").items():
-        parameter, _, state = name.partition(".")
-        states.setdefault(int(parameter), {})[state] = tensor
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    try:
+        net.load_state_dict(checkpoint.below("net"))
+        for name, tensor in checkpoint.below("optimizer").items():
+            parameter, _, state = name.partition(".")
+            states.setdefault(int(parameter), {})[state] = tensor
+        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    except (RuntimeError, ValueError, KeyError) as error:
+        problem = f"a checkpoint does not fit this network ({one_line(error)})"
+        raise UserError(f"{problem}; begin anew with --fresh") from None
     return checkpoint.below("best") or None
-
-
-def random_state(device: torch.device) -> Tensor:
-    """Return the state of the generator that dropout draws from on ``device``."""
-    import torch
-
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def restore_random_state(checkpoint: Checkpoint, rank: int, device: torch.device) -> None:
-    """Put the generator of ``device`` in the state that ``rank`` had when it stopped within an epoch."""
-    import torch
-
-    state = checkpoint.tensors[f"random.{rank}"]
-    torch.cuda.set_rng_state(state, device) if device.type == "cuda" else torch.set_rng_state(state)
 
 
 def newest(folder: Folder, cache: Cache | None = None) -> tuple[str, Progress] | None:
@@ -140,7 +140,7 @@ def newest(folder: Folder, cache: Cache | None = None) -> tuple[str, Progress] |
                 return name, progress
         except TooOld as error:
             log.warning("skipping the checkpoint %s/%s, which stays there: %s", folder, name, one_line(error))
-        except ValueError as error:
+        except Altered as error:
             log.warning("removing the checkpoint %s/%s: %s", folder, name, one_line(error))
             folder.delete(name)
         except OSError as error:
@@ -155,11 +155,11 @@ def of_task(task: Task) -> bytes | None:
 
 
 def read(folder: Folder, name: str) -> bytes:
-    """Return a checkpoint as it was written. Raises OSError if it cannot be read, ValueError if it was altered."""
+    """Return a checkpoint as it was written. Raises OSError if it cannot be read, Altered if it was altered."""
     match = _NAME.fullmatch(name)
     content = folder.read(name)
     if not match or _digest(content) != match[3]:
-        raise ValueError("it is not as it was written")
+        raise Altered("it is not as it was written")
     return content
 
 
@@ -229,12 +229,36 @@ def write(folder: Folder, progress: Progress, content: bytes) -> str:
     return name
 
 
+def write_weights(folder: Folder, content: bytes) -> str:
+    """Write the kept weights for the driver; return their checksum. Raises StorageError."""
+    with _explained(folder, "the weights"):
+        folder.write(_WEIGHTS, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_weights(folder: Folder, sha256: str) -> bytes:
+    """Return the weights that rank 0 has written. Raises StorageError if they are not there as they were written."""
+    try:
+        content = folder.read(_WEIGHTS)
+    except OSError as error:
+        raise StorageError(f"cannot read {folder}/{_WEIGHTS}: {one_line(error)}; run again to resume") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise StorageError(f"{folder}/{_WEIGHTS} is not as rank 0 has written it; run again to resume")
+    return content
+
+
 def write_or_explain(folder: Folder, progress: Progress, content: bytes) -> str:
     """Write a checkpoint and return its name. Raises StorageError, which says what to do."""
-    try:
+    with _explained(folder, "a checkpoint"):
         return write(folder, progress, content)
+
+
+@contextlib.contextmanager
+def _explained(folder: Folder, what: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # each store has errors of its own
-        problem = f"cannot write a checkpoint in {folder}: {one_line(error)}"
+        problem = f"cannot write {what} in {folder}: {one_line(error)}"
         raise StorageError(f"{problem}; make room there, and run again to resume from the last checkpoint") from None
 
 
@@ -255,46 +279,16 @@ def _progress(content: bytes) -> Progress:
             raise TooOld(f"this version reads formats {_OLDEST_FORMAT} to {_FORMAT}, not {header['format']}")
         fields = json.loads(header["progress"])
         if int(header["format"]) == 2:
-            fields = _from_2_to_3(fields, _outputs(tensors))
+            fields = older_checkpoints.from_2_to_3(fields, tensors)
+        fields.pop("parts", None)  # of formats 2 and 3: see older_checkpoints.parts
         fields["history"] = [EpochRecord.from_dict(record) for record in fields["history"]]
         fields["best"] = fields["best"] and EpochRecord.from_dict(fields["best"])
-        return Progress(**fields)
-    except (KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"it is no checkpoint of this pipeline ({one_line(error)})") from None
-
-
-def _outputs(tensors: dict[str, Any]) -> int:
-    """Return the number of the network's outputs; ``tensors`` are the descriptions in a file's header."""
-    layers = [int(match[1]) for name in tensors if (match := re.fullmatch(r"net\.layers\.(\d+)\.bias", name))]
-    return int(tensors[f"net.layers.{max(layers)}.bias"]["shape"][0])
-
-
-def _from_2_to_3(fields: dict[str, Any], outputs: int) -> dict[str, Any]:
-    """Return a progress of format 2 in the words of format 3.
-
-    Format 2 kept an epoch's numbers in one flat dict, and the times of the epochs beside it. Its confusion matrix had
-    no column "no answer".
-    """
-    times = fields.pop("times_ms")
-    best = fields["best"]
-    return {
-        **fields,
-        "history": [_record_from_2(record, times) for record in fields["history"]],
-        "best": _record_from_2(best, times) if "epoch" in best else None,
-        "parts": [_part_from_2(part, outputs) for part in fields["parts"]],
-    }
-
-
-def _record_from_2(record: dict[str, Any], times_ms: list[int]) -> dict[str, Any]:
-    upgraded = {name: record[name] for name in ("epoch", "learning_rate", "rows_per_s", "ranks")}
-    for split in ("train", "validation"):
-        values = {n.removeprefix(f"{split}_"): value for n, value in record.items() if n.startswith(f"{split}_")}
-        upgraded[split] = {"rows": values.pop("rows"), "loss": values.pop("loss"), "metrics": values}
-    return {**upgraded, "ended_ms": times_ms[int(record["epoch"]) - 1]}
-
-
-def _part_from_2(part: dict[str, Any], outputs: int) -> list[float]:
-    cells = part["detail"]
-    if outputs > 1:  # a classifier: each row of the confusion matrix gets its last column, "no answer"
-        cells = [cell for i in range(outputs) for cell in [*cells[i * outputs : (i + 1) * outputs], 0.0]]
-    return [*cells, part["loss"], float(part["rows"])]
+        progress = Progress(**fields)
+        check_type("progress", progress, Progress, finite=False)
+        if len(progress.history) != progress.epoch or progress.lowest_epoch > progress.epoch:
+            raise Unfit("progress.epoch does not fit progress.history")
+        return progress
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, TooOld):
+            raise
+        raise TooOld(f"it has no format that this version knows ({one_line(error)})") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from dataclasses import dataclass
@@ -44,10 +43,10 @@ class Task:
 class TrainingResult:
     """What rank 0 returns."""
 
-    weights: bytes
-    """The kept weights as a safetensors file."""
+    weights_sha256: str
+    """Checksum of the kept weights' safetensors file, which is in :attr:`Task.checkpoints`."""
     weights_text: str
-    """The kept weights as text, for people."""
+    """The kept weights as text, for people; of a large network the shapes only."""
     network: str
     """The network's NetSpec as JSON."""
     best: EpochRecord
@@ -66,11 +65,6 @@ class TrainingResult:
     """The most memory that each rank has had, in MiB."""
     resets: int = 0
     """How often ranks have come or gone."""
-
-    @property
-    def weights_sha256(self) -> str:
-        """Checksum of the kept weights' safetensors file."""
-        return hashlib.sha256(self.weights).hexdigest()
 
 
 class ReportKind(StrEnum):

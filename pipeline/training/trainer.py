@@ -16,18 +16,18 @@ from torch import Tensor
 
 from pipeline.data.manifest import SplitName
 from pipeline.data.specs import net_spec
-from pipeline.evaluation.metrics import EpochRecord, Evaluation, SplitMetrics
+from pipeline.evaluation.metrics import EpochRecord, Evaluation
 from pipeline.evaluation.sums import MetricSums
 from pipeline.model.network import TabularNet, describe_weights, weight_bytes
 from pipeline.runtime.errors import Stopped
 from pipeline.tracking.metric_writer import MetricWriter
-from pipeline.training import checkpoint, components, elastic, placement
+from pipeline.training import checkpoint, components, elastic, partial_epoch, placement
 from pipeline.training.checkpoint import Progress
 from pipeline.training.divergence import check_losses, not_finite
 from pipeline.training.exchange import Exchange, Ranks
 from pipeline.training.loader import Shard, check_rows, open_shard, steps_and_rows
 from pipeline.training.task import Task, TrainingResult
-from pipeline.training.validation import evaluate, validate
+from pipeline.training.validation import add_up, evaluate, validate
 
 _LOG_EVERY_S = 10
 
@@ -123,7 +123,7 @@ class Trainer:
             return None
         assert self.progress.best
         return TrainingResult(
-            weights=weight_bytes(self.net),
+            weights_sha256=checkpoint.write_weights(self.task.checkpoints, weight_bytes(self.net)),
             weights_text=describe_weights(self.net),
             network=json.dumps(asdict(self.net.spec), indent=1),
             best=self.progress.best,
@@ -151,7 +151,7 @@ class Trainer:
             self._keep_part(steps, trained)
             raise Stopped(f"stopped by SIGTERM in epoch {epoch} after step {steps:,} of {len(self.batch_rows):,}")
         validated = validate(self.net, self.loss, self.shards["validation"], self.task, self.device)
-        train, validation = self._add_up(epoch, trained, validated)
+        train, validation = add_up(self.ranks, self.task, epoch, trained, validated)
         check_losses(self.task, epoch, train.loss, validation.loss)
 
         taken_now = 1 - first_step / len(self.batch_rows)  # share of the epoch that this process took
@@ -205,17 +205,6 @@ class Trainer:
                 self._log(f"epoch {epoch}/{self.settings.epochs}  step {step + 1:,} of {steps:,}")
         return steps
 
-    def _add_up(self, epoch: int, trained: MetricSums, validated: MetricSums) -> list[SplitMetrics]:
-        """Add the ranks' sums up in one message, prove that no row is missing, and return both splits' metrics."""
-        both: dict[SplitName, MetricSums] = {"train": trained, "validation": validated}
-        vector = self.ranks.add_up(torch.cat([sums.vector for sums in both.values()]), "epoch")
-        metrics = []
-        for (split, sums), total in zip(both.items(), vector.chunk(2), strict=True):
-            sums.vector.copy_(total)
-            metrics.append(sums.split_metrics())
-            check_rows(self.data, self.task.folder, split, epoch, metrics[-1].rows)
-        return metrics
-
     # ---- between epochs ----------------------------------------------------------------------------------------------
 
     def _enter(self, record: EpochRecord) -> None:
@@ -225,7 +214,7 @@ class Trainer:
             progress.best, self.best_weights = record, copy.deepcopy(self.net.state_dict())
         if loss < progress.lowest - self.settings.early_stopping.min_delta:
             progress.lowest, progress.lowest_epoch = loss, record.epoch
-        progress.epoch, progress.step, progress.parts = record.epoch, 0, []
+        progress.epoch, progress.step = record.epoch, 0
         progress.history.append(record)
 
     def _is_over(self) -> bool:
@@ -251,23 +240,29 @@ class Trainer:
     # ---- stopped and resumed within an epoch -------------------------------------------------------------------------
 
     def _keep_part(self, steps: int, trained: MetricSums) -> None:
-        """Write a checkpoint within an epoch, with each rank's sums and its generator of random numbers."""
+        """Write a checkpoint within an epoch, with the ranks' sums and their generators of random numbers."""
         self.progress.step = steps
-        self.progress.parts = self.ranks.gather(trained.vector.tolist())
-        random = self.ranks.gather(checkpoint.random_state(self.device))
+        part = partial_epoch.Part(
+            counts=self.ranks.add_up(trained.counts.clone(), "part") if len(trained.counts) else trained.counts,
+            others=self.ranks.gather(trained.others.cpu().clone()),
+            random=self.ranks.gather(partial_epoch.random_state(self.device)),
+        )
         if self.ranks.rank == 0:
-            content = checkpoint.pack(self.progress, self.net, self.best_weights, self.optimizer, random)
+            content = checkpoint.pack(self.progress, self.net, self.best_weights, self.optimizer, part)
             checkpoint.write_or_explain(self.task.checkpoints, self.progress, content)
         self.ranks.barrier()  # no rank ends before the checkpoint is written
 
     def _restore_part(self) -> tuple[int, MetricSums]:
         """Return the steps of this epoch that were done before a stop, and this rank's sums of them."""
         saved, self.saved = self.saved, None
+        sums = MetricSums(self.data.label, self.device)
         if saved is None or not saved.progress.step:
-            return 0, MetricSums(self.data.label, self.device)
-        checkpoint.restore_random_state(saved, self.ranks.rank, self.device)
-        part = saved.progress.parts[self.ranks.rank]
-        return saved.progress.step, MetricSums(self.data.label, self.device, start=part)
+            return 0, sums
+        partial_epoch.restore_random_state(saved.tensors, self.ranks.rank, self.device)
+        sums.others.copy_(saved.tensors[f"others.{self.ranks.rank}"])
+        if self.ranks.rank == 0:  # of all ranks
+            sums.counts.copy_(saved.tensors["counts"])
+        return saved.progress.step, sums
 
     # ---- after the last epoch ----------------------------------------------------------------------------------------
 

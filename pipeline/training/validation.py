@@ -1,13 +1,16 @@
-"""How good a network is on a rank's validation rows: briefly after each epoch, with all detail at the end."""
+"""How good a network is on the validation rows: briefly after each epoch, with all detail at the end."""
 
 from __future__ import annotations
 
 import torch
 
+from pipeline.data.manifest import SplitName
+from pipeline.evaluation.metrics import SplitMetrics
 from pipeline.evaluation.sums import MetricSums
 from pipeline.model.network import TabularNet
 from pipeline.training.components import Loss
-from pipeline.training.loader import Shard
+from pipeline.training.exchange import Ranks
+from pipeline.training.loader import Shard, check_rows
 from pipeline.training.task import Task
 
 _BATCH_ROWS = 4096
@@ -23,6 +26,22 @@ def validate(net: TabularNet, loss: Loss, shard: Shard, task: Task, device: torc
         outputs = net(features)
         sums.add(outputs, labels, loss(outputs, labels))
     return sums
+
+
+def add_up(ranks: Ranks, task: Task, epoch: int, trained: MetricSums, validated: MetricSums) -> list[SplitMetrics]:
+    """Add the ranks' sums up in one message, and return both splits' metrics.
+
+    Raises:
+        RowAccountingError: a row is missing.
+    """
+    both: dict[SplitName, MetricSums] = {"train": trained, "validation": validated}
+    vector = ranks.add_up(torch.cat([sums.vector for sums in both.values()]), "epoch")
+    metrics = []
+    for (split, sums), total in zip(both.items(), vector.chunk(2), strict=True):
+        sums.vector.copy_(total)
+        metrics.append(sums.split_metrics())
+        check_rows(task.data, task.folder, split, epoch, metrics[-1].rows)
+    return metrics
 
 
 @torch.no_grad()

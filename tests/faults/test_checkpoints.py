@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from pipeline.model.network import TabularNet
 from pipeline.model.spec import CategoricalInput, NetSpec, NumericInput
 from pipeline.runtime.errors import RankLost, StorageError
 from pipeline.runtime.storage import Folder
-from pipeline.training import checkpoint
+from pipeline.training import checkpoint, partial_epoch
 from pipeline.training.checkpoint import Progress
 from pipeline.training.components import make_optimizer
 from pipeline.training.exchange import Exchange, Ranks
@@ -71,7 +72,7 @@ def test_a_restored_training_takes_the_same_steps_as_the_saved_one(optimizer_nam
     exchange = Exchange(net, Ranks())
     optimizer = make_optimizer(settings, exchange.parameter, 0.1)
     step(net, exchange, optimizer)
-    content = checkpoint.pack(Progress(epoch=1), net, None, optimizer)
+    content = checkpoint.pack(Progress(), net, None, optimizer)
     other = a_net()
     other_exchange = Exchange(other, Ranks())
     other_optimizer = make_optimizer(settings, other_exchange.parameter, 0.1)
@@ -82,15 +83,15 @@ def test_a_restored_training_takes_the_same_steps_as_the_saved_one(optimizer_nam
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
 
 
-@pytest.fixture
-def older(tmp_path: Path) -> Folder:
-    """Return a copy of the checkpoints of format 2 in `tests/checkpoints`, whose NOTE.txt says how they were made."""
-    for file in (ROOT / "tests" / "checkpoints").glob("*.safetensors"):
+@pytest.fixture(params=[2, 3])
+def older(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    """Return a copy of the checkpoints of an older format in `tests/checkpoints`; NOTE.txt says how they were made."""
+    for file in (ROOT / "tests" / "checkpoints" / f"format-{request.param}").glob("*.safetensors"):
         shutil.copy(file, tmp_path)
     return Folder(str(tmp_path))
 
 
-def test_a_checkpoint_of_format_2_goes_on_at_the_end_of_an_epoch(older: Folder) -> None:
+def test_a_checkpoint_of_an_older_format_goes_on_at_the_end_of_an_epoch(older: Folder) -> None:
     (first, _) = sorted(name for name in older.names() if name.endswith(".safetensors"))
     saved = checkpoint.unpack(checkpoint.read(older, first))
     record = EpochRecord(
@@ -115,28 +116,58 @@ def test_a_checkpoint_of_format_2_goes_on_at_the_end_of_an_epoch(older: Folder) 
     assert all(torch.equal(again.tensors[name], tensor) for name, tensor in saved.tensors.items())
 
 
-def test_a_checkpoint_of_format_2_goes_on_within_an_epoch(older: Folder) -> None:
+def test_a_checkpoint_of_an_older_format_goes_on_within_an_epoch(older: Folder) -> None:
     newest_one = checkpoint.newest(older)
     assert newest_one
     name, progress = newest_one
     assert (progress.epoch, progress.step) == (1, 2)
     label = LabelData(column="label", task="classification", classes=["x", "y"], stats=None)
-    sums = [MetricSums(label, start=part) for part in progress.parts]
-    assert [s.split_metrics().rows for s in sums] == [6, 3]
-    assert [s.split_metrics().loss for s in sums] == [1.5 / 6, 0.5 / 3]
-    assert [s.split_metrics().metrics["accuracy"] for s in sums] == [5 / 6, 2 / 3]
-    checkpoint.restore_random_state(checkpoint.unpack(checkpoint.read(older, name)), 1, torch.device("cpu"))
+    saved = checkpoint.unpack(checkpoint.read(older, name))
+    sums = MetricSums(label)
+    sums.counts.copy_(saved.tensors["counts"])
+    parts = [saved.tensors[f"others.{rank}"] for rank in (0, 1)]
+    assert [part.tolist() for part in parts] == [[1.5, 6], [0.5, 3]]  # loss and rows
+    sums.others.copy_(parts[0] + parts[1])
+    assert (sums.split_metrics().rows, sums.split_metrics().loss) == (9, 2 / 9)
+    assert sums.split_metrics().metrics["accuracy"] == 7 / 9
+    partial_epoch.restore_random_state(saved.tensors, 1, torch.device("cpu"))
 
 
 def test_a_checkpoint_that_is_too_old_is_skipped_and_kept(older: Folder, caplog: pytest.LogCaptureFixture) -> None:
     last = sorted(name for name in older.names() if name.endswith(".safetensors"))[-1]
-    content = older.read(last).replace(b'"format":"2"', b'"format":"1"')
+    content = re.sub(rb'"format":"[23]"', b'"format":"1"', older.read(last))
     kept = checkpoint.write(older, Progress(epoch=9), content)
     newest_one = checkpoint.newest(older)
     assert newest_one
     assert newest_one[0] == last
     assert kept in older.names()
     assert "skipping the checkpoint" in caplog.text
+
+
+def test_a_whole_file_of_no_known_format_is_kept_and_told(
+    three_checkpoints: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    last = sorted(name for name in three_checkpoints.names() if name.startswith("epoch-"))[-1]
+    strange = three_checkpoints.read(last).replace(b'"format":"4"', b'"format":"x"')
+    kept = checkpoint.write(three_checkpoints, Progress(epoch=9), strange)
+    assert newest(three_checkpoints) == 3
+    assert kept in three_checkpoints.names()
+    assert f"{kept}, which stays there: it has no format that this version knows" in caplog.text
+
+
+def test_a_part_of_an_epoch_of_many_classes_and_ranks_is_kept() -> None:
+    label = LabelData(column="y", task="classification", classes=[f"{i:03}" for i in range(1000)], stats=None)
+    sums, net = MetricSums(label), a_net()
+    sums.add(torch.eye(1000), torch.arange(1000), torch.tensor(3.0))
+    optimizer = make_optimizer(Training(), Exchange(net, Ranks()).parameter, 0.1)
+    part = partial_epoch.Part(sums.counts, [sums.others] * 64, [torch.get_rng_state()] * 64)
+    content = checkpoint.pack(Progress(step=5), net, None, optimizer, part)
+    assert len(content) < 10 * 2**20  # one confusion matrix, not 64
+    saved = checkpoint.unpack(content)
+    again = MetricSums(label)
+    again.counts.copy_(saved.tensors["counts"])
+    again.others.copy_(saved.tensors["others.63"])
+    assert torch.equal(again.vector, sums.vector)
 
 
 @pytest.mark.parametrize("damage", ["cut off", "a bit", "pickled"])
@@ -155,7 +186,8 @@ def test_a_newest_checkpoint_that_is_damaged_is_skipped(
         checkpoint.write(three_checkpoints, Progress(epoch=9), pickle.dumps(bomb))  # even under a name that fits
         last.unlink()
     assert newest(three_checkpoints) == 2
-    assert "removing the checkpoint" in caplog.text
+    # a whole file may be of another version, and stays
+    assert ("skipping" if damage == "pickled" else "removing") + " the checkpoint" in caplog.text
     assert not mark.exists()
 
 

@@ -12,11 +12,12 @@ import pytest
 from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 
-from conftest import PENGUINS, ROOT
+from conftest import PENGUINS
 from faultinjection import (
     SETTINGS,
     Fault,
     check_outcome,
+    command_of,
     epoch_of,
     executor_processes,
     injections,
@@ -29,11 +30,6 @@ from submitting import processes, submit
 
 pytestmark = pytest.mark.horovod
 SEEDS = range(5)
-
-
-def command_of(overrides: list[str]) -> list[str]:
-    options = [word for override in overrides for word in ("--set", override)]
-    return ["spark-submit", str(ROOT / "jobs" / "train.py"), "--config", str(PENGUINS), *options]
 
 
 @pytest.mark.fault("a rank is killed (SIGKILL)")

@@ -25,7 +25,7 @@ from pipeline.config import load_config
 from pipeline.data import prepare, source_csv
 from pipeline.data.packaged import load_scorer
 from pipeline.model.scorer import Scorer
-from pipeline.tracking.registry import fetch_model
+from pipeline.tracking.registry import fetched_model
 from submitting import free_port, model_server
 
 SQL = """
@@ -68,7 +68,8 @@ def trained(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Tr
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(settings))
     summary = train.train(str(folder / "pipeline.yaml"))
     uri = f"sqlite:///{folder / 'work' / 'mlflow.db'}"
-    scorer = load_scorer(fetch_model(summary["model_uri"], uri)[0])
+    with fetched_model(summary["model_uri"], uri) as (folder, _):
+        scorer = load_scorer(folder)
     return Trained(folder / "pipeline.yaml", uri, summary["model_uri"], scorer)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -91,6 +93,7 @@ class Project:
         net = linear(config, self.prepared, weights, biases)
         self.run_id = runs.start_run(config, self.uri)
         model_uri = package.log_model(config, data, self.prepared.resolved, weight_bytes(net), self.uri, self.run_id)
+        self.client.set_tag(self.run_id, "model_uri", model_uri)
         trained = dataclasses.replace(measured(net, self.prepared), **fields)
         run = runs.LoggedRun(self.run_id, model_uri, trained.metrics, data)
         return gate.judge_candidate(self.spark, config, self.uri, run)
@@ -156,7 +159,8 @@ def test_the_first_is_promoted_an_equal_one_is_not_a_better_one_is(project: Proj
 
     row = predict.predict_row("models:/m@champion", '{"a": 120}', project.uri)
     assert row["prediction"] == "high"
-    assert registry.fetch_model("models:/m@champion", project.uri)[1] == "4"
+    with registry.fetched_model("models:/m@champion", project.uri) as (_, number_of_version):
+        assert number_of_version == "4"
 
 
 def test_a_candidate_that_makes_other_features_without_spark_is_blocked(
@@ -247,14 +251,45 @@ def test_rows_that_a_champion_refuses_count_against_it(project: Project) -> None
     assert decision.champion == pytest.approx(1 - 1 / 3, abs=20 / rows)
 
 
+def test_versions_that_somebody_deletes_do_not_stop_the_gate(project: Project) -> None:
+    project.answers_high_from(150)
+    rejected = project.answers_high_from(190)
+    assert (rejected.decision, rejected.version) == ("rejected", "2")
+    project.client.delete_model_version("m", "2")
+    # judged again, as by jobs/gate.py
+    run = project.client.get_run(project.run_id)
+    assert registry.register(project.uri, project.run_id, run.data.tags["model_uri"], "m") == "3"
+
+    project.client.delete_model_version("m", "1")
+    project.client.set_registered_model_alias("m", "champion", "3")
+    project.client.delete_model_version("m", "3")
+    assert project.champion is None
+    first = project.answers_high_from(190)
+    assert (first.decision, first.champion_version) == ("promoted", None)
+    assert project.champion == first.version
+
+
+def test_a_fetched_model_leaves_no_trace(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.answers_high_from(150)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temp"))
+    (tmp_path / "temp").mkdir()
+    predict.predict_row("models:/m@champion", '{"a": 120}', project.uri)
+    with registry.fetched_model("models:/m@champion", project.uri) as (folder, _):
+        assert (folder / "model.json").exists()
+        assert tmp_path in folder.parents
+    assert list((tmp_path / "temp").iterdir()) == []
+
+
 def damage(project: Project, how: Callable[[Path], None]) -> None:
-    how(registry.fetch_model("models:/m@champion", project.uri)[0])
+    with store.active(project.uri):  # where the store itself keeps it
+        folder = Path(mlflow.artifacts.download_artifacts("models:/m@champion"))
+    how(folder / "artifacts" / "model")
 
 
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (lambda model: shutil.rmtree(model.parents[1]), "cannot be loaded from"),
+        (lambda model: shutil.rmtree(model.parents[1]), "it holds no artifacts/model/model.json"),
         (lambda model: (model / "model.json").unlink(), "is not a model of this pipeline"),
         (lambda model: (model / "weights.safetensors").write_bytes(b"\0" * 100), "it cannot be loaded: "),
         (lambda model: (model / "model.json").write_text("{}"), "it cannot be loaded: "),

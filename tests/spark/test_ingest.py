@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from conftest import PENGUINS, UseCase, csv_rows
 from pipeline.config import load_config
 from pipeline.data.shards import prepare_data
-from pipeline.data.source_csv import list_source
+from pipeline.data.source_files import list_source
 from pipeline.runtime.errors import UserError
 
 
@@ -189,6 +189,59 @@ def test_the_files_that_are_read_are_those_of_the_fingerprint(spark: SparkSessio
         "recursiveFileLookup": True, "pathGlobFilter": "*.CSV", "modifiedBefore": "2020-06-01T13:00:00"}})  # fmt: skip
     with pytest.raises(UserError, match=r"source"):
         list_source(spark, later)
+
+
+@pytest.mark.parametrize("name", ["[v2]", "{a,b}", "C#", "50% off", "what?", "données", "a*"])
+def test_a_source_in_a_folder_of_any_name_is_read(spark: SparkSession, use_case: UseCase, name: str) -> None:
+    folder = use_case().folder / name
+    folder.mkdir()
+    (folder / "data.csv").write_text(csv_rows(40))
+    for path in (name, f"{name}/data.csv"):
+        manifest = prepare_data(spark, use_case(source={"path": path}), 1).manifest
+        assert (manifest.source.files, manifest.rows.read) == (1, 40)
+
+
+@pytest.mark.parametrize(
+    ("path", "files", "sentence"),
+    [
+        ("data.zip", ["data.zip"], "is an archive, and Spark reads none: unpack it"),
+        ("data", ["data/a.csv", "data/b.XLSX"], "is a spreadsheet: save it as CSV"),
+        ("data.csv.xz", ["data.csv.xz"], "is packed in a way that Spark cannot unpack: pack it as .gz"),
+        ("_x.csv", ["_x.csv"], "names begin with _ or a dot, such as .*_x.csv: give _x.csv another name"),
+        ("data", ["data/_x.csv", "data/.y.csv"], "names begin with _ or a dot"),
+        ("data", ["data/2021/x.csv"], "holds no file but only folders: name them, or set .*recursiveFileLookup"),
+        ("https://example.org/x.csv", [], "is a web address, and Spark reads none: load the file down first"),
+    ],
+)
+def test_files_that_spark_does_not_read_as_csv_are_named(
+    spark: SparkSession, use_case: UseCase, path: str, files: list[str], sentence: str
+) -> None:
+    config = use_case(source={"path": path})
+    for name in files:
+        (config.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (config.folder / name).write_text(csv_rows(10))
+    with pytest.raises(UserError, match=rf"source\.path: .*{sentence}"):
+        list_source(spark, config)
+
+
+def test_a_hidden_file_beside_others_is_told(
+    spark: SparkSession, use_case: UseCase, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = use_case(source={"path": "data"})
+    (config.folder / "data").mkdir()
+    for name in ("a.csv", "_more.csv"):
+        (config.folder / "data" / name).write_text(csv_rows(10))
+    assert list_source(spark, config).files == 1
+    assert "1 file(s) are not read, as their names begin with _ or a dot: _more.csv" in caplog.text
+
+
+def test_a_column_without_a_name_is_one_sentence_that_says_what_to_do(spark: SparkSession, use_case: UseCase) -> None:
+    rows = "".join(f"{i},{row}\n" for i, row in enumerate(csv_rows(20).splitlines()[1:]))
+    schema = {"schema": "i INT, a DOUBLE, k STRING, y INT"}
+    with pytest.raises(UserError, match=r"without a name where source.schema has 'i' .*index=False"):
+        prepare_data(spark, use_case(f",a,k,y\n{rows}", source=schema), 1)
+    positions = use_case(f",a,k,y\n{rows}", source={**schema, "options": {"enforceSchema": True}})
+    assert prepare_data(spark, positions, 1).manifest.rows.read == 20
 
 
 def test_all_penguins_are_read(spark: SparkSession, tmp_path: Path) -> None:

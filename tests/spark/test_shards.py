@@ -46,6 +46,26 @@ def test_row_groups_are_bounded_however_the_source_is_cut(
     assert max(shares) <= 1.06 * min(shares)
 
 
+def test_a_large_lopsided_split_is_written_again_by_several_tasks(
+    spark: SparkSession, use_case: UseCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dealing, "_ROW_GROUP_BYTES", 0)
+    monkeypatch.setattr(dealing, "_ROW_GROUP_MIN_ROWS", 100)
+    monkeypatch.setattr(dealing, "_MAX_IMBALANCE", 0)  # whatever is not quite even is written again
+    monkeypatch.setattr(dealing, "_MOST_OF_A_TASK", 20_000)  # bytes: 4,200 rows of 20 bytes take five tasks
+    config = use_case(None, source={"path": "data.csv.gz", "schema": "a DOUBLE, k STRING, y INT"})
+    (config.folder / "data.csv.gz").write_bytes(gzip.compress(csv_rows(6_000).encode()))
+    first = shards.prepare_data(spark, config, 7)
+    train = first.manifest.splits["train"]
+    assert len({group.path.split("-")[1] for group in train.row_groups if group.path.startswith("train/")}) >= 4
+    shares = train.shard_rows(7)
+    assert sum(shares) == train.rows
+    assert max(shares) <= 1.1 * min(shares)
+    first.folder.remove()
+    again = shards.prepare_data(spark, config, 7)
+    assert sorted(again.manifest.sha256.values()) == sorted(first.manifest.sha256.values())
+
+
 def test_an_unchanged_source_and_configuration_reuse_the_data_and_report_it(
     spark: SparkSession, use_case: UseCase, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -175,7 +175,9 @@ def test_an_epoch_s_sums_continue_from_a_kept_part_and_equal_the_detailed_sums(o
     labels = torch.randint(outputs, (ROWS,)) if outputs > 1 else torch.rand(ROWS) * 9
     whole, first = MetricSums(label), MetricSums(label)
     first.add(answers[:700], labels[:700], torch.tensor(1.25))
-    rest = MetricSums(label, start=first.vector.tolist())
+    rest = MetricSums(label)
+    rest.counts.copy_(first.counts)
+    rest.others.copy_(first.others)
     rest.add(answers[700:], labels[700:], torch.tensor(2.5))
     for start, end, loss in ((0, 700, 1.25), (700, ROWS, 2.5)):
         whole.add(answers[start:end], labels[start:end], torch.tensor(loss))

@@ -68,6 +68,7 @@ COMMANDS = {
     "python -m pipeline.model.dialect.reference": HERE,
     "source conf/spark/env.sh": HERE,
     "cp -r conf/penguins conf/mine": "tests/unit/test_pages.py::test_a_copy_of_the_penguins_is_a_use_case",
+    "python tests/surroundings.py": "tests/horovod/test_surroundings.py::test_each_trains_or_is_refused",
     "make hooks": "tests/unit/test_pages.py::test_hooks_run_lint_and_leave_another_hook_alone",
     # the main job; DRY shows that `make train` is this spark-submit
     "make train": TRAIN + "test_the_summary_is_the_last_line_and_the_only_one_on_stdout",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -18,7 +19,7 @@ from conftest import ROOT, UseCase
 from pipeline.config import load_config
 from pipeline.runtime import errors
 from pipeline.runtime.errors import DeliveryError, UserError
-from pipeline.tracking import registry, runs, store
+from pipeline.tracking import experiments, package, registry, runs, store
 
 
 def answered(status: int) -> requests.HTTPError:
@@ -106,13 +107,91 @@ def test_a_run_names_the_version_and_commit_of_this_project_and_of_the_configura
 
 def test_a_deleted_experiment_is_one_sentence_that_says_how_to_restore_it(use_case: UseCase, tmp_path: Path) -> None:
     config, uri = use_case(tracking={"experiment": "tidy"}), f"sqlite:///{tmp_path / 'mlflow.db'}"
-    runs.check_experiment(config, uri)
+    experiments.check_experiment(config, uri)
     client, run_id = store.connect(uri), runs.start_run(config, uri)
-    runs.check_experiment(config, uri)
+    experiments.check_experiment(config, uri)
     client.delete_experiment(client.get_run(run_id).info.experiment_id)
     restore = rf"MLFLOW_TRACKING_URI={uri} mlflow experiments restore --experiment-id \d+"
     with pytest.raises(UserError, match=rf"tracking.experiment: 'tidy' was deleted; restore it \({restore}\) or name"):
-        runs.check_experiment(config, uri)
+        experiments.check_experiment(config, uri)
+
+
+def test_the_experiment_that_a_platform_has_set_is_used(
+    use_case: UseCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    config, chosen = use_case(), use_case(tracking={"experiment": "chosen"})
+    assert experiments.experiment_name(config, uri) == config.folder.name
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", store.connect(uri).create_experiment("of the platform"))
+    assert experiments.experiment_name(config, uri) == "of the platform"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "by name")
+    assert experiments.experiment_name(config, uri) == "by name"
+    assert experiments.experiment_name(chosen, uri) == "chosen"
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "99")
+    with pytest.raises(UserError, match=r"^MLFLOW_EXPERIMENT_ID=99: .*; unset it, or name another$"):
+        experiments.experiment_name(config, uri)
+
+
+def test_the_run_that_a_platform_has_started_is_used_once(
+    use_case: UseCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, uri = use_case(), f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = store.connect(uri)
+    run_id = client.create_run(client.create_experiment("theirs")).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    with runs.open_run(config, uri) as opened:
+        assert opened == run_id
+        client.log_param(run_id, "num_proc", 2)
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert client.get_run(run_id).data.tags["pipeline.version"] == version("pipeline")
+    with pytest.raises(UserError, match="holds another training already"), runs.open_run(config, uri):
+        pass
+    client.delete_run(run_id)
+    with pytest.raises(UserError, match="the run was deleted"), runs.open_run(config, uri):
+        pass
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    with pytest.raises(UserError, match=r"^MLFLOW_RUN_ID=0{32}: .*; unset it"), runs.open_run(config, uri):
+        pass
+
+
+def test_an_experiment_that_another_job_creates_meanwhile_is_used(use_case: UseCase, tmp_path: Path) -> None:
+    config, uri = use_case(), f"sqlite:///{tmp_path / 'mlflow.db'}"
+    created: list[str] = []
+
+    class Overtaken(mlflow.MlflowClient):
+        """Another job creates the experiment between this one's look and its own attempt."""
+
+        def get_experiment_by_name(self, name: str) -> Any:
+            experiment = super().get_experiment_by_name(name)
+            if experiment is None:
+                created.append(store.connect(uri).create_experiment(name))
+            return experiment
+
+    assert [experiments.experiment_id(Overtaken(uri), config, uri, "at once")] == created
+
+
+def test_packaging_leaves_the_run_running(use_case: UseCase, tmp_path: Path) -> None:
+    config, uri = use_case(), f"sqlite:///{tmp_path / 'mlflow.db'}"
+    run_id = runs.start_run(config, uri)
+    with store.active(uri), package._active_run(run_id):
+        mlflow.log_metric("x", 1)
+    assert store.connect(uri).get_run(run_id).info.status == "RUNNING"
+    with pytest.raises(KeyError), store.active(uri), package._active_run(run_id):
+        raise KeyError
+    assert store.connect(uri).get_run(run_id).info.status == "RUNNING"
+    assert mlflow.active_run() is None
+
+
+def test_the_newest_run_is_the_one_that_ended_last_and_has_a_model(use_case: UseCase, tmp_path: Path) -> None:
+    config, uri = use_case(), f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = store.connect(uri)
+    resumed, later, without = (runs.start_run(config, uri) for _ in range(3))
+    for run_id in (resumed, later):
+        client.set_tag(run_id, "model_uri", "models:/m")
+    for ended, run_id in enumerate((later, resumed, without)):
+        client.set_terminated(run_id, end_time=1_000 + ended)
+    assert runs._newest_run(client, config.folder.name, None) == resumed
 
 
 def test_a_run_that_newer_code_finishes_names_the_newer_code(
@@ -129,7 +208,7 @@ def test_a_run_that_newer_code_finishes_names_the_newer_code(
 def test_a_model_that_is_not_there_is_one_sentence_with_advice(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     with pytest.raises(UserError, match=r"cannot be loaded from sqlite.*; check the name and --tracking-uri$"):
-        registry.fetch_model("models:/absent/1", uri)
+        registry.fetched_model("models:/absent/1", uri).__enter__()
 
 
 def test_an_installed_package_in_somebody_s_checkout_has_no_commit(

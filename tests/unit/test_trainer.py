@@ -46,10 +46,10 @@ try:
 except Stopped as stopped:
     assert str(stopped) == "stopped by SIGTERM in epoch 2 after step 6 of 11", stopped
 name, progress = checkpoint.newest(task.checkpoints, cache)
-assert (progress.epoch, progress.step, len(progress.parts)) == (1, 6, 1)
+assert (progress.epoch, progress.step) == (1, 6)
 task = dataclasses.replace(task, checkpoint=name)
 resumed = Trainer(task, ranks, checkpoint.of_task(task)).train()
-assert resumed.weights == whole.weights
+assert resumed.weights_sha256 == whole.weights_sha256
 assert [(r.train, r.validation) for r in resumed.history] == [(r.train, r.validation) for r in whole.history]
 assert resumed.evaluation == whole.evaluation
 assert [r.train.rows for r in resumed.history] == [103] * 3
