@@ -68,8 +68,8 @@ def trained(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Tr
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(settings))
     summary = train.train(str(folder / "pipeline.yaml"))
     uri = f"sqlite:///{folder / 'work' / 'mlflow.db'}"
-    with fetched_model(summary["model_uri"], uri) as (folder, _):
-        scorer = load_scorer(folder)
+    with fetched_model(summary["model_uri"], uri) as (model, _):
+        scorer = load_scorer(model)
     return Trained(folder / "pipeline.yaml", uri, summary["model_uri"], scorer)
 
 
