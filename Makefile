@@ -60,8 +60,8 @@ picture: $(READY)  ## draw the report of the last run beside its CONFIG, as repo
 test: $(READY)  ## run all tests; ARGS="tests/unit" for some
 	python -m pytest -n 2 $(ARGS)
 
-test-more: test test-faults test-databricks  ## run everything there is (about an hour)
-	python -m pytest tests/cluster -m more
+test-more: test test-faults test-databricks  ## run everything there is (about two hours)
+	python -m pytest tests/cluster tests/horovod -m more
 
 test-faults: $(READY)  ## kill, stop and starve trainings many times, and print a table of what it cost (about 15 minutes)
 	python -m pytest tests/faults -m '' $(ARGS)

@@ -91,6 +91,7 @@ def await_that(condition: Callable[[], bool]) -> None:
     raise AssertionError("the condition did not become true within a minute")
 
 
+@pytest.mark.more
 def test_a_server_that_stays_away_costs_no_training(server: Server, tmp_path: Path) -> None:
     log, work = tmp_path / "job.log", tmp_path / "work"
     with training(server, log, f"run.work_dir={work}", "training.epochs=40") as job:

@@ -62,6 +62,7 @@ def prepared(penguins: Penguins, lake: str) -> Folder:
     return folder
 
 
+@pytest.mark.more
 def test_two_ranks_train_from_s3_as_from_a_disk(
     penguins: Penguins, lake: str, prepared: Folder, tmp_path: Path
 ) -> None:
