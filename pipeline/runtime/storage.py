@@ -153,7 +153,9 @@ class Folder:
 
     def open(self, name: str) -> IO[bytes]:
         """Open one of its files for reading."""
-        opened: IO[bytes] = self.filesystem().open(f"{self.path}/{name}", "rb")
+        files = self.filesystem()
+        files.invalidate_cache()  # another process may have written it after the folder was listed
+        opened: IO[bytes] = files.open(f"{self.path}/{name}", "rb")
         return opened
 
     def read(self, name: str) -> bytes:

@@ -19,6 +19,7 @@ from pipeline.config import load_config
 from pipeline.data import parity, parquet_summary, shards
 from pipeline.data.manifest import FILE_NAME, Manifest
 from pipeline.data.parquet_summary import Aggregates
+from pipeline.evaluation.metrics import EpochRecord, SplitMetrics
 from pipeline.runtime.errors import RowAccountingError, UserError
 from pipeline.runtime.storage import Folder
 from pipeline.training import checkpoint
@@ -104,8 +105,10 @@ def test_files_are_counted_on_s3_too(prepared: Folder) -> None:
 
 def test_checkpoints_are_kept_on_s3(lake: str) -> None:
     folder = Folder.at(f"{lake}/checkpoints")
+    split = SplitMetrics(10, 0.5, {"accuracy": 0.8})
+    record = EpochRecord(1, split, split, learning_rate=0.1, rows_per_s=1.0, ranks=1, ended_ms=1)
     for epoch in (1, 2, 3):
-        progress = Progress(epoch=epoch)
+        progress = Progress(epoch=epoch, history=[record] * epoch)
         header = {"format": str(checkpoint._FORMAT), "progress": json.dumps(dataclasses.asdict(progress))}
         with checkpoint.Writer(folder, keep=2) as writer:
             writer.put(progress, save({"net.x": torch.ones(epoch)}, header))
