@@ -29,7 +29,7 @@ from pipeline.config import Config
 from pipeline.data import catalyst
 from pipeline.data.carried import carried_name, select_carrying
 from pipeline.data.names import CODE, stored_names
-from pipeline.data.source_csv import column, sentence
+from pipeline.data.source_csv import column, read_records, sentence
 from pipeline.data.split import SPLIT, split_of
 from pipeline.runtime.errors import nearest
 from pipeline.runtime.session import progress
@@ -120,7 +120,7 @@ def vocabularies(spark: SparkSession, config: Config, typed: TypedRows) -> dict[
         unlisted.append(label)
     if unlisted:
         with progress(spark, f"collecting the values of {', '.join(unlisted)}"):
-            values |= _collect_values(typed, unlisted, label)
+            values |= _collect_values(spark, config, unlisted)
     for name in unlisted:
         key = "label.column" if name == label else "features.categorical"
         if not values[name]:
@@ -142,10 +142,12 @@ def class_texts(config: Config, typed: TypedRows, classes: list[str]) -> list[st
     return classes
 
 
-def _collect_values(typed: TypedRows, names: list[str], label: str) -> dict[str, list[str]]:
+def _collect_values(spark: SparkSession, config: Config, names: list[str]) -> dict[str, list[str]]:
     def rows_of(name: str) -> Column:
-        return F.col(SPLIT).isNotNull() if name == label else F.col(SPLIT) == "train"
+        return F.col(SPLIT).isNotNull() if name == config.label.column else F.col(SPLIT) == "train"
 
+    # This pass has rows of its own, that count nothing: when an executor is lost, its tasks run twice.
+    typed = typed_rows(spark, config, read_records(spark, config).good())
     sets = typed.frame.agg(
         *[F.collect_set(F.when(rows_of(name), column(typed.stored[name]))) for name in names]
     ).first()

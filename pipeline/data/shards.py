@@ -132,9 +132,7 @@ def _build_data_set(
     size = parity.estimate(spark, config, resolved, source)
     sampling = parity.Sampling(config, resolved, records, size)
     typed = prepare.typed_rows(spark, config, sampling.rows, sampling.carried)
-    # The vocabularies take a pass of their own, whose tasks may run twice when an executor is lost: not to be counted.
-    uncounted = prepare.typed_rows(spark, config, source_csv.read_records(spark, config).good())
-    values = prepare.vocabularies(spark, config, uncounted)
+    values = prepare.vocabularies(spark, config, typed)
     classes = config.label.classes or values.get(config.label.column, [])
 
     # The pass: CSV to Parquet.
