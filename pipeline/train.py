@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import gate
 from pipeline.config import ConfigFiles, load_config
-from pipeline.data import parity, shards
+from pipeline.data import kept, parity, shards
 from pipeline.data.specs import Resolved
 from pipeline.evaluation import figures, report
 from pipeline.evaluation.decision import Decision
@@ -56,18 +56,13 @@ def train(
     executor_checks.check_executors(spark, config, num_proc)
     elastic = config.recovery.elastic
     prepared = shards.prepare_data(spark, config, elastic.max if elastic else num_proc)
-    compared = parity.check_parity(config, prepared.resolved, prepared.folder, prepared.manifest.offsets)
-    if compared:
-        same = "Spark and the packaged model make the same features of %d rows, so a model sees what training sees"
-        log.info(same, compared)
-    else:
-        log.info(
-            "features.sql passes on numbers as Spark reads them: there is nothing to compare with the packaged model"
-        )
+    parity.check_parity(config, prepared.resolved, prepared.folder, prepared.manifest.offsets)
+    kept.prune(config, prepared.manifest.fingerprint)
     watch.lap("prepare")
 
     cache = memory.choose_cache(spark, config, prepared.manifest, elastic.min if elastic else num_proc)
     with (
+        kept.in_use(prepared.folder),
         resume.claim(config, prepared.manifest, num_proc, fresh) as training,
         runs.open_run(config, uri, training.run_id) as run_id,
     ):

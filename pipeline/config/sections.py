@@ -232,6 +232,8 @@ class Run(Settings):
     """Everything the job writes locally is under this folder; relative to where the job is started."""
     data_dir: str | None = None
     """Where prepared data go: a path, or `s3a://`, `abfss://`, `hdfs://`, `dbfs:/`; default: `data` in work_dir."""
+    keep_data: int | None = Field(default=None, ge=1)
+    """How many of its newest prepared data sets a use case keeps; older ones go once they are unused; null: all."""
     ranks_per_executor: int = Field(default=1, ge=1)
     """On a cluster: ranks that may share an executor; they share its cores."""
     network_interfaces: list[str] | None = None

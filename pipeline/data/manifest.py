@@ -110,6 +110,8 @@ class Manifest(_Record):
     spark_version: str
     pipeline_version: str = ""
     """Of this project; older manifests do not state it."""
+    use_case: str = ""
+    """The name of the configuration's folder, for `run.keep_data`; older manifests do not state it."""
     columns: dict[str, Literal["float", "double", "bigint"]]
     """Columns of the Parquet files under their names there: numeric features, categorical codes, then the label.
 

@@ -30,6 +30,7 @@ from pipeline.data.specs import Resolved, missing_texts
 from pipeline.model.dialect.entry import ENTRIES
 from pipeline.model.dialect.tree import COLUMN, LITERAL, Node
 from pipeline.model.features import RawFeatures
+from pipeline.runtime.console import log
 from pipeline.runtime.session import observed
 from pipeline.runtime.storage import Folder
 
@@ -164,7 +165,7 @@ class Sampling:
 
 
 def check_parity(config: Config, resolved: Resolved, folder: Folder, offsets: Mapping[str, float] | None = None) -> int:
-    """Compare the sample of a prepared data set with what a model makes of its texts; return the number of rows.
+    """Compare the sample of a prepared data set with what a model makes of its texts; return how many rows.
 
     ``offsets`` are those of the wide columns: two numbers are the same if a network takes the same float32 of them.
 
@@ -189,6 +190,13 @@ def check_parity(config: Config, resolved: Resolved, folder: Folder, offsets: Ma
             if not _is_same(theirs, ours, inexact, (offsets or {}).get(name, 0.0)):
                 problem = f"'{name}', made with {made_with(tree)}, is {theirs!r} in Spark but {ours!r} in a packaged "
                 raise _difference(config, f"{problem}model for the record {_short(rows[row]['texts'])}")
+    if rows:
+        same = "Spark and the packaged model make the same features of %d rows, so a model sees what training sees"
+        log.info(same, len(rows))
+    else:
+        log.info(
+            "features.sql passes on numbers as Spark reads them: there is nothing to compare with a packaged model"
+        )
     return len(rows)
 
 

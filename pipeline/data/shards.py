@@ -13,6 +13,7 @@ from pipeline.config import Config
 from pipeline.data import (
     dealing,
     features_sql,
+    kept,
     manifest,
     parity,
     prepare,
@@ -75,12 +76,14 @@ def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared
     resolved = features_sql.resolve(spark, config)
     with lock.wait_for_lock(config.lock_dir / fingerprint, "preparing the same data"):
         if (existing := Manifest.read(folder)) is not None:
+            kept.beat(folder)  # under the lock: who removes old data takes it, too
             log.info("reusing the data prepared earlier in %s: source and configuration are the same", folder)
             return Prepared(folder, existing, resolved, reused=True)
         if folder.exists():
             log.info("removing %s: it has no manifest, so its preparation was interrupted", folder)
             folder.remove()
         made = _prepare(spark, config, num_proc, resolved, source, folder)
+        kept.beat(folder)
         return Prepared(folder, made, resolved, reused=False)
 
 
@@ -173,6 +176,7 @@ def _build_data_set(
         seed=config.split.seed,
         spark_version=spark.version,
         pipeline_version=project_version(),
+        use_case=config.folder.name,
         columns=columns,
         rows=rows,
         dropped_by_column=dropped_by_column,

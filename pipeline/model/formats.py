@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-FORMAT = 3
+FORMAT = 4
 
 Tree = dict[str, Any]
 
@@ -152,5 +152,12 @@ def _from_2_to_3(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
     return {**model, "former_options": sorted(options.keys() - honoured.keys())}, settings
 
 
-_STEPS: tuple[Callable[[Tree, Tree], tuple[Tree, Tree]], ...] = (_from_1_to_2, _from_2_to_3)
+def _from_3_to_4(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
+    """Keep all prepared data, as format 3 did; the model itself is the same."""
+    if not settings:
+        return model, settings
+    return model, {**settings, "run": {**settings["run"], "keep_data": None}}
+
+
+_STEPS: tuple[Callable[[Tree, Tree], tuple[Tree, Tree]], ...] = (_from_1_to_2, _from_2_to_3, _from_3_to_4)
 """The step at position i turns format i + 1 into format i + 2."""

@@ -21,6 +21,8 @@ _LOG_EVERY_S = 10
 def lock(file: Path) -> Iterator[str | None]:
     """Hold the lock on ``file`` while the block runs; yield None, or the holder's description if another job has it.
 
+    Where the disk supports no locks, the description is empty.
+
     The operating system frees the lock when its process ends, however it ends. Jobs of several machines exclude each
     other only if the disk that they share supports locks, as NFS does since version 4.
 
@@ -38,7 +40,7 @@ def lock(file: Path) -> Iterator[str | None]:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
             log.warning("%s does not support locks: a second job there can do the same work at once", file.parent)
-            yield None
+            yield ""
             return
         handle.truncate()
         handle.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%H:%M:%S')}")
@@ -52,7 +54,7 @@ def wait_for_lock(file: Path, work: str) -> Iterator[None]:
     begin, last_log = time.monotonic(), -float(_LOG_EVERY_S)
     while True:
         with lock(file) as holder:
-            if holder is None:
+            if not holder:
                 yield
                 return
         waited = time.monotonic() - begin

@@ -119,6 +119,11 @@ class Folder:
         return scheme(self.path) is None
 
     @property
+    def is_on_this_disk(self) -> bool:
+        """Whether it is in this machine's file system, and not a store of Databricks that is mounted there."""
+        return self.spark.startswith("file:")
+
+    @property
     def spark(self) -> str:
         """The path for Spark."""
         if not self.is_local:
