@@ -54,9 +54,8 @@ def experiment_id(client: MlflowClient, config: Config, uri: str, name: str) -> 
     place = (config.work_dir / "mlartifacts").as_uri() if uri.startswith(_DATABASES) else None
     try:
         return str(client.create_experiment(name, artifact_location=place))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+    except MlflowException:  # each version of MLflow says in another way that the name is taken
+        created = client.get_experiment_by_name(name)
+        if created is None:
             raise
-    created = client.get_experiment_by_name(name)  # another job has done it meanwhile
-    assert created is not None
-    return str(created.experiment_id)
+        return str(created.experiment_id)  # another job has created it meanwhile

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -289,7 +290,8 @@ def damage(project: Project, how: Callable[[Path], None]) -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (lambda model: shutil.rmtree(model.parents[1]), "it holds no artifacts/model/model.json"),
+        # MLflow 2.13 fails itself when it finds nothing to download
+        (lambda model: shutil.rmtree(model.parents[1]), r"holds no artifacts/model/model|cannot be loaded from"),
         (lambda model: (model / "model.json").unlink(), "is not a model of this pipeline"),
         (lambda model: (model / "weights.safetensors").write_bytes(b"\0" * 100), "it cannot be loaded: "),
         (lambda model: (model / "model.json").write_text("{}"), "it cannot be loaded: "),
@@ -302,7 +304,7 @@ def test_a_champion_that_cannot_be_loaded_blocks(project: Project, how: Callable
     blocked = project.answers_high_from(100)
     assert (blocked.decision, blocked.champion, blocked.candidate) == ("blocked", None, 1.0)
     assert blocked.reason.startswith("the candidate cannot be compared with the champion, version 1: ")
-    assert message in blocked.reason
+    assert re.search(message, blocked.reason)
     assert project.champion == "1"
     assert project.client.get_model_version("m", blocked.version).tags["gate_decision"] == "blocked"
 
