@@ -1,5 +1,5 @@
 # `make train` and `make test` are all that a fresh machine needs: each sets up what is missing first.
-# Linux x86-64, Python 3.11 with its headers, make and g++ are assumed; everything else goes into .venv.
+# make, g++ and some Python 3 are assumed; everything else goes into .venv. Where there is no Python 3.11, uv brings one.
 
 CONFIG ?= conf/penguins/pipeline.yaml
 ARGS   ?=
@@ -158,7 +158,7 @@ dist/environment.tar.gz: $(EXTRAS_CHOSEN) requirements.lock pyproject.toml $(she
 # An environment of its own, which the tests take for .venv.
 
 $(DATABRICKS)/.ready: $(READY) conf/databricks/constraints.txt pyproject.toml requirements.lock
-	@rm -rf $(DATABRICKS) && "$(PYTHON)" -m venv $(DATABRICKS) && $(DATABRICKS)/bin/python -m pip install -q $(UV_PIN)
+	@rm -rf $(DATABRICKS) && .venv/bin/python -m venv $(DATABRICKS) && $(DATABRICKS)/bin/python -m pip install -q $(UV_PIN)
 	@echo "test-databricks: making $(DATABRICKS)"
 	@grep '^torch==' requirements.lock | cat - conf/databricks/constraints.txt | $(UV) pip compile -q $(BACKEND) pyproject.toml \
 	  --extra stack --extra s3 --extra local --extra dev --python-version 3.11 --no-header --no-annotate --no-emit-find-links \
@@ -170,23 +170,30 @@ $(DATABRICKS)/.ready: $(READY) conf/databricks/constraints.txt pyproject.toml re
 	@touch $@
 
 # ---- set-up ----------------------------------------------------------------------------------------------------
+# Print the path of a Python 3.11 that uv has brought, unless the user has named one. uv comes from the PATH, or from PyPI
+# by way of any Python 3.
+BRING_PYTHON := test "$(origin PYTHON)" = file && { \
+  echo "set-up: there is no Python 3.11, so uv downloads one"; uv=$$(command -v uv) || { \
+    scratch=$$(mktemp -d) && trap "rm -rf $$scratch" EXIT && python3 -m venv $$scratch && \
+    $$scratch/bin/python -m pip install -q --disable-pip-version-check $(UV_PIN) && uv=$$scratch/bin/uv; } && \
+  $$uv python install 3.11; } >&2 && $$uv python find 3.11
+
 # .venv/.unfinished stands while a set-up runs. If it is still there at the next one, that set-up was interrupted and
 # may have left half a package behind: start over (what was downloaded and compiled is in uv's cache).
 
 $(READY): pyproject.toml requirements.lock
-	@test "$$(uname -sm)" = "Linux x86_64" || { echo "error: this needs Linux x86-64, not $$(uname -sm)" >&2; exit 1; }
-	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "error: Python 3.11 was not found; install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test "$$(uname -sm)" = "Linux x86_64" || echo "set-up: tested on Linux x86-64 only, not on $$(uname -sm); trying it anyway"
 	@command -v g++ >/dev/null || \
 	  { echo "error: g++ was not found, and Horovod is compiled with it; install g++ (Debian, Ubuntu: apt-get install g++)" >&2; exit 1; }
-	@"$(PYTHON)" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || \
-	  { echo "error: Python.h was not found; install Python's headers (Debian, Ubuntu: apt-get install python3-dev)" >&2; exit 1; }
 	@if test -e .venv && { test -e .venv/.unfinished || ! .venv/bin/python -c ''; }; then \
 	  echo "set-up: an earlier set-up was interrupted, starting over"; rm -rf .venv; fi
-	@mkdir -p .venv && touch .venv/.unfinished
-	@echo "set-up: making .venv"
-	@"$(PYTHON)" -m venv .venv || \
-	  { echo "error: '$(PYTHON) -m venv' failed (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	@python="$(PYTHON)"; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || python=$$($(BRING_PYTHON)) || \
+	  { echo "error: Python 3.11 was not found; install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
+	"$$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || \
+	  { echo "error: Python.h was not found; install Python's headers (Debian, Ubuntu: apt-get install python3-dev)" >&2; exit 1; }; \
+	mkdir -p .venv && touch .venv/.unfinished && echo "set-up: making .venv" && "$$python" -m venv .venv || \
+	  { echo "error: '$$python -m venv' failed (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
 	@python -m pip install --quiet --disable-pip-version-check $(UV_PIN)
 	@echo "set-up: installing $$(grep -c == requirements.lock) packages"
 	@grep -v '^horovod==' requirements.lock | $(UV) pip install $(BACKEND) -r -

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -147,7 +148,10 @@ def _keep_locally(
     folder = task.config.work_dir / "undelivered" / task.run_id
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.safetensors").write_bytes(weights)  # first: the packaging may be what fails
-    package.save_model(task.config, task.data, resolved, weights, folder / "model")
+    for name in ("model", "model.part"):  # of an earlier job of this training, which the store refused, too
+        shutil.rmtree(folder / name, ignore_errors=True)
+    package.save_model(task.config, task.data, resolved, weights, folder / "model.part")
+    (folder / "model.part").rename(folder / "model")
     epochs = [{"time_ms": record.ended_ms, **metric_writer.finite(record.values)} for record in result.pending]
     lines = [json.dumps(epoch) + "\n" for epoch in epochs]
     (folder / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")

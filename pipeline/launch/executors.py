@@ -111,7 +111,7 @@ def await_ranks(spark: SparkSession, config: Config) -> int:
     master, conf = str(spark.sparkContext.master), spark.sparkContext.getConf()
     cores = local_slots(master)
     if cores is not None:
-        return _ranks_on_local_master(config, master, cores // _cores_of_a_task(conf))
+        return _ranks_on_local_master(config, master, cores, _cores_of_a_task(conf))
     demand = demanded_executors(config, requested_executors(master, conf), _allocates_dynamically(conf))
     registered = _await_executors(spark, config, demand)
     each, elastic = config.run.ranks_per_executor, config.recovery.elastic
@@ -148,16 +148,18 @@ def _ceil(ranks: int, ranks_per_executor: int) -> int:
     return -(-ranks // ranks_per_executor)
 
 
-def _ranks_on_local_master(config: Config, master: str, slots: int) -> int:
-    num_proc = config.run.num_proc
-    if slots < 1:
-        raise config.mistake("run.num_proc", f"no task can run on {master} with this spark.task.cpus; lower that")
-    if num_proc == "auto":
+def _ranks_on_local_master(config: Config, master: str, cores: int, each: int) -> int:
+    num_proc, slots = config.run.num_proc, cores // each
+    if num_proc == "auto" and slots:
         return slots
-    if num_proc > slots:
-        problem = f"{num_proc} ranks cannot run at once on the {slots} slot(s) of {master}"
-        raise config.mistake("run.num_proc", f"{problem}; start Spark with --master 'local[{num_proc}]'")
-    return num_proc
+    wanted = 1 if num_proc == "auto" else num_proc
+    if wanted > slots:
+        tasks = f" with spark.task.cpus {each}" if each > 1 else ""
+        lower = ", or lower spark.task.cpus" if each > 1 else ""
+        ranks = "1 rank" if wanted == 1 else f"{wanted} ranks"
+        problem = f"{ranks} cannot run at once on the {slots} slot(s) of {master}{tasks}"
+        raise config.mistake("run.num_proc", f"{problem}; start Spark with --master 'local[{wanted * each}]'{lower}")
+    return wanted
 
 
 def _await_executors(spark: SparkSession, config: Config, demand: Demand) -> int:

@@ -92,22 +92,29 @@ def await_that(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.more
-def test_a_server_that_stays_away_costs_no_training(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_stays_away_twice_costs_no_training(server: Server, tmp_path: Path) -> None:
     log, work = tmp_path / "job.log", tmp_path / "work"
-    with training(server, log, f"run.work_dir={work}", "training.epochs=40") as job:
-        await_line(log, "epoch  5/40", job)
-        server.kill()
-        assert job.wait(timeout=400) == 1
-    output = log.read_text()
-    (kept,) = (work / "undelivered").iterdir()
-    assert f"training has ended well, but the MLflow store {server.uri} does not answer" in output
-    assert f"are kept in {kept}; run again when the store is back" in output
-    assert "Traceback" not in output
-    assert SECRET not in output
-    model = mlflow.pyfunc.load_model(str(kept / "model"))
-    assert set(model.metadata.get_input_schema().input_names()) >= {"Island", "BodyMass"}
-    epochs = [json.loads(line)["epoch"] for line in (kept / "metrics.jsonl").read_text().splitlines()]
-    assert epochs == list(range(epochs[0], 41))
+    settings = f"run.work_dir={work}", "training.epochs=40"
+    for line in ("epoch  5/40", "MLflow run"):
+        if not server.is_running:
+            server.start()
+        with training(server, log, *settings) as job:
+            await_line(log, line, job)
+            server.kill()
+            assert job.wait(timeout=400) == 1
+        output = log.read_text()
+        (kept,) = (work / "undelivered").iterdir()
+        assert f"training has ended well, but the MLflow store {server.uri} does not answer" in output
+        assert f"are kept in {kept}; run again when the store is back" in output
+        assert "Traceback" not in output
+        assert SECRET not in output
+        model = mlflow.pyfunc.load_model(str(kept / "model"))
+        assert set(model.metadata.get_input_schema().input_names()) >= {"Island", "BodyMass"}
+        epochs = [json.loads(line)["epoch"] for line in (kept / "metrics.jsonl").read_text().splitlines()]
+        assert epochs == list(range(epochs[0], 41))
+    server.start()
+    with training(server, log, *settings) as job:
+        assert job.wait(timeout=400) == 0
 
 
 def test_a_server_that_is_not_there_is_an_error_before_any_work(one_server: Server, tmp_path: Path) -> None:

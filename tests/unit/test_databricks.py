@@ -184,3 +184,21 @@ def test_a_job_that_went_well_does_not_exit_and_one_that_failed_does(capsys: pyt
     with pytest.raises(SystemExit) as ended:
         run_job(job, True)
     assert ended.value.code == 2
+
+
+def test_rank_0_gets_the_variables_of_proxies_and_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = (
+        "https_proxy",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "no_proxy",
+        "REQUESTS_CA_BUNDLE",
+        "SSL_CERT_FILE",
+        "AWS_CA_BUNDLE",
+    )
+    for name in names:
+        monkeypatch.setenv(name, f"of {name}")
+    config = load_config(ROOT / "conf" / "penguins" / "pipeline.yaml", ["tracking.uri=https://store"])
+    task = Task(config, None, None, "https://store", "run", {"0": 4}, config.checkpoint_dir)  # type: ignore[arg-type]
+    environment = ranks._environment(task, 2)
+    assert {name: environment[name] for name in names} == {name: f"of {name}" for name in names}
