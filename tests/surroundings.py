@@ -190,6 +190,15 @@ def _machines(scratch: Path) -> Iterator[Surrounding]:
     user += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]  # this environment may be root's own
     if _can(user):
         yield Surrounding("a user id without a name", "user id 54321", enter=user, environment={"HOME": "/tmp"})
+    weak = ["setpriv", *(f"--{kind}=-dac_override,-dac_read_search" for kind in ("inh-caps", "bounding-set"))]
+    if _can(weak):  # root, but bound by permissions
+        folder, file = _copy(scratch / "locked").parent, _copy(scratch / "open").parent / "penguins.csv"
+        for path in (folder, file):
+            os.chown(path, 54321, 54321)
+            path.chmod(0o700)
+        for name, path in (("folder", folder), ("file", file), ("folder above a file", folder / "penguins.csv")):
+            where = [f"source.path={path}"]
+            yield Surrounding(f"a source's {name} that may not be read", "read", enter=weak, settings=where)
     read_only = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && cd "$0" && exec "$@"'
     enter = ["unshare", "--mount", "sh", "-c", read_only, str(ROOT)]
     if not _can(enter):

@@ -23,6 +23,8 @@ from pipeline.runtime.errors import UserError, one_line
 _FINDING = ("recursivefilelookup", "pathglobfilter", "modifiedbefore", "modifiedafter")
 """Options that say which files are read."""
 
+_LOCKED = "may not be read by this user: change its permissions"
+
 _NO_CSV = {
     **dict.fromkeys(
         ("zip", "7z", "rar", "tar", "tgz"), "is an archive, and Spark reads none: unpack it, or pack each file as .gz"
@@ -61,6 +63,9 @@ def list_source(spark: SparkSession, config: Config) -> SourceData:
     for name, _, _ in listed:
         if flaw := _NO_CSV.get(name.rpartition(".")[2].lower()):
             raise config.mistake("source.path", f"{name} {flaw}")
+        local = storage.local_path(name)
+        if local is not None and local.exists() and not os.access(local, os.R_OK):
+            raise config.mistake("source.path", f"{local} {_LOCKED}")
     _tell_of_hidden(config)
     digest = hashlib.sha256(repr(listed).encode()).hexdigest()
     size = sum(length for _, length, _ in listed)
@@ -71,10 +76,15 @@ def _hidden(config: Config) -> UserError | None:
     """Return the user's error if a path of this machine is there, but Spark passes it over or may not read it."""
     for path in config.source_paths:
         local = storage.local_path(path)
-        if local is None or not os.path.lexists(local):
+        if local is None:
+            continue
+        if not os.path.lexists(local):
+            above = next((parent for parent in local.parents if parent.is_dir()), local)
+            if not os.access(above, os.X_OK):
+                return config.mistake("source.path", f"{above} {_LOCKED}")
             continue
         if not os.access(local, os.R_OK):
-            return config.mistake("source.path", f"{local} may not be read by this user: change its permissions")
+            return config.mistake("source.path", f"{local} {_LOCKED}")
         names = [local.name] if local.is_file() else _names(local)
         if names and all(name.startswith(("_", ".")) for name in names):
             problem = f"Spark passes over files whose names begin with _ or a dot, such as {local}"
