@@ -102,7 +102,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     marker = item.get_closest_marker("fault")
     if marker and report.when == "call" and not report.skipped:
         entry = item.stash.get(ENTRY, Fault(injected=1))
-        entry.survived, entry.wrong_results = int(report.passed), int(report.failed)
+        # a test that passes has survived all that it has injected
+        entry.survived, entry.wrong_results = int(report.passed) and entry.injected, int(report.failed)
         report.user_properties.append(("fault", {marker.args[0]: asdict(entry)}))
     return report
 

@@ -47,6 +47,8 @@ _NOT_ROW_WISE: list[tuple[tuple[type, ...], str]] = [
     ((E.Subquery, E.CTE, E.Exists), "a subquery"),
     ((E.Where, E.Qualify), "a filter"),
     ((E.Distinct, E.Limit, E.Offset, E.Order, E.Sort), "a choice or an order of rows"),
+    ((E.TableSample,), "a sample of the rows"),
+    ((E.QueryTransform,), "a program of its own"),
     ((E.UDTF, E.Explode, E.Posexplode, E.Unnest), "a function that makes several rows of one"),
     ((E.CurrentTimestamp, E.CurrentDate, E.CurrentTime), "the time of day"),
 ]
@@ -82,7 +84,11 @@ def check(config: Config, *, any_function: bool = False) -> None:
     for name, kind in _KINDS:
         if name in _functions(sql):
             raise refuse(f"'{name}()' is {kind}; {_ROW_WISE}")
-    texts = [token.text.lower() for token in _tokens(sql)]
+    tokens = list(_tokens(sql))
+    for dot, token, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if dot.token_type == TokenType.DOT and after.token_type == TokenType.L_PAREN:
+            raise refuse(f"'.{token.text}()' is a function of a catalog, which a model cannot compute; {LIST}")
+    texts = [token.text.lower() for token in tokens]
     if any(texts[i : i + 3] == ["unix_timestamp", "(", ")"] for i in range(len(texts))):
         raise refuse(f"'unix_timestamp()' without an argument is the time of day; {_ROW_WISE}")
     for node in statements[0].walk():

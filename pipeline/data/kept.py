@@ -1,25 +1,29 @@
 """Which prepared data are in use, how much all take, and the removal of old ones: `run.keep_data`.
 
-Every job that uses a data set writes a heartbeat into its folder, a file for each machine. Data are removed only when
-it is known that nobody uses them: the folder is on this machine's disk, which supports locks, its manifest says that
-this use case made it, and the only heartbeats are this machine's, older than ``UNUSED_S``, of a process that has ended.
+Every process that uses a data set writes a heartbeat into its folder. Data are removed only when it is known that
+nobody uses them. That is: the folder is on a disk of this machine, which supports locks. Its manifest says that this
+use case made it. All heartbeats are this machine's, older than ``UNUSED_S``, of processes that have ended.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
 
 from pipeline.config import Config
-from pipeline.data.manifest import FILE_NAME, Manifest
+from pipeline.data.manifest import Manifest
 from pipeline.runtime.console import log
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.lock import lock
 from pipeline.runtime.storage import Folder
 
@@ -28,13 +32,15 @@ UNUSED_S = 3600
 
 _BEAT_S = 60
 _BEAT = "in-use-by-"
+_REMOVED = ".removed-"
+_DISKS = frozenset(["ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "overlay", "tmpfs"])
+"""File systems that no other machine shares; on all others it cannot be known who uses a file."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A prepared data set in the folder of all."""
+    """A prepared data set of this use case."""
 
-    name: str
     folder: Folder
     bytes: int
     last_used: float
@@ -45,8 +51,13 @@ class DataSet:
 
 def beat(folder: Folder) -> None:
     """Write down that this process uses the data in ``folder`` now; in a store that is never pruned write nothing."""
-    if folder.is_on_this_disk:
-        folder.write(_BEAT + _machine(), f"{os.getpid()} {time.time():.0f}".encode())
+    if not folder.is_on_this_disk:
+        return
+    own = f"{_BEAT}{_machine()}-{os.getpid()}"
+    folder.write(own, f"{time.time():.0f}".encode())
+    for file in folder.names():  # this beat says all that those of ended processes say
+        if file.startswith(f"{_BEAT}{_machine()}-") and file != own and not _is_alive(_pid(file)):
+            folder.delete(file)
 
 
 @contextmanager
@@ -59,7 +70,8 @@ def in_use(folder: Folder) -> Iterator[None]:
             with suppress(OSError):  # a full disk; the next beat may find room
                 beat(folder)
 
-    beat(folder)
+    with suppress(OSError):
+        beat(folder)
     thread = threading.Thread(target=keep_on, daemon=True)
     thread.start()
     try:
@@ -73,74 +85,97 @@ def prune(config: Config, current: str, unused_s: float = UNUSED_S) -> None:
     """Log how much prepared data there are; keep the newest `run.keep_data` sets of this use case and remove others.
 
     ``current`` is the name of the data set that this job uses. Data that another machine has used, or that were used
-    within the last ``unused_s`` seconds, stay; so do all in an object store.
+    within the last ``unused_s`` seconds, stay; so do all on a disk that machines share, and in an object store.
     """
     keep, data_dir = config.run.keep_data, config.data_dir
     names = [name for name in data_dir.names() if re.fullmatch(r"[0-9a-f]{16}", name)]
     if keep is None and len(names) < 2:
         return
-    size = sum(_bytes(data_dir / name) for name in names)
-    log.info("prepared data: %d data set(s), %s, in %s", len(names), _mib(size), data_dir)
+    size = f", {_mib(sum(_bytes(data_dir / name) for name in names))}" if data_dir.is_on_this_disk else ""
+    log.info("prepared data: %d data set(s)%s, in %s", len(names), size, data_dir)
     if keep is None:
         log.info("all are kept; set run.keep_data to keep only the newest of this use case")
         return
-    if not data_dir.is_on_this_disk:
+    if not data_dir.is_on_this_disk or _file_system(data_dir.path) not in _DISKS:
         log.warning("run.keep_data removes nothing: whether another machine uses %s cannot be known", data_dir)
         return
-    own = [_inspect(data_dir / name, name, unused_s) for name in names if _is_of(config, data_dir / name)]
-    own.sort(key=lambda one: (one.name == current, one.last_used, one.name), reverse=True)
+    _finish_removals(data_dir)
+    own = [found for name in names if (found := _inspect(config, data_dir / name, unused_s)) is not None]
+    own.sort(key=lambda one: (one.folder == data_dir / current, one.last_used, one.folder.path), reverse=True)
     for old in own[keep:]:
-        if old.kept_because:
-            log.info("kept beyond run.keep_data: %s %s", old.folder, old.kept_because)
-            continue
-        with lock(config.lock_dir / old.name) as holder:  # a job that begins to use it has this lock
-            if holder is None and not _inspect(old.folder, old.name, unused_s).kept_because:
-                old.folder.delete(FILE_NAME)  # from now on it is no data set
-                old.folder.remove()
-                log.info("removed old prepared data: %s, %s", old.folder, _mib(old.bytes))
-            else:
-                log.info("kept beyond run.keep_data: %s is being prepared or used", old.folder)
+        because = old.kept_because or _remove(config, old, unused_s)
+        if because:
+            log.info("kept beyond run.keep_data: %s %s", old.folder, because)
+        else:
+            log.info("removed old prepared data: %s, %s", old.folder, _mib(old.bytes))
 
 
-def _is_of(config: Config, folder: Folder) -> bool:
-    """Whether ``folder`` holds a data set that this use case has prepared."""
+def _remove(config: Config, old: DataSet, unused_s: float) -> str:
+    """Remove a data set, unless a job begins to use it; return why it stays."""
+    name = Path(old.folder.path).name
+    try:
+        with lock(config.data_lock_dir / name) as holder:  # a job that begins to use it has this lock
+            again = _inspect(config, old.folder, unused_s) if holder is None else None
+            if again is None or again.kept_because:
+                return "is being prepared or used"
+            os.rename(old.folder.path, (config.data_dir / f"{_REMOVED}{name}").path)  # from now on it is no data set
+    except OSError as error:  # of another user
+        return f"cannot be removed: {one_line(error)}"
+    _finish_removals(config.data_dir)
+    return ""
+
+
+def _finish_removals(data_dir: Folder) -> None:
+    """Delete the files of the data sets that were removed, also of those whose removal was interrupted."""
+    for name in data_dir.names():
+        if name.startswith(_REMOVED):
+            shutil.rmtree((data_dir / name).path, ignore_errors=True)
+
+
+def _inspect(config: Config, folder: Folder, unused_s: float) -> DataSet | None:
+    """Return what is known of a data set; None unless it says that this use case has prepared it."""
     try:
         manifest = Manifest.read(folder)
-    except UserError:  # of a newer version
-        return False
-    return manifest is not None and manifest.use_case == config.folder.name
-
-
-def _inspect(folder: Folder, name: str, unused_s: float) -> DataSet:
-    last_used, because = 0.0, ""
-    beats = [file.removeprefix(_BEAT) for file in folder.names() if file.startswith(_BEAT)]
-    if not beats:
-        because = "does not say when it was used"
-    for machine in beats:
-        try:
-            pid, seconds = (int(part) for part in folder.read(_BEAT + machine).split())
-        except (ValueError, OSError):
-            return DataSet(name, folder, _bytes(folder), last_used, "has a damaged heartbeat")
-        last_used = max(last_used, seconds)
-        if machine != _machine():
+        if manifest is None or manifest.use_case != config.folder.name:
+            return None
+        beats = {name: float(folder.read(name)) for name in folder.names() if name.startswith(_BEAT)}
+    except (UserError, OSError):  # of a newer version, of another user, or gone meanwhile
+        return None
+    except ValueError:
+        return DataSet(folder, _bytes(folder), 0.0, "has a damaged heartbeat")
+    because = "" if beats else "does not say when it was used"
+    for name, seconds in beats.items():
+        if not name.startswith(f"{_BEAT}{_machine()}-"):
+            machine = name.removeprefix(_BEAT).rpartition("-")[0]
             because = f"was used on another machine, {machine}: remove it yourself when nobody uses it there"
-        elif not because and (time.time() - seconds < unused_s or (pid != os.getpid() and _is_alive(pid))):
+        elif not because and (time.time() - seconds < unused_s or _is_alive(_pid(name))):
             because = "was used just now"
-    return DataSet(name, folder, _bytes(folder), last_used, because)
+    return DataSet(folder, _bytes(folder), max(beats.values(), default=0.0), because)
 
 
 def _machine() -> str:
     return re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
 
 
+def _pid(beat_file: str) -> int:
+    return int(beat_file.rpartition("-")[2])
+
+
 def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    """Whether another process of this number runs; this one knows what it uses."""
+    return pid != os.getpid() and psutil.pid_exists(pid)
+
+
+def _file_system(path: str) -> str:
+    """Return the type of the file system that holds ``path``, as Linux names it; empty where that cannot be known."""
+    path, found = os.path.realpath(path), ("", "")
+    with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8") as mounts:
+        for line in mounts:
+            before, _, after = line.partition(" - ")
+            place = before.split()[4].replace("\\040", " ")
+            if os.path.commonpath([place, path]) == place and len(place) >= len(found[0]):
+                found = place, after.split()[0]
+    return found[1]
 
 
 def _bytes(folder: Folder) -> int:

@@ -83,6 +83,7 @@ def check_spec(spec: ModelSpec, weights: Path) -> None:
         _require(category.values == known, f"network.categorical '{category.column}'.values", "its vocabulary")
         widths = {"index": 1, "onehot": category.values, "embedding": category.width}
         _require(category.width == widths[category.encoding], "network.categorical.width", "its encoding")
+    _require(all(size >= 1 for size in net.hidden_sizes), "network.hidden_sizes", "whole numbers from 1")
     _require(0 <= net.dropout < 1, "network.dropout", "a share")
     stored = _stored_weights(weights)
     _require(_expected_weights(net) == stored, "network", f"weights.safetensors, which holds {stored:,} values")
@@ -103,16 +104,23 @@ def _expected_weights(net: NetSpec) -> int:
 
 
 def _stored_weights(weights: Path) -> int:
-    """Return the number of values in a safetensors file, from its header alone."""
+    """Return the number of float32 values in a safetensors file: those that its header states and that it holds."""
+    size = weights.stat().st_size
     with weights.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > min(100 * 2**20, weights.stat().st_size):
+        if length > min(100 * 2**20, size):
             raise Unfit("weights.safetensors is no safetensors file")
         try:
             header = json.loads(file.read(length))
-            return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+            entries = [entry for name, entry in header.items() if name != "__metadata__"]
+            shapes = [entry["shape"] for entry in entries if entry["dtype"] == "F32"]
+            are_whole = all(type(side) is int and side >= 0 for shape in shapes for side in shape)
+            values = sum(math.prod(shape) for shape in shapes) if are_whole else -1
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise Unfit("weights.safetensors is no safetensors file") from None
+    if len(shapes) != len(entries) or 8 + length + 4 * values != size:
+        raise Unfit("weights.safetensors does not hold what its header states")
+    return values
 
 
 def _check_node(name: str, node: Any, depth: int = 0) -> None:

@@ -61,7 +61,8 @@ def list_source(spark: SparkSession, config: Config) -> SourceData:
         empty = f"every file in {', '.join(config.source_paths)} is empty"
         raise _hidden(config) or config.mistake("source.path", f"{empty}, or its name begins with _ or a dot")
     for name, _, _ in listed:
-        if flaw := _NO_CSV.get(name.rpartition(".")[2].lower()):
+        suffixes = name.lower().rpartition("/")[2].split(".")[1:][-2:]
+        if flaw := next((_NO_CSV[suffix] for suffix in reversed(suffixes) if suffix in _NO_CSV), None):
             raise config.mistake("source.path", f"{name} {flaw}")
         local = storage.local_path(name)
         if local is not None and local.exists() and not os.access(local, os.R_OK):

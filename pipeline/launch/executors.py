@@ -96,7 +96,7 @@ def _cores_of_a_task(conf: SparkConf) -> int:
 
 
 def _allocates_dynamically(conf: SparkConf) -> bool:
-    return conf.get("spark.dynamicAllocation.enabled", "false") == "true"
+    return str(conf.get("spark.dynamicAllocation.enabled", "false")).lower() == "true"
 
 
 # ---- the wait for them ---------------------------------------------------------------------------------------------

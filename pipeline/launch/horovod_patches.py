@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.request import Request, urlopen
+from urllib.request import ProxyHandler, Request, build_opener
 
 from pipeline.launch.horovod_version import check_signatures
 from pipeline.launch.signed_addresses import Addresses, sign, verify
@@ -269,7 +269,10 @@ def send_signed_addresses() -> list[Replacement]:
 
     def put(host: str, port: int, scope: str, name: str, value: tuple[Addresses, bytes]) -> None:
         url = f"http://{host}:{port}/{scope}/{name}"
-        urlopen(Request(url, data=sign(key, name, value[0]), method="PUT"), timeout=60).close()
+        # the driver is never behind the proxy that a rank's environment may name for the tracking store
+        build_opener(ProxyHandler({})).open(
+            Request(url, data=sign(key, name, value[0]), method="PUT"), timeout=60
+        ).close()
 
     return [
         Replacement(worker, "secret", SimpleNamespace(make_secret_key=lambda: key)),

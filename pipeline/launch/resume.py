@@ -81,8 +81,9 @@ def _fingerprint(config: Config, data: Manifest, num_proc: int) -> str:
     # hashed where it was before it moved, so that an older training goes on
     settings["oversample"] = settings["split"].pop("oversample")
     ranks = num_proc if config.recovery.elastic is None else "elastic"  # the number of elastic ranks may change
-    shape = {"data": data.fingerprint, "settings": settings, "num_proc": ranks}
+    shape = {"data": [data.source.fingerprint, data.config_fingerprint], "settings": settings, "num_proc": ranks}
     versions = {name: package_version(name) for name in ("torch", "pipeline")}
+    versions |= {"data": f"{data.format_version} {data.spark_version} {data.pipeline_version}"}
     digests = (hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest() for part in (shape, versions))
     return f"{next(digests)[:16]}-{next(digests)[:8]}"
 

@@ -49,8 +49,10 @@ def reason(error: Exception) -> str:
 
 
 def hide_password(text: str) -> str:
-    """Return the text with the password of each URI in it replaced by `***`."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", text)
+    """Return the text with the passwords of the URIs in it replaced by `***`: before the host, and in a query."""
+    text = re.sub(r"(://[^/@:\s]*):[^/\s]*@", r"\1:***@", text)
+    named = r"(?i)((?:password|passwd|pwd|token|secret|sig|accountkey)(?:=|%3D))"
+    return re.sub(named + r"(?:(?!%3B|%7D)[^&;\s'\")])+", r"\1***", text)
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

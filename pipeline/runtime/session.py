@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -103,14 +104,20 @@ def observed(observation: Observation) -> dict[str, Any]:
     Raises:
         StorageError: Spark does not tell it: `Observation.get` waits for an event that a busy Spark may drop.
     """
-    answers: list[dict[str, Any]] = []
-    thread = threading.Thread(target=lambda: answers.append(observation.get), daemon=True)
-    thread.start()
-    thread.join(_PATIENCE_S)
-    if not answers:
+    answer: Future[dict[str, Any]] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(observation.get)
+        except Exception as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()  # no pool: its threads would keep the process from ending
+    try:
+        return answer.result(_PATIENCE_S)
+    except TimeoutError:
         problem = f"Spark has not told within {_PATIENCE_S} s how many rows it has read"
-        raise StorageError(f"{problem}: raise spark.scheduler.listenerbus.eventqueue.capacity, and run again")
-    return answers[0]
+        raise StorageError(f"{problem}: raise spark.scheduler.listenerbus.eventqueue.capacity, and run again") from None
 
 
 @contextmanager

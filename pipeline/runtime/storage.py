@@ -82,12 +82,15 @@ def unusable_characters(path: str) -> str:
 def as_spark_reads(path: str) -> str:
     """Return ``path`` for Spark's readers, which take `*?[]{}` for patterns: not in the name of something that exists.
 
-    A name such as `[v2]` may be both. What is on this machine's disk under exactly this name is meant.
+    A name such as `[v2]` may be both. What is on this machine's disk under exactly this name is meant; what comes after
+    it may be a pattern.
     """
     local = local_path(path)
-    if local is None or not re.search(r"[*?\[\]{}\\]", path) or not os.path.lexists(local):
+    there = local and next((above for above in (local, *local.parents) if os.path.lexists(above)), None)
+    if there is None or not re.search(r"[*?\[\]{}\\]", str(there)):
         return path
-    return Folder(re.sub(r"([*?\[\]{}\\])", r"\\\1", str(local))).spark
+    named = re.sub(r"([*?\[\]{}\\])", r"\\\1", str(there))
+    return Folder(named + str(local)[len(str(there)) :]).spark
 
 
 def make_private(folder: Path) -> None:

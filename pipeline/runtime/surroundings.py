@@ -55,7 +55,7 @@ def check_spark(spark: SparkSession, is_local: bool, paths: Iterable[str]) -> No
         UserError: tasks run on another Python than the driver (on a local master), Java cannot name one of the
             ``paths``, or a setting of Spark would run a rank twice.
     """
-    if spark.sparkContext.getConf().get("spark.speculation", "false") == "true":
+    if spark.sparkContext.getConf().get("spark.speculation", "false").lower() == "true":
         raise UserError("spark.speculation is true, and Spark would start a slow rank a second time: set it to false")
     _check_characters(spark, paths)
     if is_local:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from pipeline.data.manifest import Manifest
 
+_SET_UP = "version.pyspark"
+"""The tag of a run that holds what its training starts from."""
+
 
 def start_run(config: Config, uri: str) -> str:
     """Create the run (and its experiment, if need be); return its id."""
@@ -80,7 +83,7 @@ def _run_of_platform(config: Config, uri: str) -> str | None:
         run = client.get_run(run_id)
         if run.info.lifecycle_stage != "active":
             raise UserError(f"MLFLOW_RUN_ID={run_id}: the run was deleted; unset it, or name another")
-        if "num_proc" in run.data.params:
+        if _SET_UP in run.data.tags:
             raise UserError(f"MLFLOW_RUN_ID={run_id}: the run holds another training already; unset it")
         client.update_run(run_id, status="RUNNING", name=config.tracking.run_name)
         for name, text in _source_tags(config).items():
@@ -103,7 +106,9 @@ def _reopened(config: Config, uri: str, run_id: str | None) -> str | None:
     try:
         run = client.get_run(run_id)
         experiment = client.get_experiment(run.info.experiment_id).name
-        if run.info.lifecycle_stage != "active" or experiment != experiments.experiment_name(config, uri):
+        named = os.environ.get("MLFLOW_RUN_ID")
+        is_ours = run_id == named or experiment == experiments.experiment_name(config, uri)
+        if run.info.lifecycle_stage != "active" or not is_ours:
             return None
         client.update_run(run_id, status="RUNNING", name=config.tracking.run_name)
         for name, text in _source_tags(config).items():  # newer code may finish the run
@@ -113,6 +118,8 @@ def _reopened(config: Config, uri: str, run_id: str | None) -> str | None:
             raise
         return None
     log.info("going on in MLflow run %s (%s)", run.info.run_name, run_id)
+    if named and named != run_id:
+        log.warning("MLFLOW_RUN_ID=%s stays unused: the interrupted training is in the earlier run", named)
     return run_id
 
 
@@ -121,8 +128,9 @@ def log_setup(uri: str, run_id: str, config: Config, data: Manifest, versions: d
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
     client = connect(uri)
-    if client.get_run(run_id).data.params:
-        return  # an earlier attempt has logged them
+    run = client.get_run(run_id)
+    if _SET_UP in run.data.tags:
+        return  # an earlier attempt has logged all
     client.log_text(run_id, config.to_yaml(), "config/pipeline.yaml")
     client.log_text(run_id, config.features_sql, "config/features.sql")
     client.log_text(run_id, data.model_dump_json(indent=1), "data/manifest.json")
@@ -134,12 +142,13 @@ def log_setup(uri: str, run_id: str, config: Config, data: Manifest, versions: d
         profile=json.dumps({"num_rows": data.rows.read, "num_files": data.source.files, "bytes": data.source.bytes}),
     )
     client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
-    # last: a run that has parameters has all of these
+    # last: a run that has these tags has all of this; parameters that a platform has set stay as they are
     params = {"num_proc": num_proc, **_flat(config.model_dump(by_alias=True)), **data.rows.model_dump()}
+    # MLflow takes no other characters in a key, and an option of Spark may have any
+    named = {re.sub(r"[^\w\-. /]", "_", key): str(value)[:6000] for key, value in params.items()}
     client.log_batch(
         run_id,
-        # MLflow takes no other characters in a key, and an option of Spark may have any
-        params=[Param(re.sub(r"[^\w\-. /]", "_", key), str(value)[:6000]) for key, value in params.items()],
+        params=[Param(name, text) for name, text in named.items() if name not in run.data.params],
         tags=[RunTag(f"version.{name}", version) for name, version in versions.items()],
     )
 

@@ -135,11 +135,16 @@ def newest(folder: Folder, cache: Cache | None = None) -> tuple[str, Progress] |
     """
     for name in sorted((name for name in folder.names() if _NAME.fullmatch(name)), reverse=True):
         try:
-            progress = _progress(read(folder, name))
+            progress = _progress(content := read(folder, name))
             if not progress.step or cache in (None, progress.cache):
                 return name, progress
         except TooOld as error:
-            log.warning("skipping the checkpoint %s/%s, which stays there: %s", folder, name, one_line(error))
+            beside = Folder(f"{folder}-of-another-format")  # here it would go with the others when training has ended
+            log.warning("the checkpoint %s/%s is not used, but kept in %s: %s", folder, name, beside, one_line(error))
+            with contextlib.suppress(Exception):  # without room it stays where it is
+                beside.make()
+                beside.write(name, content)
+                folder.delete(name)
         except Altered as error:
             log.warning("removing the checkpoint %s/%s: %s", folder, name, one_line(error))
             folder.delete(name)
@@ -268,9 +273,8 @@ def _digest(content: bytes) -> str:
 
 def _progress(content: bytes) -> Progress:
     """Return the progress in the header, without torch: the driver reads it, too."""
-    length = int.from_bytes(content[:8], "little")
     try:
-        tensors = json.loads(content[8 : 8 + length])
+        tensors = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         header = tensors.pop("__metadata__")
         if int(header["format"]) > _FORMAT:
             problem = f"a checkpoint has format {header['format']}, but this version knows only up to {_FORMAT}"
@@ -280,13 +284,15 @@ def _progress(content: bytes) -> Progress:
         fields = json.loads(header["progress"])
         if int(header["format"]) == 2:
             fields = older_checkpoints.from_2_to_3(fields, tensors)
-        fields.pop("parts", None)  # of formats 2 and 3: see older_checkpoints.parts
+        parts = fields.pop("parts", None)  # of formats 2 and 3: see older_checkpoints.parts
         fields["history"] = [EpochRecord.from_dict(record) for record in fields["history"]]
         fields["best"] = fields["best"] and EpochRecord.from_dict(fields["best"])
         progress = Progress(**fields)
         check_type("progress", progress, Progress, finite=False)
         if len(progress.history) != progress.epoch or progress.lowest_epoch > progress.epoch:
             raise Unfit("progress.epoch does not fit progress.history")
+        if progress.step and not (older_checkpoints.are_parts(parts) or partial_epoch.are_named(tensors)):
+            raise Unfit("it is within an epoch, and lacks what the ranks had counted")
         return progress
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, TooOld):

@@ -32,6 +32,13 @@ def parts(content: bytes) -> dict[str, Tensor]:
     return {"counts": vectors[:, :counted].sum(dim=0), **others}
 
 
+def are_parts(parts: Any) -> bool:
+    """Whether ``parts`` are those of an epoch that is not done, in format 3: a vector of numbers for each rank."""
+    rows = parts if isinstance(parts, list) else []
+    vectors = [row for row in rows if isinstance(row, list) and all(isinstance(number, int | float) for number in row)]
+    return bool(rows) and len(vectors) == len(rows) and len({len(vector) for vector in vectors}) == 1
+
+
 def _outputs(tensors: dict[str, Any]) -> int:
     """Return the number of the network's outputs; ``tensors`` are the descriptions in a file's header."""
     layers = [int(match[1]) for name in tensors if (match := re.fullmatch(r"net\.layers\.(\d+)\.bias", name))]

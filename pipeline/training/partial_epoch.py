@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,13 @@ class Part:
         for rank, (others, random) in enumerate(zip(self.others, self.random, strict=True)):
             tensors |= {f"others.{rank}": others, f"random.{rank}": random}
         return tensors
+
+
+def are_named(names: Collection[str]) -> bool:
+    """Whether these names of tensors are those of a :class:`Part`, whatever else is among them."""
+    ranks = sum(name.startswith("others.") for name in names)
+    wanted = {"counts", *(f"{kind}.{rank}" for kind in ("others", "random") for rank in range(ranks))}
+    return ranks > 0 and wanted <= set(names)
 
 
 def random_state(device: torch.device) -> Tensor:

@@ -9,20 +9,22 @@ import shutil
 import signal
 import subprocess
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 from pyspark.sql import SparkSession
 
-from conftest import PENGUINS, ROOT
-from datasets import an_epoch
+from conftest import PENGUINS, ROOT, UseCase
+from datasets import an_epoch, write_dataset
 from faultinjection import Fault, newest_epoch, rank_processes, send
 from pipeline import train
 from pipeline.config import Training
 from pipeline.data.manifest import LabelData
 from pipeline.evaluation.metrics import EpochRecord, SplitMetrics
 from pipeline.evaluation.sums import MetricSums
+from pipeline.launch import resume
 from pipeline.model.network import TabularNet
 from pipeline.model.spec import CategoricalInput, NetSpec, NumericInput
 from pipeline.runtime.errors import RankLost, StorageError
@@ -116,6 +118,7 @@ def test_a_checkpoint_of_an_older_format_goes_on_at_the_end_of_an_epoch(older: F
     assert all(torch.equal(again.tensors[name], tensor) for name, tensor in saved.tensors.items())
 
 
+@pytest.mark.fault("a checkpoint of another format")
 def test_a_checkpoint_of_an_older_format_goes_on_within_an_epoch(older: Folder) -> None:
     newest_one = checkpoint.newest(older)
     assert newest_one
@@ -133,6 +136,7 @@ def test_a_checkpoint_of_an_older_format_goes_on_within_an_epoch(older: Folder) 
     partial_epoch.restore_random_state(saved.tensors, 1, torch.device("cpu"))
 
 
+@pytest.mark.fault("a checkpoint of another format")
 def test_a_checkpoint_that_is_too_old_is_skipped_and_kept(older: Folder, caplog: pytest.LogCaptureFixture) -> None:
     last = sorted(name for name in older.names() if name.endswith(".safetensors"))[-1]
     content = re.sub(rb'"format":"[23]"', b'"format":"1"', older.read(last))
@@ -140,10 +144,12 @@ def test_a_checkpoint_that_is_too_old_is_skipped_and_kept(older: Folder, caplog:
     newest_one = checkpoint.newest(older)
     assert newest_one
     assert newest_one[0] == last
-    assert kept in older.names()
-    assert "skipping the checkpoint" in caplog.text
+    assert kept in Folder(f"{older}-of-another-format").names()
+    assert kept not in older.names()
+    assert "is not used, but kept in" in caplog.text
 
 
+@pytest.mark.fault("a checkpoint of another format")
 def test_a_whole_file_of_no_known_format_is_kept_and_told(
     three_checkpoints: Folder, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -151,8 +157,10 @@ def test_a_whole_file_of_no_known_format_is_kept_and_told(
     strange = three_checkpoints.read(last).replace(b'"format":"4"', b'"format":"x"')
     kept = checkpoint.write(three_checkpoints, Progress(epoch=9), strange)
     assert newest(three_checkpoints) == 3
-    assert kept in three_checkpoints.names()
-    assert f"{kept}, which stays there: it has no format that this version knows" in caplog.text
+    beside = Folder(f"{three_checkpoints}-of-another-format")  # it survives the end of the training
+    assert beside.names() == [kept]
+    assert kept not in three_checkpoints.names()
+    assert f"{kept} is not used, but kept in {beside}: it has no format that this version knows" in caplog.text
 
 
 def test_a_part_of_an_epoch_of_many_classes_and_ranks_is_kept() -> None:
@@ -187,7 +195,7 @@ def test_a_newest_checkpoint_that_is_damaged_is_skipped(
         last.unlink()
     assert newest(three_checkpoints) == 2
     # a whole file may be of another version, and stays
-    assert ("skipping" if damage == "pickled" else "removing") + " the checkpoint" in caplog.text
+    assert ("is not used, but kept" if damage == "pickled" else "removing the checkpoint") in caplog.text
     assert not mark.exists()
 
 
@@ -215,6 +223,24 @@ def test_a_disk_that_fills_up_ends_the_job_with_one_sentence(
         StorageError, match=r"cannot write a checkpoint in .*small/checkpoints.*No space left on device"
     ):
         train.train(str(PENGUINS), [*overrides, "model.hidden_sizes=[400,400]"])
+
+
+@pytest.mark.parametrize("package", ["torch", "pipeline"])
+def test_a_training_that_another_version_has_begun_is_told(
+    use_case: UseCase, tmp_path: Path, package: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, data = use_case(), write_dataset(tmp_path / "data", 103, 11, 2)
+    with resume.claim(config, data, 2, fresh=False) as begun:
+        begun.remember("a run")
+    with resume.claim(config, data, 2, fresh=False) as again:
+        assert again.folder == begun.folder
+    monkeypatch.setattr(resume, "package_version", lambda name: "99" if name == package else version(name))
+    if package == "pipeline":  # whose version the data hold, too
+        data = data.model_copy(update={"pipeline_version": "99"})
+    assert "another version" not in caplog.text
+    with resume.claim(config, data, 2, fresh=False) as upgraded:
+        assert upgraded.run_id is None
+    assert f"beginning anew: {begun.folder} holds checkpoints of another version" in caplog.text
 
 
 @pytest.mark.horovod

@@ -10,14 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 
 from conftest import PENGUINS
 from faultinjection import SETTINGS, Fault, check_outcome, command_of, send
-from pipeline import gate, train
+from pipeline import gate, predict, train
 from pipeline.runtime.errors import UserError
+from pipeline.tracking import store
 from submitting import processes
 
 pytestmark = [pytest.mark.horovod, pytest.mark.more]
@@ -61,7 +63,7 @@ def test_a_job_that_is_killed_around_the_packaging_leaves_no_finished_run(
     check_outcome(fault, summary, uninterrupted, tmp_path)
 
 
-@pytest.mark.fault("experiment, champion and rejected are deleted")
+@pytest.mark.fault("an experiment is deleted, an alias dangles")
 def test_what_somebody_deletes_in_the_store_stops_no_training(
     spark: SparkSession, fault: Fault, tmp_path: Path
 ) -> None:
@@ -78,7 +80,6 @@ def test_what_somebody_deletes_in_the_store_stops_no_training(
     assert (second["gate"]["decision"], second["gate"]["version"]) == ("rejected", "2")
     client.delete_model_version("m", "2")
     client.delete_model_version("m", "1")
-    fault.injected += 2
     third = train.train(str(PENGUINS), overrides)
     assert (third["gate"]["decision"], third["gate"]["champion_version"]) == ("promoted", None)
     again = gate.judge(str(PENGUINS), overrides, second["run_id"])
@@ -92,3 +93,35 @@ def test_what_somebody_deletes_in_the_store_stops_no_training(
             job(str(PENGUINS), overrides)
     client.restore_experiment(experiment.experiment_id)
     assert train.train(str(PENGUINS), overrides)["status"] == "ok"
+
+
+@pytest.mark.fault("the champion is poisoned")
+def test_a_poisoned_champion_blocks_the_gate_and_scores_nothing(
+    spark: SparkSession, fault: Fault, tmp_path: Path
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    overrides = [f"run.work_dir={tmp_path}", "training.epochs=2", "tracking.registered_model=m"]
+    overrides.append("tracking.gate.thresholds={}")
+    train.train(str(PENGUINS), overrides)
+    second = train.train(str(PENGUINS), overrides)
+    with store.active(uri):  # where the store itself keeps it
+        files = Path(mlflow.artifacts.download_artifacts("models:/m/1")) / "artifacts" / "model"
+    poisons = {
+        "features.sql": ["SELECT reflect('java.lang.System', 'exit', 3) AS Island FROM raw", "SELECT x.y(1) FROM raw"],
+        "model.json": ["{}", "[" * 100_000],
+        "pipeline.yaml": ["source: 1", "a: &a [x]\nb: *a"],
+        "weights.safetensors": ["", "x" * 1000],
+    }
+    fault.injected = sum(len(contents) for contents in poisons.values())
+    for name, contents in poisons.items():
+        good = (files / name).read_bytes()
+        for content in contents:
+            (files / name).write_text(content)
+            blocked = gate.judge(str(PENGUINS), overrides, second["run_id"])["gate"]
+            assert (blocked["decision"], blocked["version"]) == ("blocked", second["gate"]["version"])
+            output = tmp_path / "scored"
+            with pytest.raises(UserError):
+                predict.predict_files("models:/m/1", [str(PENGUINS.parent / "penguins.csv")], str(output), "csv", uri)
+            assert not output.exists()
+        (files / name).write_bytes(good)
+    assert gate.judge(str(PENGUINS), overrides, second["run_id"])["gate"]["decision"] == "rejected"

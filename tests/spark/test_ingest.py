@@ -205,6 +205,7 @@ def test_a_source_in_a_folder_of_any_name_is_read(spark: SparkSession, use_case:
     ("path", "files", "sentence"),
     [
         ("data.zip", ["data.zip"], "is an archive, and Spark reads none: unpack it"),
+        ("data.tar.gz", ["data.tar.gz"], "is an archive, and Spark reads none: unpack it"),
         ("data", ["data/a.csv", "data/b.XLSX"], "is a spreadsheet: save it as CSV"),
         ("data.csv.xz", ["data.csv.xz"], "is packed in a way that Spark cannot unpack: pack it as .gz"),
         ("_x.csv", ["_x.csv"], "names begin with _ or a dot, such as .*_x.csv: give _x.csv another name"),

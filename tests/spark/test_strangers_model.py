@@ -140,6 +140,10 @@ def test_a_poisoned_field_of_a_model_is_refused_by_name(model: Path, path: tuple
         assert len(str(refused.value)) < 600
 
 
+_HEADER = '{"a":{"dtype":"F32","shape":[90000000011],"data_offsets":[0,0]}}'
+HOLLOW = chr(len(_HEADER)) + "\0" * 7 + _HEADER
+
+
 @pytest.mark.parametrize(
     ("file", "text", "sentence"),
     [
@@ -153,6 +157,8 @@ def test_a_poisoned_field_of_a_model_is_refused_by_name(model: Path, path: tuple
         ("pipeline.yaml", "source: 1\n", "source"),
         ("weights.safetensors", "x" * 100, "safetensors"),
         ("weights.safetensors", "", "safetensors"),
+        # a header that states as many values as the network would have, of which the file holds none
+        ("weights.safetensors", HOLLOW, "does not hold what its header states"),
         ("features.sql", "x" * (2**20 + 1), "at most"),
     ],
 )
@@ -187,6 +193,8 @@ def test_a_poisoned_setting_of_a_model_is_refused(model: Path, old: str, new: st
         ("SELECT * FROM csv.`/etc/passwd`", "must read FROM raw and nothing else"),
         ("SELECT * FROM raw; CREATE TABLE t AS SELECT 1", "must be one SELECT"),
         ("INSERT OVERWRITE DIRECTORY 'poisoned' SELECT * FROM raw", "must be one SELECT|not valid"),
+        ("SELECT default.evil(Island) AS Island FROM raw", "is a function of a catalog"),
+        ("SELECT TRANSFORM(Island) USING 'touch poisoned' AS Island FROM raw", "is a program of its own"),
         ("SELECT (SELECT 1) AS Island FROM raw", "subquery"),
         ("SELECT array_position(array('a'), Island) AS Island FROM raw", "array_position"),
     ],
@@ -272,7 +280,7 @@ def test_a_poisoned_field_of_a_manifest_is_not_used(name: str, tmp_path: Path) -
 
 PROGRESS: dict[str, list[Any]] = {
     "epoch": [-1, "1", HUGE, None],
-    "step": [-1, "x", 1.5],
+    "step": [-1, "x", 1.5, 10**9],
     "history": [[{}], "x", [[]], []],
     "best": [{}, "x", 5],
     "lowest": ["x", None],

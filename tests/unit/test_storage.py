@@ -111,3 +111,13 @@ def test_a_missing_folder_is_empty(tmp_path: Path) -> None:
 
 def test_the_ranks_get_the_credentials_of_object_stores() -> None:
     assert {"AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_ACCOUNT_KEY"} <= set(storage.CREDENTIALS)
+
+
+def test_a_pattern_in_a_folder_of_any_name_finds_that_folder_s_files(tmp_path: Path) -> None:
+    for folder in ("[v2]", "v"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.csv").touch()
+    assert storage.as_spark_reads(f"{tmp_path}/[v2]/*.csv") == f"file://{tmp_path}/\\[v2\\]/*.csv"
+    assert storage.as_spark_reads(f"{tmp_path}/[v2]/a.csv") == f"file://{tmp_path}/\\[v2\\]/a.csv"
+    assert storage.as_spark_reads(f"{tmp_path}/[vw]/*.csv") == f"{tmp_path}/[vw]/*.csv"  # a pattern: no such name
+    assert storage.as_spark_reads("s3a://bucket/[v2]/*.csv") == "s3a://bucket/[v2]/*.csv"

@@ -63,6 +63,11 @@ def test_help_shows_no_password_of_the_store(job: str) -> None:
 def test_no_password_is_shown() -> None:
     assert errors.hide_password("postgresql://me:secret@db/mlflow") == "postgresql://me:***@db/mlflow"
     assert errors.hide_password("sqlite:////a/b.db") == "sqlite:////a/b.db"
+    assert errors.hide_password("postgresql://me:p@ss@h/db, or x://a:b@c") == "postgresql://me:***@h/db, or x://a:***@c"
+    assert errors.hide_password("mysql://h/db?user=u&password=pass&x=1") == "mysql://h/db?user=u&password=***&x=1"
+    assert errors.hide_password("mssql:///?odbc_connect=UID%3Du%3BPWD%3Dp%21s%3Bx") == (
+        "mssql:///?odbc_connect=UID%3Du%3BPWD%3D***%3Bx"
+    )
     assert "secret" not in errors.one_line(ValueError("cannot reach http://me:secret@host:5000/api\nfor ever"))
 
 
@@ -142,7 +147,9 @@ def test_the_run_that_a_platform_has_started_is_used_once(
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
     with runs.open_run(config, uri) as opened:
         assert opened == run_id
-        client.log_param(run_id, "num_proc", 2)
+        client.set_tag(run_id, "version.pyspark", "3.5")  # as log_setup does
+    with runs.open_run(config, uri, earlier=run_id) as opened:  # the same job, after it was killed
+        assert opened == run_id
     assert client.get_run(run_id).info.status == "FINISHED"
     assert client.get_run(run_id).data.tags["pipeline.version"] == version("pipeline")
     with pytest.raises(UserError, match="holds another training already"), runs.open_run(config, uri):
