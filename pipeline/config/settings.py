@@ -114,11 +114,6 @@ class Config(Settings):
         return (Path(checkpoints.path).parent if checkpoints.is_local else self.work_dir) / ".locks"
 
     @property
-    def data_lock_dir(self) -> Path:
-        """Where the locks of prepared data lie: beside the data if these are on a disk, whoever names their folder."""
-        return Path(self.data_dir.path) / ".locks" if self.data_dir.is_local else self.lock_dir
-
-    @property
     def source_paths(self) -> list[str]:
         """`source.path`, absolute: URIs and absolute paths as they are, others below the config's folder."""
         return [p if storage.scheme(p) or p.startswith("/") else str(self.folder / p) for p in self.source.path]

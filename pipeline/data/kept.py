@@ -114,7 +114,7 @@ def _remove(config: Config, old: DataSet, unused_s: float) -> str:
     """Remove a data set, unless a job begins to use it; return why it stays."""
     name = Path(old.folder.path).name
     try:
-        with lock(config.data_lock_dir / name) as holder:  # a job that begins to use it has this lock
+        with lock(config.lock_dir / name) as holder:  # a job that begins to use it has this lock
             again = _inspect(config, old.folder, unused_s) if holder is None else None
             if again is None or again.kept_because:
                 return "is being prepared or used"

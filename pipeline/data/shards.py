@@ -74,7 +74,7 @@ def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared
     fingerprint = manifest.dataset_fingerprint(source.fingerprint, shape, spark.version, project_version())
     folder = config.data_dir / fingerprint
     resolved = features_sql.resolve(spark, config)
-    with lock.wait_for_lock(config.data_lock_dir / fingerprint, "preparing the same data"):
+    with lock.wait_for_lock(config.lock_dir / fingerprint, "preparing the same data"):
         if (existing := Manifest.read(folder)) is not None:
             kept.beat(folder)  # under the lock: who removes old data takes it, too
             log.info("reusing the data prepared earlier in %s: source and configuration are the same", folder)

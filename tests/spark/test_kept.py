@@ -98,7 +98,7 @@ def test_the_newest_sets_are_kept_and_the_one_in_use_is_one_of_them(prepared: tu
 def test_data_that_a_job_begins_to_use_stay(prepared: tuple[Config, Path], caplog: pytest.LogCaptureFixture) -> None:
     config, made = prepared
     old = another(made, "a")
-    with lock(config.data_lock_dir / old.name), caplog.at_level(logging.INFO):
+    with lock(config.lock_dir / old.name), caplog.at_level(logging.INFO):
         kept.prune(config, made.name)
     assert old.exists()
     assert f"{old} is being prepared or used" in caplog.text
