@@ -23,7 +23,7 @@ import psutil
 from pipeline.config import Config
 from pipeline.data.manifest import Manifest
 from pipeline.runtime.console import log
-from pipeline.runtime.errors import UserError, one_line
+from pipeline.runtime.errors import StorageError, UserError, one_line
 from pipeline.runtime.lock import lock
 from pipeline.runtime.storage import Folder
 
@@ -54,7 +54,10 @@ def beat(folder: Folder) -> None:
     if not folder.is_on_this_disk:
         return
     own = f"{_BEAT}{_machine()}-{os.getpid()}"
-    folder.write(own, f"{time.time():.0f}".encode())
+    try:
+        folder.write(own, f"{time.time():.0f}".encode())
+    except OSError as error:
+        raise StorageError(f"cannot write in {folder}: {one_line(error)}; make room, or make it writable") from None
     for file in folder.names():  # this beat says all that those of ended processes say
         if file.startswith(f"{_BEAT}{_machine()}-") and file != own and not _is_alive(_pid(file)):
             folder.delete(file)
@@ -67,11 +70,10 @@ def in_use(folder: Folder) -> Iterator[None]:
 
     def keep_on() -> None:
         while not ended.wait(_BEAT_S):
-            with suppress(OSError):  # a full disk; the next beat may find room
+            with suppress(StorageError):  # a full disk; the next beat may find room
                 beat(folder)
 
-    with suppress(OSError):
-        beat(folder)
+    beat(folder)
     thread = threading.Thread(target=keep_on, daemon=True)
     thread.start()
     try:
@@ -158,12 +160,13 @@ def _machine() -> str:
 
 
 def _pid(beat_file: str) -> int:
-    return int(beat_file.rpartition("-")[2])
+    number = beat_file.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether another process of this number runs; this one knows what it uses."""
-    return pid != os.getpid() and psutil.pid_exists(pid)
+    """Whether another process of this number may run; this one knows what it uses."""
+    return pid < 0 or (pid != os.getpid() and psutil.pid_exists(pid))
 
 
 def _file_system(path: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import torch
 from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 
-from conftest import UseCase
+from conftest import OLD_MLFLOW, UseCase
 from pipeline import gate, predict
 from pipeline.config import Config
 from pipeline.data import shards
@@ -290,8 +289,11 @@ def damage(project: Project, how: Callable[[Path], None]) -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        # MLflow 2.13 fails itself when it finds nothing to download
-        (lambda model: shutil.rmtree(model.parents[1]), r"holds no artifacts/model/model|cannot be loaded from"),
+        (
+            lambda model: shutil.rmtree(model.parents[1]),
+            # MLflow 2 fails itself when it finds nothing to download
+            "cannot be loaded from" if OLD_MLFLOW else "it holds no artifacts/model/model.json",
+        ),
         (lambda model: (model / "model.json").unlink(), "is not a model of this pipeline"),
         (lambda model: (model / "weights.safetensors").write_bytes(b"\0" * 100), "it cannot be loaded: "),
         (lambda model: (model / "model.json").write_text("{}"), "it cannot be loaded: "),
@@ -304,7 +306,7 @@ def test_a_champion_that_cannot_be_loaded_blocks(project: Project, how: Callable
     blocked = project.answers_high_from(100)
     assert (blocked.decision, blocked.champion, blocked.candidate) == ("blocked", None, 1.0)
     assert blocked.reason.startswith("the candidate cannot be compared with the champion, version 1: ")
-    assert re.search(message, blocked.reason)
+    assert message in blocked.reason
     assert project.champion == "1"
     assert project.client.get_model_version("m", blocked.version).tags["gate_decision"] == "blocked"
 

@@ -69,6 +69,8 @@ def test_old_data_of_this_use_case_go_and_all_others_stay(
     next(silent.glob("in-use-by-*")).unlink()
     next(damaged.glob("in-use-by-*")).write_text("x")
     (interrupted / FILE_NAME).unlink()
+    strange = another(made, "5")
+    next(strange.glob("in-use-by-*")).rename(strange / f"{next(strange.glob('in-use-by-*')).name}x")
     unnamed = another(made, "4", use_case="")  # of a version that did not state it
     foreign = made.parent / "notes"
     foreign.mkdir()
@@ -77,9 +79,9 @@ def test_old_data_of_this_use_case_go_and_all_others_stay(
         kept.prune(config, made.name)
     assert not old.exists()
     assert not older.exists()
-    for folder in (*stay, other, silent, damaged, interrupted, unnamed, foreign, made.parent / ("9" * 16)):
+    for folder in (*stay, other, strange, silent, damaged, interrupted, unnamed, foreign, made.parent / ("9" * 16)):
         assert folder.exists(), folder
-    assert "prepared data: 12 data set(s)" in caplog.text
+    assert "prepared data: 13 data set(s)" in caplog.text
     assert f"{other} was used on another machine, another.machine" in caplog.text
     assert caplog.text.count("removed old prepared data") == 2
 
