@@ -1,6 +1,6 @@
 """The champion gate: a scheduled retrain never replaces a better model with a worse one.
 
-Candidate and champion are packaged models. Both score the raw rows of the same validation split, each with its own
+Candidate and champion are packaged models. Both score the raw rows of the same test split, each with its own
 features.sql, so the gate compares their answers, however differently the two are made.
 """
 
@@ -18,7 +18,8 @@ from pipeline.data import features_sql, shards, source_csv
 from pipeline.data.manifest import Manifest
 from pipeline.data.packaged import load_scorer, read_model
 from pipeline.evaluation import holdout
-from pipeline.evaluation.decision import Decision, Verdict, decide, finite_metric
+from pipeline.evaluation.decision import Decision, Verdict, decide
+from pipeline.evaluation.holdout import Measured
 from pipeline.evaluation.metrics import Evaluation
 from pipeline.launch import executor_checks
 from pipeline.launch.start import open_job
@@ -45,8 +46,7 @@ def judge(
     """
     watch = Stopwatch()
     config = load_config(config_files, overrides)
-    if not config.tracking.registered_model:
-        raise config.mistake("tracking.registered_model", "is missing: set the name whose champion the gate decides on")
+    _registered_model(config)
     uri, spark = open_job(config, "gate")
     with store.delivery_errors(uri):
         executor_checks.check_executors(spark, config)
@@ -60,6 +60,38 @@ def judge(
         "gate": asdict(decision),
         "timing_s": {"total": watch.total()},
     }
+
+
+def overrule(
+    config_files: ConfigFiles, overrides: Sequence[str] = (), version: str | None = None, reason: str = ""
+) -> dict[str, Any]:
+    """Make a version the champion because a person says so; without ``version`` the champion before today's.
+
+    The reason becomes a tag of the version. Return the summary for the last line of stdout.
+
+    Raises:
+        UserError: there is no such version, or no champion before, or a version has no reason.
+    """
+    if version and not reason.strip():
+        raise UserError("--promote needs --reason TEXT: it becomes a tag of the version, for whoever asks later")
+    config = load_config(config_files, overrides)
+    name = _registered_model(config)
+    store.configure_mlflow()
+    uri = store.tracking_uri(config)
+    store.open_store(config, uri)()
+    with store.delivery_errors(uri):
+        if version:
+            before = registry.overrule(uri, name, version, reason)
+        else:
+            version, before = registry.roll_back(uri, name, reason := reason or "rolled back")
+    log.info("version %s of %s is the champion now, after version %s: %s", version, name, before or "–", reason)
+    return {"status": "ok", "model": name, "version": version, "champion_version": before, "reason": reason}
+
+
+def _registered_model(config: Config) -> str:
+    if not config.tracking.registered_model:
+        raise config.mistake("tracking.registered_model", "is missing: set the name whose champion the gate decides on")
+    return config.tracking.registered_model
 
 
 def judge_candidate(
@@ -78,39 +110,57 @@ def judge_candidate(
         reason = "an earlier attempt has promoted it"
         return Decision("promoted", reason, metric, run.metrics.get(metric), None, name, version, None)
 
+    attempt = 1
     comparison = compare(spark, config, uri, run, champion_version, trust_model)
+    measured = comparison.measured
     if comparison.problem:
         verdict = Verdict("blocked", comparison.problem)
     else:
-        verdict = decide(config, comparison.candidate, comparison.champion)
+        assert measured
+        if champion_version is not None:
+            attempt = registry.count_attempt(uri, name, version, champion_version, run.data.fingerprint)
+        verdict = decide(config, measured.candidate, measured.paired, champion_version, attempt)
     if verdict.decision == "promoted" and (now := registry.champion_version(uri, name)) != champion_version:
         # MLflow has no compare-and-set: a promotion by another job between this line and ours goes unnoticed
         verdict = Verdict("blocked", f"version {now} has become the champion meanwhile; run again to compare with it")
 
+    candidate, champion = comparison.metrics(metric)
     decision = Decision(
         **asdict(verdict),
         metric=metric,
-        candidate=finite_metric(comparison.candidate, metric),
-        champion=finite_metric(comparison.champion, metric),
+        candidate=candidate,
+        champion=champion,
         model=name,
         version=version,
         champion_version=champion_version,
+        rows=measured.paired.rows if measured else 0,
+        attempt=attempt,
     )
     _log_decision(uri, run.run_id, decision)
-    if verdict.decision == "promoted":  # last: the next run judges a candidate again whose job was interrupted
+    if decision.decision == "promoted":
         registry.promote(uri, name, version)
-    log.info("version %s of %s: %s: %s", version, name, decision.decision, decision.reason)
+    log.info("%s version %s is %s: %s", name, version, decision.decision, decision.reason)
     return decision
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Candidate and champion on the same validation rows; None for a model that is missing or cannot be measured."""
+    """Candidate and champion on the same test rows."""
 
-    candidate: Evaluation | None
-    champion: Evaluation | None
+    measured: Measured | None
+    """None if not even the candidate can be measured."""
+    is_beside_champion: bool
+    """Whether the champion is what the candidate is measured beside."""
     problem: str | None
     """Why the numbers cannot be compared."""
+
+    def metrics(self, name: str) -> tuple[float | None, float | None]:
+        """Return a metric of both on the compared rows; of the candidate on all test rows if no champion is beside."""
+        if self.measured is None:
+            return None, None
+        if not self.is_beside_champion:
+            return _finite(self.measured.candidate.metrics[name]), None
+        return _finite(self.measured.paired.candidate), _finite(self.measured.paired.reference)
 
 
 def compare(
@@ -125,27 +175,36 @@ def compare(
 
     The candidate must be as good as the ranks have measured it on the same rows (``run.metrics``).
     """
-    models, problem = {}, None
+    if run.data.measured_split != "test":
+        unmeasured = (
+            "no row is kept from the choice of the epoch (split.test_fraction is 0), so nothing measures the model"
+        )
+        return Comparison(None, False, f"{unmeasured}: set it, or overrule with jobs/gate.py --promote")
+    problem: str | None = None
+    champion: Path | None = None
     with ExitStack() as copies:
-        models["candidate"], _ = copies.enter_context(registry.fetched_model(run.model_uri, uri))
-        _check_functions(spark, models["candidate"], trust_model)
+        candidate, _ = copies.enter_context(registry.fetched_model(run.model_uri, uri))
+        _check_functions(spark, candidate, trust_model)
         if champion_version is not None:
             try:
-                champion = f"models:/{config.tracking.registered_model}/{champion_version}"
-                folder, _ = copies.enter_context(registry.fetched_model(champion, uri))
+                name = f"models:/{config.tracking.registered_model}/{champion_version}"
+                folder, _ = copies.enter_context(registry.fetched_model(name, uri))
                 check_fit(spark, config, run.data, folder)
                 _check_functions(spark, folder, trust_model)
-                models["champion"] = folder
+                champion = folder
             except UserError as error:
                 problem = f"the candidate cannot be compared with the champion, version {champion_version}: {error}"
-        evaluations, failure = _try_to_evaluate(spark, config, run.data, models)
-        if not evaluations and "champion" in models:
-            evaluations, _ = _try_to_evaluate(spark, config, run.data, {"candidate": models["candidate"]})
+        measured, failure = _try_to_evaluate(spark, config, run.data, candidate, champion)
+        if measured is None and champion is not None:
+            champion = None
+            measured, _ = _try_to_evaluate(spark, config, run.data, candidate, None)
     problem = problem or failure
-    candidate = evaluations.get("candidate")
-    if problem is None and candidate is not None:
-        problem = _mismatch(config.gate_metric, run.metrics, candidate, run.data)
-    return Comparison(candidate, evaluations.get("champion"), problem)
+    if problem is None and measured is not None:
+        problem = measured.differences or _mismatch(config.gate_metric, run.metrics, measured.candidate, run.data)
+    if problem is None and measured is not None and measured.other_labels:
+        problem = f"the champion, version {champion_version}, predicts another label: its features.sql makes another "
+        problem += f"value, or none, of {measured.other_labels} test row(s); jobs/gate.py --promote overrules"
+    return Comparison(measured, champion is not None, problem)
 
 
 def check_fit(spark: SparkSession, config: Config, data: Manifest, champion: Path) -> None:
@@ -165,7 +224,15 @@ def check_fit(spark: SparkSession, config: Config, data: Manifest, champion: Pat
         if raw.needed and declared != raw.type:
             problem = f"has it as {declared}" if declared else "has no such column"
             raise UserError(f"it needs the column '{raw.name}' as {raw.type}, but source.schema {problem}; {by_hand}")
-    read_model(champion)
+    for name in _split_columns(read_model(champion).config):
+        if name.lower() not in types:
+            problem = f"its training split the rows by '{name}', but source.schema has no such column"
+            raise UserError(f"{problem}: nothing tells which rows it knows; {by_hand}")
+
+
+def _split_columns(config: Config) -> list[str]:
+    """Return the columns of the CSV that decide about a row's split."""
+    return [*config.split.needed_columns, *([config.split.column] if config.split.column else [])]
 
 
 def _check_functions(spark: SparkSession, model: Path, trusted: bool) -> None:
@@ -178,15 +245,20 @@ def _check_functions(spark: SparkSession, model: Path, trusted: bool) -> None:
 
 
 def _try_to_evaluate(
-    spark: SparkSession, config: Config, data: Manifest, models: dict[str, Path]
-) -> tuple[dict[str, Evaluation], str | None]:
+    spark: SparkSession, config: Config, data: Manifest, candidate: Path, champion: Path | None
+) -> tuple[Measured | None, str | None]:
     """Evaluate, or return in one line why that fails: the failure must not cost a finished training."""
     try:
-        return holdout.evaluate(spark, config, data, models)
+        return holdout.evaluate(spark, config, data, candidate, champion), None
     except Exception as error:  # Spark, a damaged model or a changed source can raise anything
+        who = "candidate and champion" if champion else "candidate"
         cause = source_csv.source_mistake(spark, config, error) or source_csv.sentence(error).split("Traceback")[0]
-        log.warning("scoring %s failed", " and ".join(models), exc_info=not isinstance(error, UserError))
-        return {}, f"{' and '.join(models)} cannot be measured: {str(cause)[:500]}"
+        log.warning("scoring %s failed", who, exc_info=not isinstance(error, UserError))
+        return None, f"{who} cannot be measured: {str(cause)[:500]}"
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _mismatch(metric: str, trained: Mapping[str, float | None], packaged: Evaluation, data: Manifest) -> str | None:

@@ -20,6 +20,7 @@ from pipeline.data import kept, parity, shards
 from pipeline.data.specs import Resolved
 from pipeline.evaluation import figures, report
 from pipeline.evaluation.decision import Decision
+from pipeline.evaluation.metrics import Evaluation
 from pipeline.launch import executor_checks, executors, horovod_version, memory, restarts, resume
 from pipeline.launch.start import open_job
 from pipeline.runtime.console import Stopwatch, log
@@ -95,9 +96,11 @@ def _log_model(task: Task, outcome: restarts.Outcome, resolved: Resolved, weight
         logged = metric_writer.logged_epochs(store.connect(uri), run_id)
         metric_writer.log_records(uri, run_id, [record for record in result.pending if record.epoch not in logged])
     result.pending.clear()
-    metrics = {f"best_{name}": value for name, value in _kept_metrics(result).items()}
+    metrics = {f"best_{name}": value for name, value in _kept_metrics(result, result.evaluation).items()}
+    validated = _kept_metrics(result, result.validation)
+    metrics |= {f"best_validation_{name}": value for name, value in validated.items() if name != "epoch"}
     metrics |= {"restarts": outcome.restarts, "resets": result.resets, "peak_memory_mib": max(result.peak_mib)}
-    tags = {"weights_sha256": result.weights_sha256}
+    tags = {"weights_sha256": result.weights_sha256, "metrics_of": task.data.measured_split}
     places = {"executors": ", ".join(place.executor for place in result.places)}
     runs.log_outcome(uri, run_id, metrics, tags, places)
     runs.log_bytes(uri, run_id, weights, "weights/weights.safetensors")
@@ -117,9 +120,11 @@ def _judge_and_report(
         name=task.config.folder.name,
         run_id=run_id,
         data=task.data,
+        split=task.config.split,
         history=result.history,
         best_epoch=result.best.epoch,
         evaluation=result.evaluation,
+        validation=result.validation,
     )
     with ThreadPoolExecutor(1) as pool:
         drawing = pool.submit(_log_figures, uri, trained)  # while Spark works for the gate
@@ -167,7 +172,7 @@ def _summary(
     task: Task, outcome: restarts.Outcome, model_uri: str, reused: bool, decision: Decision | None, watch: Stopwatch
 ) -> dict[str, Any]:
     """Return the summary for the last line of stdout."""
-    result, metrics = outcome.result, _kept_metrics(outcome.result)
+    result, metrics = outcome.result, _kept_metrics(outcome.result, outcome.result.evaluation)
     log.info("done: %s", "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if value is not None))
     return {
         "status": "ok",
@@ -175,6 +180,8 @@ def _summary(
         "model_uri": model_uri,
         "rows": task.data.rows.model_dump(),
         "metrics": metrics,
+        "metrics_of": task.data.measured_split,
+        "validation_metrics": _kept_metrics(result, result.validation),
         "reused_data": reused,
         "num_proc": len(result.places),
         "epochs": len(result.history),
@@ -193,11 +200,12 @@ def _import_ahead() -> None:
         import pipeline.model.scorer  # noqa: F401
 
 
-def _kept_metrics(result: TrainingResult) -> dict[str, float | None]:
-    """Return the validation metrics of the kept weights, and their epoch."""
-    metrics = {"loss": result.best.validation.loss, **result.evaluation.metrics}
+def _kept_metrics(result: TrainingResult, evaluation: Evaluation) -> dict[str, float | None]:
+    """Return the metrics of the kept weights in an evaluation of them, and their epoch."""
+    metrics = {"loss": evaluation.loss, **evaluation.metrics}
     # JSON has no NaN, and r2 of a constant label is one
-    return {**{n: v if math.isfinite(v) else None for n, v in metrics.items()}, "epoch": result.best.epoch}
+    plain = {n: v if v is not None and math.isfinite(v) else None for n, v in metrics.items()}
+    return {**plain, "epoch": result.best.epoch}
 
 
 def _timing(watch: Stopwatch, result: TrainingResult) -> dict[str, float]:

@@ -26,10 +26,10 @@ from pipeline.model.spec import TEXT, RawColumn
 from pipeline.runtime.storage import Folder
 
 
-def write_dataset(folder: Path, train: int, validation: int, num_proc: int) -> Manifest:
+def write_dataset(folder: Path, train: int, validation: int, num_proc: int, test: int = 0) -> Manifest:
     """Write ``a`` (the row's number), ``k`` (a code below 3) and ``y`` (a modulo 2); return the manifest, unwritten."""
     splits: dict[SplitName, SplitData] = {}
-    counts: dict[SplitName, int] = {"train": train, "validation": validation}
+    counts: dict[SplitName, int] = {"train": train, "validation": validation, **({"test": test} if test else {})}
     for split, rows in counts.items():
         place = folder / split
         place.mkdir(parents=True)
@@ -53,7 +53,9 @@ def write_dataset(folder: Path, train: int, validation: int, num_proc: int) -> M
         seed=0,
         spark_version="none",
         columns={"a": "float", "k": "bigint", "y": "bigint"},
-        rows=Rows(read=train + validation, quarantined=0, dropped=0, train=train, validation=validation),
+        rows=Rows(
+            read=train + validation + test, quarantined=0, dropped=0, train=train, validation=validation, test=test
+        ),
         dropped_by_column={},
         oversample=1,
         numeric={"a": NumericStats(mean=train / 2, std=max(train / 4, 1.0), min=0.0, max=float(train))},

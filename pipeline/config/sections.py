@@ -153,14 +153,39 @@ class Label(Settings):
 
 
 class Split(Settings):
-    """Which rows are kept from training to measure it."""
+    """Which rows the network learns from, which choose among its epochs, and which measure the result."""
 
-    validation_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the rows held out; identical rows are always in the same split."""
+    validation_fraction: float = Field(default=0.15, gt=0, lt=1)
+    """Share of the rows that choose the epoch; identical rows are always in the same split."""
+    test_fraction: float = Field(default=0.15, ge=0, lt=1)
+    """Share of the rows that measure the kept weights, once, for the report, the thresholds and the gate. With 0 the
+    validation rows measure, and the gate promotes nothing."""
+    group: Annotated[list[str], BeforeValidator(_as_list)] = Field(default=[])
+    """Columns of the CSV: all rows with the same values are in the same split, such as all visits of a patient."""
+    time: str | None = None
+    """Column of the CSV, a number, DATE or TIMESTAMP: the latest rows are test, those before them validation. Rows of
+    equal time are in the same split."""
+    column: str | None = None
+    """Column of the CSV that holds `train`, `validation` or `test`; the fractions then do not count."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Another seed, another split."""
     oversample: int = Field(default=1, ge=1)
-    """How often each training row is in the data; validation rows are there once."""
+    """How often each training row is in the data; the other rows are there once."""
+
+    @model_validator(mode="after")
+    def _sides_can_be_told(self) -> Split:
+        ways = [name for name in ("group", "time", "column") if getattr(self, name)]
+        if len(ways) > 1:
+            raise ValueError(f"{' and '.join(ways)} exclude each other: take one of them")
+        if self.validation_fraction + self.test_fraction >= 1:
+            shares = f"validation_fraction {self.validation_fraction} and test_fraction {self.test_fraction}"
+            raise ValueError(f"{shares} leave no row to train on: their sum must be below 1")
+        return self
+
+    @property
+    def needed_columns(self) -> list[str]:
+        """The columns of the CSV without which a row has no split."""
+        return [*self.group, *([self.time] if self.time else [])]
 
 
 class Model(Settings):
@@ -259,31 +284,3 @@ class Recovery(Settings):
     """How often all ranks start again, from the newest checkpoint, when one of them is lost."""
     elastic: Elastic | None = None
     """With `{min: 1, max: 4}` ranks come and go while a training runs; with null all start again when one is lost."""
-
-
-class Gate(Settings):
-    """When a newly trained model becomes the champion of its name."""
-
-    metric: str | None = None
-    """What decides, on the validation rows: accuracy, precision, recall, f1, roc_auc, log_loss or calibration_error
-    (default accuracy); for a number rmse, mae or r2 (default rmse)."""
-    min_improvement: float = Field(default=0.0, ge=0)
-    """By how much a candidate must be better than the champion on the metric; equal is never better."""
-    thresholds: dict[str, float] = Field(default={})
-    """What a candidate must reach, by metric: at least this, or at most this for log_loss, calibration_error, rmse and
-    mae."""
-
-
-class Tracking(Settings):
-    """Where MLflow keeps what happened."""
-
-    uri: str | None = None
-    """MLflow tracking URI; default: the environment's MLFLOW_TRACKING_URI, or else an SQLite file in work_dir."""
-    experiment: str | None = None
-    """Experiment name; default: the name of the config's folder."""
-    run_name: str | None = None
-    """Run name; default: MLflow makes one up."""
-    registered_model: str | None = Field(default=None, pattern="^[^/:@]+$")
-    """Register each trained model under this name, and let the gate decide which is the alias `champion`."""
-    gate: Gate = Gate()
-    """When a newly trained model becomes the champion of its name."""

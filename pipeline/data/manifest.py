@@ -16,11 +16,11 @@ from pipeline.data.names import stored_names
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.storage import Folder
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 FILE_NAME = "manifest.json"
 
-SplitName = Literal["train", "validation"]
-SPLITS: tuple[SplitName, ...] = ("train", "validation")
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 class _Record(BaseModel):
@@ -28,7 +28,7 @@ class _Record(BaseModel):
 
 
 class Rows(_Record):
-    """Where the rows of the source are: read = quarantined + dropped + train + validation."""
+    """Where the rows of the source are: read = quarantined + dropped + train + validation + test."""
 
     read: int
     quarantined: int
@@ -36,6 +36,8 @@ class Rows(_Record):
     train: int
     """Before oversampling."""
     validation: int
+    test: int = 0
+    """0 in manifests of formats 1 to 3, which have no such rows."""
 
 
 class RowGroup(_Record):
@@ -88,6 +90,19 @@ class LabelData(_Record):
     """Regression only."""
 
 
+class TimeCuts(_Record):
+    """Where `split.time` cuts the rows: those from ``test_from`` on are test, those before ``validation_from`` train.
+
+    Both are moments of the source: a number as it is, a DATE in days and a TIMESTAMP in microseconds since 1970.
+    """
+
+    validation_from: float
+    test_from: float | None
+    """None without test rows."""
+    texts: list[str]
+    """Both as people write them."""
+
+
 class SourceData(_Record):
     """Where the rows came from."""
 
@@ -127,6 +142,9 @@ class Manifest(_Record):
     """Sorted values of each categorical feature; a value not in it has the code len(vocabulary)."""
     label: LabelData
     splits: dict[SplitName, SplitData]
+    """Without `test` when no row is kept for it."""
+    time_cuts: TimeCuts | None = None
+    """With `split.time` only."""
     sha256: dict[str, str]
     """Checksum of each Parquet file, by its path in the row groups."""
 
@@ -135,6 +153,11 @@ class Manifest(_Record):
         """The name of the data set: a hash of source and configuration in 16 hexadecimal digits."""
         source, versions = self.source.fingerprint, (self.spark_version, self.pipeline_version)
         return dataset_fingerprint(source, self.config_fingerprint, *versions)
+
+    @property
+    def measured_split(self) -> SplitName:
+        """The split whose rows the metrics are of: test, if there are such rows."""
+        return "test" if "test" in self.splits else "validation"
 
     @property
     def stored(self) -> dict[str, str]:
@@ -148,7 +171,7 @@ class Manifest(_Record):
         return {column: numbers.offset for column, numbers in stats.items() if numbers.offset}
 
     def shard_bytes(self, num_proc: int) -> int:
-        """Return the memory of the largest shard's rows of both splits: 4 bytes per feature, 8 per label."""
+        """Return the memory of the largest shard's rows of all splits: 4 bytes per feature, 8 per label."""
         row = 4 * (len(self.numeric) + len(self.vocabularies)) + 8
         return row * sum(max(split.shard_rows(num_proc)) for split in self.splits.values())
 

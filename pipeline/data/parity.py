@@ -27,6 +27,7 @@ from pipeline.data.names import free
 from pipeline.data.prepare import CARRIED, TypedRows
 from pipeline.data.source_csv import Records, column
 from pipeline.data.specs import Resolved, missing_texts
+from pipeline.data.split import Sides
 from pipeline.model.dialect.entry import ENTRIES
 from pipeline.model.dialect.tree import COLUMN, LITERAL, Node
 from pipeline.model.features import RawFeatures
@@ -86,7 +87,7 @@ class Sampling:
         wanted · (1 + ln(n / wanted)).
         """
         self._config, self._resolved, self._records, self._size = config, resolved, records, size
-        self._features = compared(resolved)
+        self._features, self._sides = compared(resolved), Sides(config.split)  # no row's side matters here
         used = _used(self._features)
         self._fields = [field for field in records.fields if field.name in used]
         computed = _computed(self._features)
@@ -144,7 +145,7 @@ class Sampling:
         enough = ENOUGH if self._size.wanted > ENOUGH else 0.8 * self._size.wanted
         if len(rows) < min(enough, in_all):
             again = Sampling(self._config, self._resolved, self._records, replace(self._size, rows=in_all))
-            frame = again.observe(prepare.typed_rows(spark, self._config, again.rows, again.carried))
+            frame = again.observe(prepare.typed_rows(spark, self._config, again.rows, self._sides, again.carried))
             frame.write.format("noop").mode("overwrite").save()
             rows = again._sampled_rows()
         ends: dict[str, Any] = json.loads(observed(self._counts)["extremes"])
@@ -153,7 +154,7 @@ class Sampling:
             given = [{**rows[0]["texts"], **of_end} for of_end in texts]
             records = source_csv.records_of_texts(spark, self._config, given)
             of_ends = Sampling(self._config, self._resolved, records, Estimate(len(given), 1))
-            made = prepare.typed_rows(spark, self._config, of_ends.rows, of_ends._texts())
+            made = prepare.typed_rows(spark, self._config, of_ends.rows, self._sides, of_ends._texts())
             pairs = made.frame.select(F.to_json(self._pair(made, column(CARRIED))))
             rows += [json.loads(row[0]) for row in pairs.collect()]
         return rows

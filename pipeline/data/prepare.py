@@ -26,16 +26,19 @@ from pyspark.sql.types import (
 )
 
 from pipeline.config import Config
-from pipeline.data import catalyst
+from pipeline.data import catalyst, split
 from pipeline.data.carried import carried_name, select_carrying
+from pipeline.data.manifest import TimeCuts
 from pipeline.data.names import CODE, stored_names
 from pipeline.data.source_csv import column, read_records, sentence
-from pipeline.data.split import SPLIT, split_of
+from pipeline.data.split import SPLIT, Sides
 from pipeline.runtime.errors import nearest
 from pipeline.runtime.session import progress
 
 CARRIED = "_carried"
 """The column that holds what the caller lets each row carry; no stored name begins with an underscore."""
+
+_KEY = "_split_key"
 
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _MAX_VOCABULARY = 1_000_000  # codes travel through float32, which is exact to 2^24
@@ -54,26 +57,30 @@ class TypedRows:
     """Whether features.sql produced the label as an integer or a boolean."""
 
 
-def typed_rows(spark: SparkSession, config: Config, rows: DataFrame, carried: Column | None = None) -> TypedRows:
+def typed_rows(
+    spark: SparkSession, config: Config, rows: DataFrame, sides: Sides, carried: Column | None = None
+) -> TypedRows:
     """Return features.sql's result in the network's types, one row for each of ``rows``, with its split.
 
     Numeric columns are FLOAT if features.sql makes only values that float32 holds, else DOUBLE; a value that is not
     finite as float32 is NULL. Categorical columns and class labels are STRING.
-    `split` is 'train' or 'validation', and NULL where a used column is NULL. It depends on the values of the row and
-    `split.seed` only, so identical rows are in the same split however the rows are partitioned. The column CARRIED
-    holds the value of ``carried``, an expression over ``rows``, if it is given.
+    `split` is 'train', 'validation' or 'test' by ``sides``, and NULL where a used column is NULL, or a column that
+    decides about the split. It depends on the values of the row only, however the rows are partitioned. The column
+    CARRIED holds the value of ``carried``, an expression over ``rows``, if it is given.
 
     Raises:
         UserError: the SQL is wrong, or does not produce a column that the configuration names.
     """
     sql, kept = config.features_sql, None
     sql_file = config.folder / config.features.sql
+    parts = {_KEY: sides.key(rows.schema), CARRIED: carried}
+    wanted = [value.alias(name) for name, value in parts.items() if value is not None]
     try:
-        if carried is None:
+        if not wanted:
             result = catalyst.select(spark, rows, sql)
         else:
             name = carried_name(rows.columns, sql)
-            result, kept = select_carrying(spark, sql, rows.withColumn(name, carried), name)
+            result, kept = select_carrying(spark, sql, rows.withColumn(name, F.struct(*wanted)), name)
     except (AnalysisException, ParseException) as error:
         raise config.mistake("features.sql", f"{sql_file}: {sentence(error)}") from None
     _check_columns(config, result)
@@ -88,25 +95,44 @@ def typed_rows(spark: SparkSession, config: Config, rows: DataFrame, carried: Co
     else:
         label = _class_text(config, result)
     named = [value.alias(name) for value, name in zip([*numeric, *categorical, label], stored.values(), strict=True)]
-    typed = result.select(*named, *([] if kept is None else [kept.alias(CARRIED)]))
+    along = [kept[name].alias(name) for name, value in parts.items() if kept is not None and value is not None]
+    typed = result.select(*named, *along)
 
-    used = [*stored.values()]
-    is_complete = F.coalesce(*[F.when(column(name).isNull(), F.lit(False)) for name in used], F.lit(True))
-    wide = [stored[n] for n in numbers if not isinstance(typed.schema[stored[n]].dataType, FloatType)]
-    values = [column(name).cast("float") if name in wide else column(name) for name in used]
-    split = split_of(values, [column(name) for name in wide], config.split)
+    key = None if parts[_KEY] is None else column(_KEY)
+    values = {name: column(file) for name, file in stored.items()}
+    needed = [*values.values(), *([] if key is None else [key])]
+    is_complete = F.coalesce(*[F.when(value.isNull(), F.lit(False)) for value in needed], F.lit(True))
+    doubles = {n: values[n] for n in numbers if not isinstance(typed.schema[stored[n]].dataType, FloatType)}
+    used = {name: value.cast("float") if name in doubles else value for name, value in values.items()}
+    side = F.when(is_complete, sides.split(key, used, doubles)).alias(SPLIT)
     return TypedRows(
-        frame=typed.select("*", F.when(is_complete, split).alias(SPLIT)),
+        frame=typed.select("*", side).drop(_KEY),
         stored=stored,
         integer_label=_is_whole(result.schema[config.label.column].dataType),
     )
 
 
-def vocabularies(spark: SparkSession, config: Config, typed: TypedRows) -> dict[str, list[str]]:
+def find_cuts(spark: SparkSession, config: Config, source_bytes: int) -> TimeCuts | None:
+    """Return where `split.time` cuts the usable rows, which takes one more pass over the source, or two of a large one.
+
+    Raises:
+        UserError: there are too few different moments.
+    """
+    if not config.split.time:
+        return None
+    rows, uncut = read_records(spark, config, config.split.needed_columns).good(), Sides(config.split)
+    typed = typed_rows(spark, config, rows, uncut, uncut.key(rows.schema))
+    values = [column(name) for name in (*typed.stored.values(), CARRIED)]
+    usable = typed.frame.where(F.col(SPLIT).isNotNull())
+    usable = usable.select(column(CARRIED).alias("moment"), F.xxhash64(*values).alias("hash"))
+    return split.find_cuts(spark, config, usable, source_bytes)
+
+
+def vocabularies(spark: SparkSession, config: Config, typed: TypedRows, sides: Sides) -> dict[str, list[str]]:
     """Return the values of each categorical feature, and of a class label, in the order of their codes.
 
     Values come from the configuration where it lists them. Else they take one pass over the source: a feature's values
-    come from the training rows, the label's from all rows.
+    come from the training rows by ``sides``, the label's from all rows.
 
     Raises:
         UserError: a column has no value, or too many to be a category.
@@ -120,7 +146,7 @@ def vocabularies(spark: SparkSession, config: Config, typed: TypedRows) -> dict[
         unlisted.append(label)
     if unlisted:
         with progress(spark, f"collecting the values of {', '.join(unlisted)}"):
-            values |= _collect_values(spark, config, unlisted)
+            values |= _collect_values(spark, config, unlisted, sides)
     for name in unlisted:
         key = "label.column" if name == label else "features.categorical"
         if not values[name]:
@@ -142,12 +168,13 @@ def class_texts(config: Config, typed: TypedRows, classes: list[str]) -> list[st
     return classes
 
 
-def _collect_values(spark: SparkSession, config: Config, names: list[str]) -> dict[str, list[str]]:
+def _collect_values(spark: SparkSession, config: Config, names: list[str], sides: Sides) -> dict[str, list[str]]:
     def rows_of(name: str) -> Column:
         return F.col(SPLIT).isNotNull() if name == config.label.column else F.col(SPLIT) == "train"
 
     # This pass has rows of its own, that count nothing: when an executor is lost, its tasks run twice.
-    typed = typed_rows(spark, config, read_records(spark, config).good())
+    records = read_records(spark, config, sides.settings.needed_columns)
+    typed = typed_rows(spark, config, records.good(), sides)
     sets = typed.frame.agg(
         *[F.collect_set(F.when(rows_of(name), column(typed.stored[name]))) for name in names]
     ).first()

@@ -37,7 +37,14 @@ def write_quarantine(spark: SparkSession, config: Config, folder: str) -> int:
     recounted = F.from_csv(
         record, as_texts.simpleString()[len("struct<") : -1].replace(":", " "), line_options(config, CORRUPT)
     )
-    reasons = [F.when(_misfit(name, f, config), _is_not(name, f)) for name, f in zip(names, fields, strict=True)]
+    pairs = [*zip(names, fields, strict=True)]
+    reasons = [F.when(_misfit(name, f, config), _is_not(name, f)) for name, f in pairs]
+    reasons += [
+        F.when(_is_missing(name, f), F.lit(f"{f.name} is missing, but decides about the split (split.{key})"))
+        for key, needed in _needed(config).items()
+        for name, f in pairs
+        if f.name in needed
+    ]
     texts = [F.col(n) for n, f in zip(names, fields, strict=True) if not is_floating(f)]
     reason = (
         F.when(F.col(EXTRA).isNotNull(), F.lit(f"more than the {len(fields)} declared fields"))
@@ -49,6 +56,18 @@ def write_quarantine(spark: SparkSession, config: Config, folder: str) -> int:
     described = frame.where(F.col("reason").isNotNull()).observe(written, F.count(F.lit(1)).alias("rows"))
     described.write.mode("overwrite").json(folder)
     return int(observed(written)["rows"])
+
+
+def _needed(config: Config) -> dict[str, list[str]]:
+    """Return the columns without which a record has no split, by the setting that names them."""
+    split = config.split
+    return {"group": split.group, "time": [split.time] if split.time else []}
+
+
+def _is_missing(name: str, field: StructField) -> Column:
+    """Tell whether a text is no value; to Spark's reader, NaN is a value."""
+    text = F.col(name)
+    return text.isNull() | F.isnan(text.cast("double")) if is_floating(field) else text.isNull()
 
 
 def _misfit(name: str, field: StructField, config: Config) -> Column:

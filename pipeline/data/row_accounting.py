@@ -18,6 +18,9 @@ from pipeline.runtime.errors import StorageError
 from pipeline.runtime.session import progress
 from pipeline.runtime.storage import Folder
 
+_FEW_ROWS = 10
+"""A class with fewer training rows than this is named in a warning."""
+
 
 def quarantine(spark: SparkSession, config: Config, rows: Rows, folder: Folder) -> None:
     """Write the records that do not fit the schema, if there are any, to ``folder/quarantine``.
@@ -48,7 +51,7 @@ def check_rows(config: Config, folder: Folder, rows: Rows, written: Mapping[Spli
         StorageError: the files do not hold the rows that were written.
         UserError: the source has no usable row, or a split would be empty.
     """
-    usable = rows.train + rows.validation
+    usable = rows.train + rows.validation + rows.test
     is_uneven = written["train"].rows % config.split.oversample != 0
     if is_uneven or rows.read != rows.quarantined + rows.dropped + usable:  # features.sql makes one row of each
         there = f"{rows.read - rows.quarantined} rows were written in {folder}, but {rows.dropped + usable} are there"
@@ -57,18 +60,30 @@ def check_rows(config: Config, folder: Folder, rows: Rows, written: Mapping[Spli
         counts = f"{rows.read} read, {rows.quarantined} quarantined, {rows.dropped} dropped for a missing value"
         raise config.mistake("source.path", f"there is no usable row in {', '.join(config.source_paths)} ({counts})")
     for split in SPLITS:
-        if not getattr(rows, split):
-            problem = f"left no {split} row of {usable} usable rows; take another split.seed or more rows"
-            raise config.mistake("split.validation_fraction", problem)
+        if getattr(rows, split) or (split == "test" and not config.split.test_fraction):
+            continue
+        fraction = "test_fraction" if split == "test" else "validation_fraction"
+        key = next((key for key in ("column", "time", "group") if getattr(config.split, key)), fraction)
+        advice = {
+            "column": f"let some rows of '{config.split.column}' say {split}",
+            "group": "take another split.seed, or more groups",
+        }.get(key, "take another split.seed or more rows")
+        if split == "test":
+            advice += ", or set split.test_fraction: 0"
+        raise config.mistake(f"split.{key}", f"left no {split} row of {usable} usable rows; {advice}")
 
 
 def check_classes(config: Config, classes: list[str], written: Mapping[SplitName, Summary]) -> None:
     """Raise UserError unless every class has a row, every row a class, and there are at least two classes."""
     if config.label.task == "regression":
         return
-    copies, validation = (written[split].class_rows[: len(classes)] for split in SPLITS)
-    per_class = [n // config.split.oversample + rows for n, rows in zip(copies, validation, strict=True)]
-    usable = written["train"].rows // config.split.oversample + written["validation"].rows
+    factors = {split: config.split.oversample if split == "train" else 1 for split in written}
+    by_split = {
+        split: [rows // factors[split] for rows in summary.class_rows[: len(classes)]] or [0] * len(classes)
+        for split, summary in written.items()
+    }
+    per_class = [sum(rows) for rows in zip(*by_split.values(), strict=True)]
+    usable = sum(summary.rows // factors[split] for split, summary in written.items())
     label = f"'{config.label.column}'"
     if sum(per_class) < usable:
         problem = f"lists {len(classes)} classes, but {usable - sum(per_class)} of {usable} rows have another {label}"
@@ -84,13 +99,25 @@ def check_classes(config: Config, classes: list[str], written: Mapping[SplitName
         log.warning(
             "%s has classes that differ in case only: %s; map them in features.sql if one is meant", label, alike
         )
+    _log_rare_classes(classes, by_split)
+
+
+def _log_rare_classes(classes: list[str], by_split: Mapping[SplitName, list[int]]) -> None:
+    """Warn of classes that lack rows in a split, or have too few to learn from."""
+    for split, rows in by_split.items():
+        lacking = [name for name, count in zip(classes, rows, strict=True) if not count]
+        if lacking and any(rows):
+            log.warning("no %s row has %s as its class: nothing is known about it there", split, ", ".join(lacking))
+    few = [f"{name} ({n})" for name, n in zip(classes, by_split["train"], strict=True) if 0 < n < _FEW_ROWS]
+    if few:
+        log.warning("fewer than %d training rows have these classes: %s", _FEW_ROWS, ", ".join(few))
 
 
 def log_rows(rows: Rows, dropped_by_column: dict[str, int], oversample: int) -> None:
     """Log where the rows of the source are."""
     missing = ", ".join(f"{count} lack {name}" for name, count in dropped_by_column.items())
     log.info(
-        "read %d rows: %d quarantined, %d dropped%s, %d to train on%s, %d to validate on",
+        "read %d rows: %d quarantined, %d dropped%s, %d to train on%s, %d to validate on, %d to test on",
         rows.read,
         rows.quarantined,
         rows.dropped,
@@ -98,4 +125,5 @@ def log_rows(rows: Rows, dropped_by_column: dict[str, int], oversample: int) -> 
         rows.train,
         f" (each {oversample} times)" if oversample > 1 else "",
         rows.validation,
+        rows.test,
     )

@@ -20,14 +20,15 @@ from pipeline.data import (
     row_accounting,
     source_csv,
     source_files,
+    split,
     wide_numbers,
 )
-from pipeline.data.manifest import LabelData, Manifest, Rows, SourceData, SplitData, SplitName
+from pipeline.data.manifest import SPLITS, LabelData, Manifest, Rows, SourceData, SplitData, SplitName
 from pipeline.data.oversampling import oversample
 from pipeline.data.parquet_summary import Aggregates, Summary, summarize
 from pipeline.data.source_csv import Records
 from pipeline.data.specs import Resolved
-from pipeline.data.split import SPLIT
+from pipeline.data.split import ELSEWHERE, SPLIT, Sides
 from pipeline.runtime import lock, storage
 from pipeline.runtime.console import log
 from pipeline.runtime.errors import StorageError, one_line, reason
@@ -131,11 +132,13 @@ def _prepare(
 def _build_data_set(
     spark: SparkSession, config: Config, num_proc: int, resolved: Resolved, source: SourceData, folder: Folder
 ) -> Manifest:
-    records = source_csv.read_records(spark, config)
-    size = parity.estimate(spark, config, resolved, source)
-    sampling = parity.Sampling(config, resolved, records, size)
-    typed = prepare.typed_rows(spark, config, sampling.rows, sampling.carried)
-    values = prepare.vocabularies(spark, config, typed)
+    split.check_columns(spark, config)
+    records = source_csv.read_records(spark, config, config.split.needed_columns)
+    cuts = prepare.find_cuts(spark, config, source.bytes)
+    sides = Sides.of(config.split, cuts)
+    sampling = parity.Sampling(config, resolved, records, parity.estimate(spark, config, resolved, source))
+    typed = prepare.typed_rows(spark, config, sampling.rows, sides, sampling.carried)
+    values = prepare.vocabularies(spark, config, typed, sides)
     classes = config.label.classes or values.get(config.label.column, [])
 
     # The pass: CSV to Parquet.
@@ -146,11 +149,8 @@ def _build_data_set(
 
     # Rows and statistics come from the files.
     counted = Aggregates(stored[config.label.column], len(classes))
-    measured = replace(counted, numeric=tuple(name for name, kind in columns.items() if kind != "bigint"))
-    written: dict[SplitName, Summary] = {
-        "train": summarize(spark, folder, _part("train"), measured),
-        "validation": summarize(spark, folder, _part("validation"), counted),
-    }
+    written = _summarize_splits(spark, folder, counted, columns)
+    _check_no_other_split(config, records, folder)
     dropped = summarize(spark, folder, _part(_DROPPED), counted)
     (folder / _part(_DROPPED)).remove()
     rows = _account(spark, config, records, written, dropped.rows, folder)
@@ -164,8 +164,9 @@ def _build_data_set(
     # A double stays one only if it is wide: float32 holds the others.
     columns |= {name: "float" for name, stats in statistics.items() if not stats.offset}
     splits = {
-        split: dealing.deal_evenly(spark, folder, split, summary, counted, columns, num_proc)
-        for split, summary in written.items()
+        name: dealing.deal_evenly(spark, folder, name, summary, counted, columns, num_proc)
+        for name, summary in written.items()
+        if summary.rows  # there may be no test row
     }
     _remove_empty_pass(folder)
     return Manifest(
@@ -184,7 +185,8 @@ def _build_data_set(
         numeric={f.column: statistics[stored[f.column]] for f in config.features.numeric},
         vocabularies={f.column: values[f.column] for f in config.features.categorical},
         label=_label_data(config, classes, statistics.get(stored[config.label.column])),
-        splits={split: _split_data(summary, len(classes), num_proc) for split, summary in splits.items()},
+        splits={name: _split_data(summary, len(classes), num_proc) for name, summary in splits.items()},
+        time_cuts=cuts,
         sha256={file.path: file.sha256 for summary in splits.values() for file in summary.files if file.rows},
     )
 
@@ -205,6 +207,7 @@ def _account(
         dropped=dropped,
         train=written["train"].rows // config.split.oversample,
         validation=written["validation"].rows,
+        test=written["test"].rows,
     )
     row_accounting.quarantine(spark, config, rows, folder)
     row_accounting.check_rows(config, folder, rows, written)
@@ -226,9 +229,25 @@ def _write(
         raise config.mistake("source.path", "changed while it was read; run again when no other job writes there")
 
 
-def _part(split: str) -> str:
+def _summarize_splits(
+    spark: SparkSession, folder: Folder, counted: Aggregates, columns: dict[str, Any]
+) -> dict[SplitName, Summary]:
+    """Return the summaries of what the pass has written, with the statistics of the training rows."""
+    measured = replace(counted, numeric=tuple(name for name, kind in columns.items() if kind != "bigint"))
+    return {name: summarize(spark, folder, _part(name), measured if name == "train" else counted) for name in SPLITS}
+
+
+def _check_no_other_split(config: Config, records: Records, folder: Folder) -> None:
+    """Raise UserError for what `split.column` holds beside the names of splits."""
+    name = config.split.column
+    if name and (folder / _part(ELSEWHERE)).exists():
+        others = ", ".join(split.values_elsewhere(records.good(), name))
+        raise config.mistake("split.column", f"'{name}' must hold {', '.join(SPLITS)}, but also holds {others}")
+
+
+def _part(side: str) -> str:
     """Return where the pass writes a split, below the data set's folder."""
-    return f"{_PASS}/{SPLIT}={split}"
+    return f"{_PASS}/{SPLIT}={side}"
 
 
 def _remove_empty_pass(folder: Folder) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,8 +88,10 @@ def source_schema(spark: SparkSession, config: Config) -> StructType:
     return schema
 
 
-def read_records(spark: SparkSession, config: Config) -> Records:
+def read_records(spark: SparkSession, config: Config, needed: Sequence[str] = ()) -> Records:
     """Return every record of the source, lazily; nothing is read yet.
+
+    A record that has no value in a column of ``needed`` does not fit either.
 
     Spark's reader splits the records into texts (numbers of FLOAT and DOUBLE columns it reads itself); the expressions
     of reading.py make the values. A record does not fit when it has more or fewer fields than the schema, a text that
@@ -107,7 +109,8 @@ def read_records(spark: SparkSession, config: Config) -> Records:
     misfit = [
         text_of[f.name].isNotNull() & column(f.name).isNull() for f in fields if f.name in text_of and not _is_text(f)
     ]
-    flaws = [F.when(is_flaw, F.lit("")) for is_flaw in (*misfit, *garbled([*text_of.values()]).values())]
+    lacking = [column(name).isNull() for name in needed]
+    flaws = [F.when(is_flaw, F.lit("")) for is_flaw in (*misfit, *lacking, *garbled([*text_of.values()]).values())]
     frame = frame.select(*declared, column(texts), F.coalesce(column(corrupt), *flaws).alias(corrupt))
     counts = Observation()
     # Naming every column makes Spark convert every column: else "abc" in an unused DOUBLE goes unnoticed. In most rows

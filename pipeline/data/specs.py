@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config import Config
 from pipeline.model.dialect.tree import Node
-from pipeline.model.spec import CategoricalInput, ModelSpec, NetSpec, NumericInput, RawColumn
+from pipeline.model.spec import HASH_VERSION, CategoricalInput, ModelSpec, NetSpec, NumericInput, RawColumn, SplitRule
 
 if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest, NumericStats
@@ -76,6 +76,7 @@ def missing_texts(config: Config) -> tuple[str, ...]:
 
 def model_spec(config: Config, data: Manifest, resolved: Resolved) -> ModelSpec:
     """Return the description that is packaged with the weights."""
+    cuts = data.time_cuts
     return ModelSpec(
         network=net_spec(config, data),
         raw=resolved.raw,
@@ -83,5 +84,6 @@ def model_spec(config: Config, data: Manifest, resolved: Resolved) -> ModelSpec:
         features=resolved.features,
         vocabularies=data.vocabularies,
         classes=data.label.classes,
+        split=SplitRule(HASH_VERSION, *(cuts.validation_from, cuts.test_from) if cuts else ()),
         encode_unknown=[f.column for f in config.features.categorical if f.unknown == "encode"],
     )

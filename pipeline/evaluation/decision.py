@@ -8,19 +8,23 @@ from typing import Literal
 
 from pipeline.config import Config
 from pipeline.config.settings import LOWER_IS_BETTER
+from pipeline.evaluation.comparison import Bound, Paired, bound, level_of_try
 from pipeline.evaluation.metrics import Evaluation
+
+Outcome = Literal["promoted", "rejected", "blocked"]
 
 
 @dataclass(frozen=True)
 class Decision:
     """The gate's decision about a candidate, and the reason."""
 
-    decision: Literal["promoted", "rejected", "blocked"]
-    """`rejected`: it is not better, or misses a threshold. `blocked`: they cannot be compared; a person must look."""
+    decision: Outcome
+    """`rejected`: it is not surely better, or misses a threshold. `blocked`: they cannot be compared; a person must
+    look."""
     reason: str
     metric: str
     candidate: float | None
-    """The candidate's metric on the validation rows."""
+    """The candidate's metric on the compared rows."""
     champion: float | None
     """The champion's metric on the same rows; None without a champion, or if it cannot be measured."""
     model: str
@@ -29,48 +33,83 @@ class Decision:
     """Of the candidate."""
     champion_version: str | None
     """Of the champion before the decision."""
+    rows: int = 0
+    """Test rows that were compared: those that the champion does not know."""
+    attempt: int = 1
+    """This is the n-th model that was measured on these test rows; each further one must be surer."""
+    method: str = ""
+    """What the confidence comes from."""
 
 
 @dataclass(frozen=True)
 class Verdict:
     """The rule's result, before model and versions are added."""
 
-    decision: Literal["promoted", "rejected", "blocked"]
+    decision: Outcome
     reason: str
+    method: str = ""
 
 
-def decide(config: Config, candidate: Evaluation | None, champion: Evaluation | None) -> Verdict:
-    """Return whether the candidate becomes the champion, from both evaluations on the same rows.
+def decide(
+    config: Config, candidate: Evaluation, paired: Paired, champion_version: str | None, attempt: int = 1
+) -> Verdict:
+    """Return whether the candidate becomes the champion.
 
-    It must reach every threshold, and be better than the champion by at least `gate.min_improvement`.
+    ``candidate`` is measured on all test rows, and must reach every threshold there. ``paired`` is the candidate beside
+    the champion on the rows that this one does not know, or beside the constant answer if there is no champion.
+    ``attempt`` says how many models were measured on these test rows, this one included.
     """
     gate, metric = config.tracking.gate, config.gate_metric
-    candidate_value = finite_metric(candidate, metric)
-    if candidate is None or candidate_value is None:
-        return Verdict("blocked", f"{metric} of the candidate cannot be measured on these validation rows")
     for name, threshold in gate.thresholds.items():
         value = candidate.metrics[name]
         is_enough = value <= threshold if name in LOWER_IS_BETTER else value >= threshold
         if not is_enough:  # NaN is not enough either
-            bound = "at most" if name in LOWER_IS_BETTER else "at least"
-            return Verdict("rejected", f"{name} is {value:.6g}, but must be {bound} {threshold:.6g}")
-    if champion is None:
-        return Verdict("promoted", f"there was no champion; {metric} is {candidate_value:.6g}")
-    champion_value = finite_metric(champion, metric)
-    if champion_value is None:
-        return Verdict("blocked", f"{metric} of the champion cannot be measured on these validation rows")
-    gain = champion_value - candidate_value if metric in LOWER_IS_BETTER else candidate_value - champion_value
-    # the last bits of a sum depend on the order in which Spark's tasks end
-    noise = 1e-9 * max(abs(candidate_value), abs(champion_value))
-    gain = 0.0 if abs(gain) <= noise else gain
-    compared = f"{metric} is {candidate_value:.6g}, the champion's {champion_value:.6g}"
-    if gain > 0 and gain >= gate.min_improvement - noise:
-        return Verdict("promoted", f"{compared}: better by {gain:.6g}")
-    required = f"more than 0 and at least {gate.min_improvement:.6g}" if gate.min_improvement else "more than 0"
-    return Verdict("rejected", f"{compared}: better by {gain:.6g}, but that must be {required}")
+            limit = "at most" if name in LOWER_IS_BETTER else "at least"
+            return Verdict("rejected", f"{name} is {value:.6g}, but must be {limit} {threshold:.6g}")
+    if champion_version and paired.rows < gate.min_rows:
+        problem = f"the champion, version {champion_version}, does not know {paired.rows} of {candidate.rows} test rows"
+        advice = "split.group on an id, or a new split.seed in both, keeps rows apart; jobs/gate.py --promote overrules"
+        return Verdict("blocked", f"{problem}, but tracking.gate.min_rows is {gate.min_rows}: {advice}")
+    for who, value in (("candidate", paired.candidate), ("champion", paired.reference)):
+        if not math.isfinite(value):
+            return Verdict("blocked", f"{metric} of the {who} cannot be measured on {paired.rows} test rows")
+    return _beside_champion(config, paired, attempt) if champion_version else _first(config, paired)
 
 
-def finite_metric(evaluation: Evaluation | None, metric: str) -> float | None:
-    """Return a metric; None if it was not measured, or is not a finite number."""
-    value = math.nan if evaluation is None else evaluation.metrics[metric]
-    return value if math.isfinite(value) else None
+def _first(config: Config, paired: Paired) -> Verdict:
+    """Compare with the constant answer."""
+    metric = config.gate_metric
+    compared = f"{metric} is {paired.candidate:.6g}, the constant answer's {paired.reference:.6g}"
+    if metric == "calibration_error":  # the constant answer is calibrated, and knows nothing
+        return Verdict("promoted", f"there was no champion; {metric} is {paired.candidate:.6g}")
+    measured = _bound(config, paired, 0.0, 1 - config.tracking.gate.confidence)
+    if measured.is_above:
+        return Verdict("promoted", f"there was no champion; {compared}", measured.method)
+    sure = f"on {paired.rows} test rows that may be chance ({measured.method})" if measured.gain > 0 else "not better"
+    return Verdict("rejected", f"there was no champion, but {compared}: {sure}", measured.method)
+
+
+def _beside_champion(config: Config, paired: Paired, attempt: int) -> Verdict:
+    gate, metric = config.tracking.gate, config.gate_metric
+    limit = -gate.margin if gate.margin is not None else gate.min_improvement
+    measured = _bound(config, paired, limit, level := level_of_try(gate.confidence, attempt))
+    compared = f"{metric} is {paired.candidate:.6g}, the champion's {paired.reference:.6g} on {paired.rows} test rows"
+    how = f"{measured.method}, confidence {1 - level:.2%}"
+    how += f" for model {attempt} on these rows" if attempt > 1 else ""
+    if gate.margin is not None:
+        worse = f"worse by at most {max(0.0, -measured.lowest):.6g}"
+        if measured.is_above:
+            return Verdict("promoted", f"{compared}: {worse} ({how})", measured.method)
+        return Verdict("rejected", f"{compared}: perhaps {worse}, but the margin is {gate.margin:.6g} ({how})", how)
+    if measured.is_above:
+        return Verdict("promoted", f"{compared}: better by {measured.gain:.6g} ({how})", measured.method)
+    if measured.gain <= 0:
+        return Verdict("rejected", f"{compared}: better by {measured.gain:.6g}, but that must be more than 0", how)
+    required = f"more than {limit:.6g}" if limit else "more than chance explains"
+    return Verdict("rejected", f"{compared}: better by {measured.gain:.6g}, but that must be {required} ({how})", how)
+
+
+def _bound(config: Config, paired: Paired, limit: float, level: float) -> Bound:
+    metric = config.gate_metric
+    is_count = metric == "accuracy" and not config.split.group
+    return bound(paired, limit, level, lower_is_better=metric in LOWER_IS_BETTER, is_count=is_count)

@@ -28,8 +28,8 @@ def draw_curves(history: Sequence[EpochRecord], metric: str, best_epoch: int) ->
     return figure
 
 
-def draw_confusion(confusion: Counts, classes: Sequence[str]) -> Figure:
-    """Draw the (classes, classes) confusion matrix with counts; rows are actual, columns predicted."""
+def draw_confusion(confusion: Counts, classes: Sequence[str], split: str) -> Figure:
+    """Draw the (classes, classes) confusion matrix of a split with counts; rows are actual, columns predicted."""
     size = min(24.0, max(4.5, 0.55 * len(classes) + 2.5))  # inches
     figure, (axes,) = _canvas(size + 1, size)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
@@ -37,7 +37,7 @@ def draw_confusion(confusion: Counts, classes: Sequence[str]) -> Figure:
     figure.colorbar(image, ax=axes, label="share of the actual class")
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axes.set_yticks(range(len(classes)), classes)
-    axes.set(xlabel="predicted", ylabel="actual", title=f"validation rows: {int(confusion.sum())}")
+    axes.set(xlabel="predicted", ylabel="actual", title=f"{split} rows: {int(confusion.sum())}")
     if len(classes) <= 30:
         for (row, col), rows in np.ndenumerate(confusion):
             colour = "white" if shares[row, col] > 0.5 else "black"
@@ -45,17 +45,17 @@ def draw_confusion(confusion: Counts, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def draw_predicted_vs_actual(histogram: Counts, low: float, high: float, label: str) -> Figure:
-    """Draw a (bins, bins) histogram of the validation rows, actual × predicted, both from ``low`` to ``high``."""
+def draw_predicted_vs_actual(histogram: Counts, low: float, high: float, label: str, split: str) -> Figure:
+    """Draw a (bins, bins) histogram of a split's rows, actual × predicted, both from ``low`` to ``high``."""
     from matplotlib.colors import LogNorm
 
     figure, (axes,) = _canvas(6.5, 5.5)
     filled = np.where(histogram > 0, histogram, np.nan).T
     norm = LogNorm(vmin=1, vmax=max(2.0, float(histogram.max())))
     image = axes.imshow(filled, origin="lower", extent=(low, high, low, high), cmap="viridis", norm=norm)
-    figure.colorbar(image, ax=axes, label="validation rows")
+    figure.colorbar(image, ax=axes, label=f"{split} rows")
     axes.plot([low, high], [low, high], color="grey", linestyle=":")
-    axes.set(xlabel=f"actual {label}", ylabel=f"predicted {label}", title=f"validation rows: {int(histogram.sum())}")
+    axes.set(xlabel=f"actual {label}", ylabel=f"predicted {label}", title=f"{split} rows: {int(histogram.sum())}")
     return figure
 
 

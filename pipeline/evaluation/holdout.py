@@ -1,4 +1,4 @@
-"""Packaged models on the held-out rows: Spark makes their features of the raw rows, and each model scores them.
+"""Packaged models on the test rows: Spark makes their features of the raw rows, and each model scores them.
 
 A bounded part of the rows also goes through the candidate's own path, from texts to features without Spark, as online
 rows do. The two must make the same features.
@@ -6,9 +6,9 @@ rows do. The two must make the same features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -22,69 +22,105 @@ from pipeline.data.manifest import LabelData, Manifest
 from pipeline.data.packaged import PackagedModel, read_model
 from pipeline.data.parity import made_with
 from pipeline.data.source_csv import column
-from pipeline.data.split import SPLIT
+from pipeline.data.split import SPLIT, Sides
+from pipeline.evaluation import answers
+from pipeline.evaluation.comparison import Paired
 from pipeline.evaluation.metrics import Evaluation
-from pipeline.model.offsets import relative
 from pipeline.runtime.session import progress
 
 if TYPE_CHECKING:
     import pandas as pd
-    from pyspark import Broadcast
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
-    from pipeline.model.scorer import Scorer
+    from pipeline.evaluation.sums import MetricSums
     from pipeline.model.spec import ModelSpec
 
 IN_PROCESS_ROWS = 100_000
-"""About so many held-out rows also go through the candidate's own path, or all."""
-_LABEL = "_gate_label"
-_MODEL = "_gate_model"
-_SAMPLED = "_gate_texts"
+"""About so many test rows also go through the candidate's own path, or all."""
+BUCKETS = 200
+"""The compared rows are in so many buckets, for the jackknife."""
 _RAW = "_gate_raw"
 _DRIVER_CELLS = 1_000_000  # the driver scores so many values before Spark's Python processes have imported torch
-_DIFFERENCES = -1  # stands for a model in the cells: how many rows of each feature differ
-_BUCKETS = 1_000_000
+_SHARES = 1_000_000
 
 
-def evaluate(
-    spark: SparkSession, config: Config, data: Manifest, models: dict[str, Path]
-) -> tuple[dict[str, Evaluation], str | None]:
-    """Score the raw rows of the validation split with each packaged model, in one pass over the source.
+@dataclass(frozen=True)
+class Measured:
+    """A candidate on the test rows, beside the champion or else the constant answer."""
 
-    ``models`` are folders by name, the candidate first. Returns their evaluations, and in one line how the candidate's
-    own path differs from Spark's, if it does. Through the driver pass at most 1,000,000 values, or else one line per
-    sum.
+    candidate: Evaluation
+    """On all test rows."""
+    paired: Paired
+    """On the test rows that the champion does not know; on all of them beside the constant answer."""
+    other_labels: int
+    """Compared rows of which the champion's features.sql makes another label."""
+    differences: str | None
+    """In one line how the candidate's own path differs from Spark's."""
+
+
+def evaluate(spark: SparkSession, config: Config, data: Manifest, candidate: Path, champion: Path | None) -> Measured:
+    """Score the raw rows of the test split with the candidate and a reference, in one pass over the source.
+
+    The reference is the champion, on the rows that its training put neither in train nor in validation, by its own
+    features, seed and fractions. Without a champion it is the constant answer: the training rows' shares of the
+    classes, or their mean. Through the driver pass at most 1,000,000 values, or else one line per sum.
 
     Raises:
         UserError: the source no longer holds the rows of the manifest.
     """
-    from pipeline.evaluation.sums import MetricSums
-
-    packaged = [read_model(folder) for folder in models.values()]
-    rows, classes = _validation_inputs(spark, config, data, packaged)
-    count = _counter([score.ship_model(spark, folder) for folder in models.values()], data.label, classes)
-    expected = data.rows.validation
-    with progress(spark, f"scoring {expected} validation rows with {' and '.join(models)}"):
-        cells_of_row = len(rows.columns) + len(rows.schema[_SAMPLED].dataType.fields)  # type: ignore[attr-defined]
+    folders = [candidate, *([champion] if champion else [])]
+    packaged = [read_model(folder) for folder in folders]
+    rows, classes = _test_rows(spark, config, data, packaged)
+    shipped = [score.ship_model(spark, folder) for folder in folders]
+    count = answers.counter(shipped, data, config.gate_metric, classes)
+    expected = data.rows.test
+    with progress(spark, f"scoring {expected} test rows with candidate{' and champion' if champion else ''}"):
+        cells_of_row = len(rows.columns) + len(rows.schema[answers.SAMPLED].dataType.fields)  # type: ignore[attr-defined]
         if expected * cells_of_row <= _DRIVER_CELLS:
             # one row more than expected is enough to notice that the source has grown
             collected = [row.asDict(recursive=True) for row in rows.limit(expected + 1).collect()]
             batch = pa.RecordBatch.from_pylist(collected, to_arrow_schema(rows.schema))
             cells = pa.Table.from_batches(count([batch])).to_pandas()
         else:
-            counted = rows.mapInArrow(count, "model int, cell bigint, amount double")
-            cells = counted.groupBy("model", "cell").agg(F.sum("amount").alias("amount")).toPandas()
-    evaluations = {}
-    for i, name in enumerate(models):
-        sums = MetricSums(data.label, with_detail=True)
-        of_model = cells[cells["model"] == i]
-        sums.vector.numpy()[of_model["cell"].to_numpy()] = of_model["amount"].to_numpy()
-        evaluations[name] = sums.evaluate()
-        if (rows_now := evaluations[name].rows) != expected:
-            now = f"at least {rows_now}" if rows_now > expected else f"{rows_now}"
-            problem = f"has changed since it was prepared: it held {expected} validation rows, now {now}"
-            raise config.mistake("source.path", problem)
-    return evaluations, _differences(packaged[0].spec, cells[cells["model"] == _DIFFERENCES])
+            counted = rows.mapInArrow(count, answers.CELLS)
+            cells = counted.groupBy("what", "bucket", "cell").agg(F.sum("amount").alias("amount")).toPandas()
+    whole = _filled(answers.sums_of(data.label), cells[cells["what"] == answers.WHOLE]).evaluate()
+    if whole.rows != expected:
+        now = f"at least {whole.rows}" if whole.rows > expected else f"{whole.rows}"
+        problem = f"has changed since it was prepared: it held {expected} test rows, now {now}"
+        raise config.mistake("source.path", problem)
+    alone = cells[cells["what"] == answers.ALONE].groupby("cell")["amount"].sum()
+    return Measured(
+        candidate=whole,
+        paired=_paired(data.label, config.gate_metric, cells, int(alone.get(0, 0)), int(alone.get(1, 0))),
+        other_labels=int(alone.get(2, 0)),
+        differences=_differences(packaged[0].spec, cells[cells["what"] == answers.DIFFERENCES]),
+    )
+
+
+def _paired(label: LabelData, metric: str, cells: pd.DataFrame, better: int, worse: int) -> Paired:
+    """Return the two models' metrics on the compared rows, and their difference without each bucket."""
+    of_models = [cells[cells["what"] == what] for what in (answers.CANDIDATE, answers.REFERENCE)]
+    sums = [_filled(answers.sums_of(label, metric), of_model) for of_model in of_models]
+    candidate, reference = (of_model.metrics[metric] for of_model in sums)
+    rows = sums[0].split_metrics().rows
+    without = []
+    for bucket in sorted(of_models[0]["bucket"].unique()):
+        left = []
+        for of_model, in_all in zip(of_models, sums, strict=True):
+            inside = of_model[of_model["bucket"] == bucket]
+            vector, places = in_all.vector.numpy(), inside["cell"].to_numpy()
+            before = vector[places]
+            vector[places] -= inside["amount"].to_numpy()
+            left.append(in_all.metrics[metric])
+            vector[places] = before  # exactly: subtracted and added again, the last bits would differ
+        without.append(left[0] - left[1])
+    return Paired(rows, candidate, reference, better, worse, without)
+
+
+def _filled(sums: MetricSums, cells: pd.DataFrame) -> MetricSums:
+    np.add.at(sums.vector.numpy(), cells["cell"].to_numpy(), cells["amount"].to_numpy())
+    return sums
 
 
 def _differences(spec: ModelSpec, cells: pd.DataFrame) -> str | None:
@@ -100,23 +136,54 @@ def _differences(spec: ModelSpec, cells: pd.DataFrame) -> str | None:
     return f"the packaged candidate and Spark make other features of the held-out rows: {', '.join(different)}"
 
 
-def _validation_inputs(
+def _test_rows(
     spark: SparkSession, config: Config, data: Manifest, packaged: list[PackagedModel]
 ) -> tuple[DataFrame, list[str]]:
-    """Return label, model inputs and some rows' texts of each validation row, lazily, and each class's label text."""
-    records = source_csv.read_records(spark, config)
-    good = records.good(with_texts=True)
-    share = round(_BUCKETS * IN_PROCESS_ROWS / max(1, data.rows.validation))
-    is_sampled = F.pmod(F.xxhash64(F.monotonically_increasing_id()), F.lit(_BUCKETS)) < share
+    """Return label, model inputs and some rows' texts of each test row, lazily, and each class's label text.
+
+    Beside them each row has its bucket, whether the champion knows it, and the label that the champion's SQL makes.
+    """
+    records = source_csv.read_records(spark, config, config.split.needed_columns)
+    good, sides = records.good(with_texts=True), Sides.of(config.split, data.time_cuts)
+    share = round(_SHARES * IN_PROCESS_ROWS / max(1, data.rows.test))
+    is_sampled = F.pmod(F.xxhash64(F.monotonically_increasing_id()), F.lit(_SHARES)) < share
     texts = F.struct(*[records.text_of(field).alias(field.name) for field in records.fields])
     raw = F.struct(*[column(field.name) for field in records.fields])
-    carried = F.struct(raw.alias(_RAW), F.when(is_sampled, texts).alias(_SAMPLED))
-    typed = prepare.typed_rows(spark, config, good, carried)
-    label = column(typed.stored[config.label.column]).alias(_LABEL)
-    rows = typed.frame.where(F.col(SPLIT) == "validation").select(f"{prepare.CARRIED}.*", label)
+    key = sides.key(good.schema)
+    group = F.lit(0) if key is None else key
+    carried = F.struct(raw.alias(_RAW), F.when(is_sampled, texts).alias(answers.SAMPLED), group.alias(answers.BUCKET))
+    typed = prepare.typed_rows(spark, config, good, sides, carried)
+    label = column(typed.stored[config.label.column]).alias(answers.LABEL)
+    # equal rows, and all rows of a group, are in one bucket
+    of_row = [column(prepare.CARRIED)[answers.BUCKET]] if config.split.group else [*map(column, typed.stored.values())]
+    bucket = F.pmod(F.xxhash64(F.lit(BUCKETS), *of_row), F.lit(BUCKETS)).cast("int").alias(answers.BUCKET)
+    of_carried = [column(prepare.CARRIED)[name].alias(name) for name in (_RAW, answers.SAMPLED)]
+    rows = typed.frame.where(F.col(SPLIT) == "test").select(*of_carried, bucket, label)
+    rows = _with_knowledge(spark, rows, packaged[1]) if len(packaged) > 1 else _without_champion(rows)
     for i, model in enumerate(packaged):
-        rows = _with_inputs(spark, rows, model, f"{_MODEL}{i}_")
+        rows = _with_inputs(spark, rows, model, f"{answers.MODEL}{i}_")
     return rows.drop(_RAW), prepare.class_texts(config, typed, data.label.classes)
+
+
+def _with_knowledge(spark: SparkSession, rows: DataFrame, champion: PackagedModel) -> DataFrame:
+    """Add whether the champion's training knows a row, by its own rule, and the label that its SQL makes."""
+    config = champion.config
+    given = rows.select(f"{_RAW}.*", F.struct(*rows.columns).alias(kept := carried_name(rows.columns, _RAW)))
+    declared = score.with_declared(spark, given, config)
+    sides = Sides.of_model(config.split, champion.spec.split)
+    typed = prepare.typed_rows(spark, config, declared, sides, column(kept))
+    is_known = F.coalesce(F.col(SPLIT).isin("train", "validation"), F.lit(False)).alias(answers.KNOWN)
+    label: Column = column(typed.stored[config.label.column])
+    if config.label.task == "classification":
+        texts = prepare.class_texts(config, typed, champion.spec.classes)
+        names = [F.when(label == text, F.lit(name)) for text, name in zip(texts, champion.spec.classes, strict=True)]
+        label = F.coalesce(*names)
+    of_row = [column(prepare.CARRIED)[name].alias(name) for name in rows.columns]
+    return typed.frame.select(*of_row, is_known, label.alias(answers.THEIR_LABEL))
+
+
+def _without_champion(rows: DataFrame) -> DataFrame:
+    return rows.select("*", F.lit(False).alias(answers.KNOWN), F.lit(None).cast("string").alias(answers.THEIR_LABEL))
 
 
 def _with_inputs(spark: SparkSession, rows: DataFrame, model: PackagedModel, prefix: str) -> DataFrame:
@@ -127,84 +194,3 @@ def _with_inputs(spark: SparkSession, rows: DataFrame, model: PackagedModel, pre
     result, carried = select_carrying(spark, sql, score.with_declared(spark, given, model.config), kept)
     # the names in it are all ours
     return result.select(*(carried[name].alias(name) for name in rows.columns), *score.model_inputs(model.spec, prefix))
-
-
-def _counter(
-    shipped: list[Broadcast[dict[str, bytes]]], label: LabelData, classes: list[str]
-) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
-    """Return the function that adds up every model's answers in one Spark task, or in the driver."""
-
-    def count(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-        import pandas as pd
-        import torch
-
-        from pipeline.evaluation.sums import MetricSums
-
-        scorers = [score.shipped_model(model) for model in shipped]
-        sums = [MetricSums(label, with_detail=True) for _ in shipped]
-        features = scorers[0].spec.network.numeric + scorers[0].spec.network.categorical
-        different = np.zeros(len(features) + 1)
-        code_of = pd.Index(classes, dtype=object)
-        offset = label.stats.offset if label.stats else 0.0
-        for batch in batches:
-            labels = batch.column(_LABEL).to_pandas()
-            codes = code_of.get_indexer(labels) if label.classes else relative(labels.to_numpy(np.float64), offset)
-            # a class that the manifest lacks means that the source has changed, and the number of rows shows it
-            known = codes >= 0 if label.classes else np.full(len(codes), True)
-            for i, (scorer, of_model) in enumerate(zip(scorers, sums, strict=True)):
-                scored = scorer.score(score.read_inputs(batch, scorer.spec, f"{_MODEL}{i}_"))
-                refused = scored["reason"].notna().to_numpy()
-                answers, actual, no_answer = (
-                    torch.from_numpy(rows[known]) for rows in (_answers(scored, label), codes, refused)
-                )
-                of_model.add(answers, actual, refused=no_answer)
-            different += _count_differences(batch, scorers[0])
-        vectors = {**{i: of_model.vector.numpy() for i, of_model in enumerate(sums)}, _DIFFERENCES: different}
-        for model, vector in vectors.items():
-            cells = np.flatnonzero(vector)
-            columns = [np.full(len(cells), model, np.int32), cells, vector[cells]]
-            yield pa.RecordBatch.from_arrays([pa.array(c) for c in columns], names=["model", "cell", "amount"])
-
-    return count
-
-
-def _count_differences(batch: pa.RecordBatch, scorer: Scorer) -> Any:
-    """Return how many sampled rows differ between Spark and the model's own path: in each feature, and in refusals."""
-    import pandas as pd
-
-    sampled = batch.column(_SAMPLED).to_pandas()
-    rows = np.flatnonzero(sampled.notna())
-    spec = scorer.spec
-    counts = np.zeros(len(spec.network.numeric) + len(spec.network.categorical) + 1)
-    if not len(rows) or not spec.features:
-        return counts
-    ours, reasons = scorer.features(pd.DataFrame(list(sampled.iloc[rows]), dtype=object), read_by_spark=True)
-    theirs = score.read_inputs(batch, spec, f"{_MODEL}0_").iloc[rows]
-    offsets = {number.column: number.offset for number in spec.network.numeric}
-    for i, name in enumerate(theirs.columns):
-        counts[i] = _is_other(theirs[name], ours[name], offsets.get(name, 0.0)).sum()
-    counts[-1] = reasons.notna().sum()
-    return counts
-
-
-def _is_other(one: pd.Series, other: pd.Series, offset: float) -> Any:
-    """Return which values differ, (rows,): as text, or as float32 up to a last bit or two of an inexact function.
-
-    Numbers are counted from the offset, as the network takes them.
-    """
-    if one.dtype == object or other.dtype == object:
-        pairs = zip(one, other, strict=True)
-        return np.array([a != b and not (a is None and b is None) for a, b in pairs], dtype=bool)
-    a, b = one.to_numpy(np.float64), other.to_numpy(np.float64)
-    missing_a, missing_b = ~np.isfinite(relative(a, 0.0)), ~np.isfinite(relative(b, 0.0))
-    small_a, small_b = relative(a, offset), relative(b, offset)
-    return np.where(missing_a | missing_b, missing_a != missing_b, ~np.isclose(small_a, small_b, rtol=1e-6, atol=0))
-
-
-def _answers(scored: pd.DataFrame, label: LabelData) -> Any:
-    """Return probabilities in the order of the label's classes, or the predicted numbers, counted from its offset."""
-    from pipeline.model.spec import PROBABILITY
-
-    if label.stats:
-        return scored["prediction"].to_numpy(np.float64) - label.stats.offset
-    return scored[[PROBABILITY + name for name in label.classes]].to_numpy(np.float64)

@@ -45,7 +45,7 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good a model is on the validation rows."""
+    """How good a model is on the rows of one split."""
 
     rows: int
     refused: int
@@ -61,6 +61,8 @@ class Evaluation:
     """Regression: (bins, bins) rows, actual × predicted, both over the range of the training rows' labels."""
     slices: list[Slice] = field(default_factory=list)
     """The slices with more errors than the average, the worst first, at most 20."""
+    loss: float | None = None
+    """What training minimizes, as a mean over the rows; None where the network is not at hand, only its answers."""
 
 
 @dataclass(frozen=True)

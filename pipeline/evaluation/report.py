@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.config import Split
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import figures
 from pipeline.evaluation.metrics import EpochRecord, Evaluation
@@ -29,27 +30,30 @@ class TrainedRun:
     """Of the use case."""
     run_id: str
     data: Manifest
+    split: Split
     history: Sequence[EpochRecord]
     best_epoch: int
     """The epoch whose weights are kept."""
     evaluation: Evaluation
+    """Of the kept weights, on the rows of the measured split."""
+    validation: Evaluation
     """Of the kept weights, on the validation rows."""
 
 
 def draw(run: TrainedRun) -> dict[str, Figure]:
     """Return the figures of a run by name."""
-    label, evaluation = run.data.label, run.evaluation
+    label, evaluation, split = run.data.label, run.evaluation, run.data.measured_split
     if label.classes:
         return {
             "loss_curves": figures.draw_curves(run.history, "accuracy", run.best_epoch),
-            "confusion_matrix": figures.draw_confusion(np.array(evaluation.confusion, float), label.classes),
+            "confusion_matrix": figures.draw_confusion(np.array(evaluation.confusion, float), label.classes, split),
             "calibration": figures.draw_calibration(evaluation.calibration),
         }
     stats, histogram = label.stats, np.array(evaluation.histogram, float)
     assert stats is not None
     return {
         "loss_curves": figures.draw_curves(run.history, "rmse", run.best_epoch),
-        "predicted_vs_actual": figures.draw_predicted_vs_actual(histogram, stats.min, stats.max, label.column),
+        "predicted_vs_actual": figures.draw_predicted_vs_actual(histogram, stats.min, stats.max, label.column, split),
     }
 
 
@@ -68,9 +72,11 @@ def render(run: TrainedRun, decision: Decision | None, seconds: dict[str, float]
         name=run.name,
         run_id=run.run_id,
         data=run.data,
+        split=run.split,
         best_epoch=run.best_epoch,
         epochs=len(run.history),
         evaluation=run.evaluation,
+        validation=run.validation,
         decision=decision,
         seconds=seconds,
         figures={name: Markup(text) for name, text in svg.items()},

@@ -38,10 +38,12 @@ class MetricSums:
         *,
         with_detail: bool = False,
         category_sizes: Sequence[int] = (),
+        score_bins: int | None = None,
     ) -> None:
         """Start from zero.
 
         ``category_sizes`` are the numbers of codes of the features to slice by, unseen values included.
+        ``score_bins`` is the number of bins of each class's scores, from which ROC AUC follows.
         """
         self._label = label
         self._with_detail = with_detail
@@ -50,7 +52,7 @@ class MetricSums:
         shapes: dict[str, tuple[int, ...]] = {"confusion": (classes, classes + 1)} if classes else {"errors": (4,)}
         shapes |= {"loss": (), "rows": ()}
         if with_detail and classes:
-            bins = max(_FEWEST_SCORE_BINS, min(_SCORE_BINS, 16 * _SCORE_BINS // classes))
+            bins = score_bins or max(_FEWEST_SCORE_BINS, min(_SCORE_BINS, 16 * _SCORE_BINS // classes))
             shapes |= {"log_loss": (), "scores": (classes, 2, bins), "calibration": (CALIBRATION_BINS, 3)}
         elif with_detail:
             shapes |= {"refused": (), "histogram": (HISTOGRAM_BINS, HISTOGRAM_BINS)}
@@ -164,23 +166,36 @@ class MetricSums:
 
     def split_metrics(self) -> SplitMetrics:
         """Return the numbers of an epoch."""
+        return SplitMetrics(round(self._part["rows"].item()), self._mean("loss"), self._base_metrics())
+
+    def _mean(self, name: str) -> float:
         rows = self._part["rows"].item()
-        return SplitMetrics(round(rows), self._part["loss"].item() / rows if rows else math.nan, self._base_metrics())
+        return self._part[name].item() / rows if rows else math.nan
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All metrics that these sums hold."""
+        return self.evaluate().metrics if self._with_detail else self._base_metrics()
 
     def _base_metrics(self) -> dict[str, float]:
         if self._label.classes:
             return metrics.classification_metrics(self._counts("confusion"))
         return metrics.regression_metrics([self._part["rows"].item(), *self._part["errors"].tolist()])
 
-    def evaluate(self, vocabularies: dict[str, list[str]] | None = None) -> Evaluation:
-        """Return all metrics of sums with detail; ``vocabularies`` name the features and codes of the slices."""
+    def evaluate(self, vocabularies: dict[str, list[str]] | None = None, *, has_loss: bool = False) -> Evaluation:
+        """Return all metrics of sums with detail; ``vocabularies`` name the features and codes of the slices.
+
+        ``has_loss`` says whether every batch came with its loss.
+        """
         rows, classes = round(self._part["rows"].item()), self._label.classes
+        loss = self._mean("loss") if has_loss else None
         errors = [self._counts(f"slice{i}") for i in range(len(vocabularies or {}))]
         slices = metrics.worst_slices(errors, vocabularies or {}, is_rmse=not classes)
         if not classes:
             return Evaluation(
                 rows=rows,
                 refused=round(self._part["refused"].item()),
+                loss=loss,
                 metrics=self._base_metrics(),
                 histogram=self._counts("histogram").astype(int).tolist(),
                 slices=slices,
@@ -190,10 +205,11 @@ class MetricSums:
         return Evaluation(
             rows=rows,
             refused=round(confusion[:, -1].sum()),
+            loss=loss,
             metrics={
                 **self._base_metrics(),
                 **metrics.mean_scores(scores, confusion),
-                "log_loss": self._part["log_loss"].item() / rows if rows else math.nan,
+                "log_loss": self._mean("log_loss"),
                 "calibration_error": metrics.calibration_error(calibration),
             },
             classes=scores,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-FORMAT = 4
+FORMAT = 5
 
 Tree = dict[str, Any]
 
@@ -159,5 +159,23 @@ def _from_3_to_4(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
     return model, {**settings, "run": {**settings["run"], "keep_data": None}}
 
 
-_STEPS: tuple[Callable[[Tree, Tree], tuple[Tree, Tree]], ...] = (_from_1_to_2, _from_2_to_3, _from_3_to_4)
+def _from_4_to_5(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
+    """Say how formats 1 to 4 split the rows: in two, by a hash of the columns in their order.
+
+    Their gate promoted any model that was better at all; no setting of today means that, and no job reads it.
+    """
+    model = {**model, "split": {"version": 1, "validation_from": None, "test_from": None}}
+    if not settings:
+        return model, settings
+    split = {"test_fraction": 0.0, "group": [], "time": None, "column": None, **settings["split"]}
+    gate = {"rule": "better", "confidence": 0.95, "margin": None, "min_rows": 1, **settings["tracking"]["gate"]}
+    return model, {**settings, "split": split, "tracking": {**settings["tracking"], "gate": gate}}
+
+
+_STEPS: tuple[Callable[[Tree, Tree], tuple[Tree, Tree]], ...] = (
+    _from_1_to_2,
+    _from_2_to_3,
+    _from_3_to_4,
+    _from_4_to_5,
+)
 """The step at position i turns format i + 1 into format i + 2."""

@@ -70,6 +70,25 @@ class RawColumn:
     """The value of a field in its declared type, from its text; None in models of formats 1 and 2."""
 
 
+HASH_VERSION = 2
+"""Of the row hash that splits rows, in pipeline/data/split.py.
+
+Version 1 took the columns in the order of the configuration, version 2 takes them by name.
+"""
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """What the settings of a training do not say of its split; with it, the gate finds the rows that a model knows."""
+
+    version: int
+    """Of the row hash; 1 in models of formats 1 to 4."""
+    validation_from: float | None = None
+    """The first moment of the validation rows, if time splits the rows."""
+    test_from: float | None = None
+    """The first moment of the test rows."""
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A packaged model without its weights."""
@@ -85,6 +104,8 @@ class ModelSpec:
     """The texts of a field that has no value."""
     features: dict[str, Node] = field(default_factory=dict)
     """What features.sql makes of the declared columns, by feature: DOUBLE for a number, STRING for a category."""
+    split: SplitRule = SplitRule(1)
+    """Which rows the training knows."""
     former_options: tuple[str, ...] = ()
     """Options of Spark's CSV reader that a model of formats 1 and 2 was trained with and that are not honoured now."""
     select: str = ""
@@ -93,8 +114,10 @@ class ModelSpec:
     def to_json(self) -> str:
         """Return the description as the text of `model.json`, in today's format."""
         tree: dict[str, Any] = {"format": FORMAT}
-        tree |= {name: value for name, value in vars(self).items() if name not in ("network", "raw", "features")}
-        tree["network"] = asdict(self.network)
+        tree |= {
+            name: value for name, value in vars(self).items() if name not in ("network", "raw", "features", "split")
+        }
+        tree["network"], tree["split"] = asdict(self.network), asdict(self.split)
         tree["raw"] = [
             {"name": c.name, "type": c.type, "needed": c.needed, "value": c.value.to_json() if c.value else None}
             for c in self.raw
@@ -130,6 +153,7 @@ class ModelSpec:
                 "network": network,
                 "raw": raw,
                 "features": features,
+                "split": SplitRule(**fields["split"]),
                 "missing": tuple(fields["missing"]),
                 "former_options": tuple(fields["former_options"]),
             }

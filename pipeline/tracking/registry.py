@@ -77,6 +77,77 @@ def _exists(uri: str, name: str, version: str | int | None) -> bool:
     return True
 
 
+def count_attempt(uri: str, name: str, version: str, champion: str, data: str) -> int:
+    """Return how many versions were compared with champions on the test rows of a data set, this one included.
+
+    The champion's tags `gate_tries` and `gate_data` keep the number, and so do those of each version that may become
+    the champion. A version that is compared again counts once.
+    """
+    client = connect(uri)
+    own, kept = (client.get_model_version(name, v).tags or {} for v in (version, champion))
+    if own.get("gate_data") == data and "gate_attempt" in own:
+        return int(own["gate_attempt"])
+    number = int(kept.get("gate_tries", 0)) + 1 if kept.get("gate_data") == data else 1
+    tag_version(uri, name, champion, {"gate_tries": str(number), "gate_data": data})
+    tag_version(uri, name, version, {"gate_tries": str(number), "gate_data": data, "gate_attempt": str(number)})
+    return number
+
+
+def overrule(uri: str, name: str, version: str, reason: str) -> str | None:
+    """Let the alias `champion` name a version because a person says so; return the champion before.
+
+    Raises:
+        UserError: there is no such model or version.
+    """
+    _check_registered(uri, name)
+    if not _exists(uri, name, version):
+        raise UserError(f"model {name}: has no version {version}; MLflow's page of the model lists them")
+    before = champion_version(uri, name)
+    follows = {"gate_champion_version": before} if before not in (None, version) else {}
+    _move_by_hand(uri, name, version, before, {"gate_overruled": reason, **follows})
+    return before
+
+
+def roll_back(uri: str, name: str, reason: str) -> tuple[str, str]:
+    """Let the alias `champion` name the champion before today's; return both versions, the new one first.
+
+    Raises:
+        UserError: none is known.
+    """
+    _check_registered(uri, name)
+    version = champion_version(uri, name)
+    if version is None:
+        raise UserError(f"model {name}: has no champion, so there is nothing to roll back")
+    before = (connect(uri).get_model_version(name, version).tags or {}).get("gate_champion_version")
+    if before is None or not _exists(uri, name, before):
+        gone = f"version {before}, the champion before, was deleted" if before else "no champion before it is known"
+        raise UserError(f"model {name}: {gone}; name a version with --promote")
+    _move_by_hand(uri, name, before, version, {"gate_overruled": reason})
+    return before, version
+
+
+def _move_by_hand(uri: str, name: str, version: str, before: str | None, tags: dict[str, str]) -> None:
+    """Move the alias; say when in the tags. How often models were compared on the test rows is not forgotten."""
+    tags["gate_overruled_at"] = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    if before is not None:
+        kept = connect(uri).get_model_version(name, before).tags or {}
+        tags |= {key: kept[key] for key in ("gate_tries", "gate_data") if key in kept}
+    tag_version(uri, name, version, tags)
+    promote(uri, name, version)
+
+
+def _check_registered(uri: str, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        connect(uri).get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        where = hide_password(uri)
+        raise UserError(f"model {name}: is not registered in {where}; train first, or check tracking.uri") from None
+
+
 def promote(uri: str, name: str, version: str) -> None:
     """Let the alias `champion` name this version."""
     connect(uri).set_registered_model_alias(name, CHAMPION, version)

@@ -52,7 +52,9 @@ class TrainingResult:
     best: EpochRecord
     """The epoch whose weights are kept."""
     evaluation: Evaluation
-    """All metrics of the kept weights on the validation rows."""
+    """All metrics of the kept weights on the test rows, or on the validation rows if there are no test rows."""
+    validation: Evaluation
+    """The same on the validation rows."""
     history: list[EpochRecord]
     """Every epoch, in order."""
     places: list[Place]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.data.manifest import SplitName
 from pipeline.data.specs import net_spec
-from pipeline.evaluation.metrics import EpochRecord, Evaluation
+from pipeline.evaluation.metrics import EpochRecord
 from pipeline.evaluation.sums import MetricSums
 from pipeline.model.network import TabularNet, describe_weights, weight_bytes
 from pipeline.runtime.errors import Stopped
@@ -25,11 +25,12 @@ from pipeline.training import checkpoint, components, elastic, partial_epoch, pl
 from pipeline.training.checkpoint import Progress
 from pipeline.training.divergence import check_losses, not_finite
 from pipeline.training.exchange import Exchange, Ranks
-from pipeline.training.loader import Shard, check_rows, open_shard, steps_and_rows
+from pipeline.training.loader import Shard, open_shard, steps_and_rows
 from pipeline.training.task import Task, TrainingResult
 from pipeline.training.validation import add_up, evaluate, validate
 
 _LOG_EVERY_S = 10
+_USED_IN_EPOCHS: tuple[SplitName, ...] = ("train", "validation")  # the test rows stay unread until the last epoch ends
 
 
 class Trainer:
@@ -81,7 +82,7 @@ class Trainer:
         # Every rank works out the same steps from the manifest, so none runs ahead of the others.
         self.shards: dict[SplitName, Shard] = {
             split: open_shard(task.folder, self.data, split, ranks.rank, ranks.size, task.cache)
-            for split in self.data.splits
+            for split in _USED_IN_EPOCHS
         }
         self.batch_rows = steps_and_rows(self.data.splits["train"].shard_rows(ranks.size), self.settings.batch_size)
         self.schedule = components.make_schedule(self.settings, peak, len(self.batch_rows))
@@ -117,7 +118,9 @@ class Trainer:
                 self._log(f"stopped early: no lower validation loss for {self.settings.early_stopping.patience} epochs")
 
             # Inside the block: the other ranks must not wait until rank 0's writers are done.
-            evaluation = self._evaluate_kept_weights()
+            self.net.load_state_dict(self.best_weights or {})
+            epoch = self.progress.epoch
+            evaluation, validation = evaluate(self.net, self.loss, self.task, self.ranks, self.shards, epoch)
             peak_mib = self.ranks.gather(placement.peak_memory_mib())
         if self.ranks.rank != 0:
             return None
@@ -128,6 +131,7 @@ class Trainer:
             network=json.dumps(asdict(self.net.spec), indent=1),
             best=self.progress.best,
             evaluation=evaluation,
+            validation=validation,
             history=self.progress.history,
             places=self.places,
             pending=metrics.pending if metrics else [],
@@ -263,19 +267,6 @@ class Trainer:
         if self.ranks.rank == 0:  # of all ranks
             sums.counts.copy_(saved.tensors["counts"])
         return saved.progress.step, sums
-
-    # ---- after the last epoch ----------------------------------------------------------------------------------------
-
-    def _evaluate_kept_weights(self) -> Evaluation:
-        """Load the kept weights and return all their metrics on the validation rows of all ranks."""
-        assert self.best_weights
-        assert self.progress.best
-        self.net.load_state_dict(self.best_weights)
-        sums = evaluate(self.net, self.shards["validation"], self.task, self.device)
-        sums.vector.copy_(self.ranks.add_up(sums.vector, "evaluation"))
-        evaluation = sums.evaluate(self.data.vocabularies)
-        check_rows(self.data, self.task.folder, "validation", self.progress.best.epoch, evaluation.rows)
-        return evaluation
 
     # ---- lines for people --------------------------------------------------------------------------------------------
 

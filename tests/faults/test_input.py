@@ -155,7 +155,7 @@ def test_every_record_of_a_random_csv_is_accounted_for(
 ) -> None:
     config = use_case(ROWS + "".join(f"{line}\n" for line in lines))
     rows = shards.prepare_data(spark, config, 2).manifest.rows
-    assert rows.read == rows.quarantined + rows.dropped + rows.train + rows.validation
+    assert rows.read == rows.quarantined + rows.dropped + rows.train + rows.validation + rows.test
     assert rows.read >= 60
 
 

@@ -60,4 +60,4 @@ def test_no_row_is_counted_twice(use_case: UseCase, fault: Fault, tmp_path: Path
     rows_of = json.loads(stdout.splitlines()[-1])["rows"]
     fault.rows_lost = FILES * (ROWS_EACH + BAD_EACH) - rows_of["read"]
     assert (rows_of["read"], rows_of["quarantined"]) == (FILES * (ROWS_EACH + BAD_EACH), FILES * BAD_EACH)
-    assert rows_of["train"] + rows_of["validation"] == FILES * ROWS_EACH
+    assert rows_of["train"] + rows_of["validation"] + rows_of["test"] == FILES * ROWS_EACH

@@ -52,9 +52,11 @@ def make_task(tmp_path: Path) -> MakeTask:
     uri = store.tracking_uri(config)
     store.open_store(config, uri)()
 
-    def make(train_rows: int, num_proc: int = 2, numeric: bool = True, known: str = "xyz") -> Task:
-        folder = tmp_path / f"data{train_rows}{numeric}{known}"
-        data = write_dataset(folder, train_rows, 11, num_proc).model_copy(update={"vocabularies": {"k": list(known)}})
+    def make(train_rows: int, num_proc: int = 2, numeric: bool = True, known: str = "xyz", test: int = 0) -> Task:
+        folder = tmp_path / f"data{train_rows}{numeric}{known}{test}"
+        data = write_dataset(folder, train_rows, 11, num_proc, test).model_copy(
+            update={"vocabularies": {"k": list(known)}}
+        )
         shared = Folder(str(folder))
         if not numeric:
             features = config.features.model_copy(update={"numeric": []})
@@ -87,6 +89,8 @@ def test_uneven_shards_finish_with_every_row_once_per_epoch(spark: SparkSession,
     tasks = [*(make_task(rows) for rows in TRAIN_ROWS), make_task(20, numeric=False), make_task(20, known="xy")]
     streamed = dataclasses.replace(make_task(103), cache="stream")
     tasks += [streamed, streamed]
+    with_test = make_task(103, test=1)  # of two ranks one has no test row
+    tasks += [with_test, dataclasses.replace(with_test, cache="stream")]
     # the last row of rank 1's shard: in its last step of the first epoch, or in one before
     spoilt = change_last_row(make_task(102), rank=1, column="a", value=math.nan)
 
@@ -125,13 +129,18 @@ def test_uneven_shards_finish_with_every_row_once_per_epoch(spark: SparkSession,
         r"features: epoch 1, step [1-6]: the loss is no longer a finite number; a holds a value that", message
     )
     assert message == message_there
-    assert results[-1].weights_sha256 == results[-2].weights_sha256
-    for rows, task, result in zip([*TRAIN_ROWS, 20, 20, 103, 103], tasks, results, strict=True):
+    assert results[-3].weights_sha256 == results[-4].weights_sha256
+    for result in results[-2:]:
+        assert (result.evaluation.rows, result.validation.rows) == (1, 11)
+        assert result.evaluation.loss == pytest.approx(result.evaluation.metrics["log_loss"], rel=1e-5)
+    for result in results[:-2]:
+        assert result.evaluation == result.validation
+    for rows, task, result in zip([*TRAIN_ROWS, 20, 20, 103, 103, 103, 103], tasks, results, strict=True):
         assert [record.train.rows for record in result.history] == [rows] * EPOCHS
         assert [record.validation.rows for record in result.history] == [11] * EPOCHS
         # every third row has the category z: the packaged model will refuse it if training has not seen it
         unseen = 0 if "z" in task.data.vocabularies["k"] else 3
-        assert (result.evaluation.rows, result.evaluation.refused) == (11, unseen)
+        assert (result.validation.rows, result.validation.refused) == (11, unseen)
         stored = MlflowClient(task.tracking_uri).get_metric_history(task.run_id, "train_loss")
         assert [(m.step, m.value) for m in stored] == [(r.epoch, r.train.loss) for r in result.history]
 

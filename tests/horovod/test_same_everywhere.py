@@ -24,6 +24,7 @@ from pipeline import predict, train
 from pipeline.config import load_config
 from pipeline.data import prepare, source_csv
 from pipeline.data.packaged import load_scorer
+from pipeline.data.split import Sides
 from pipeline.model.scorer import Scorer
 from pipeline.tracking.registry import fetched_model
 from submitting import free_port, model_server
@@ -105,7 +106,7 @@ def test_every_way_gives_the_same_answer_or_the_same_refusal(
 
     # training: the features that Spark writes for the ranks
     config = load_config(trained.config_file, [f"source.path={file}"])
-    typed = prepare.typed_rows(spark, config, source_csv.read_records(spark, config).good())
+    typed = prepare.typed_rows(spark, config, source_csv.read_records(spark, config).good(), Sides(config.split))
     theirs = to_pandas(typed.frame.coalesce(1))
     ours, _ = trained.scorer.features(pd.DataFrame(rows, dtype=object)[~misfit])
     for name in NUMERIC:

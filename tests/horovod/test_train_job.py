@@ -42,13 +42,16 @@ def test_the_summary_is_the_last_line_and_the_only_one_on_stdout(penguins: Pengu
     assert summary["status"] == "ok"
     rows = summary["rows"]
     assert (rows["read"], rows["quarantined"], rows["dropped"]) == (344, 0, 2)
-    assert rows["train"] + rows["validation"] == 342
+    assert rows["train"] + rows["validation"] + rows["test"] == 342
     assert summary["num_proc"] == 2
     assert summary["metrics"]["accuracy"] >= 0.95
     assert summary["epochs"] == 100
     assert summary["reused_data"] is False
     assert set(summary["timing_s"]) == {"start", "prepare", "launch", "train", "package", "gate", "total"}
     assert summary["metrics"]["log_loss"] == pytest.approx(summary["metrics"]["loss"], rel=1e-5)
+    assert summary["metrics_of"] == "test"
+    assert summary["validation_metrics"].keys() == summary["metrics"].keys()
+    assert summary["validation_metrics"] != summary["metrics"]
     decision = summary["gate"]
     assert (decision["decision"], decision["model"], decision["version"]) == ("promoted", "penguins", "1")
     # the packaged model, scored in Spark from raw rows, is exactly as good as the network that the ranks measured
@@ -148,7 +151,7 @@ def test_the_report_is_complete_and_loads_no_other_file(penguins: Penguins) -> N
         assert words in text, words
 
     evaluation = json.loads(artifact("evaluation/evaluation.json"))
-    assert evaluation["rows"] == rows["validation"]
+    assert evaluation["rows"] == rows["test"]
     assert np.trace(evaluation["confusion"]) / evaluation["rows"] == summary["metrics"]["accuracy"]
     assert {s["feature"] for s in evaluation["slices"]} == {"Island"}
     assert all(s["excess"] > 0 for s in evaluation["slices"])
@@ -165,25 +168,23 @@ def test_the_model_holds_no_pickle_and_only_known_kinds_of_files(model_folder: P
     assert not re.search("spark|horovod|petastorm|duckdb", requirements)
 
 
-def test_the_model_is_as_accurate_on_validation_rows_as_training_measured(
-    penguins: Penguins, model_folder: Path
-) -> None:
+def test_the_model_is_as_accurate_on_test_rows_as_training_measured(penguins: Penguins, model_folder: Path) -> None:
     import torch
 
     folder = next((penguins.work_dir / "data").iterdir())
     data = read_manifest(folder)
     scorer = Scorer(model_folder / "artifacts" / "model")
-    validation = pd.concat([pq.read_table(folder / g.path).to_pandas() for g in data.splits["validation"].row_groups])
+    tested = pd.concat([pq.read_table(folder / g.path).to_pandas() for g in data.splits["test"].row_groups])
     names = [*data.numeric, *data.vocabularies]
     with torch.no_grad():
-        matrix = torch.from_numpy(validation[names].to_numpy(np.float32))
+        matrix = torch.from_numpy(tested[names].to_numpy(np.float32))
         expected = torch.softmax(scorer.net(matrix), dim=1).numpy()
 
     raw = pd.read_csv(PENGUINS.parent / "penguins.csv")
     features, _ = scorer._features.run(raw)
     islands = features["Island"].map({name: code for code, name in enumerate(data.vocabularies["Island"])})
     keys = [tuple(row) for row in features.assign(Island=islands)[names].to_numpy(np.float32).tolist()]
-    by_key = {tuple(row): p for row, p in zip(validation[names].to_numpy(np.float32).tolist(), expected, strict=True)}
+    by_key = {tuple(row): p for row, p in zip(tested[names].to_numpy(np.float32).tolist(), expected, strict=True)}
     answers = scorer.predict(raw)
     probabilities = answers[[f"probability_{name}" for name in data.label.classes]].to_numpy()
     correct = checked = 0
@@ -193,7 +194,7 @@ def test_the_model_is_as_accurate_on_validation_rows_as_training_measured(
             assert probabilities[row] == pytest.approx(by_key[key], abs=1e-6)
             assert probabilities[row].argmax() == by_key[key].argmax()
             correct += answers["prediction"].iloc[row] == data.label.classes[raw["Species"].iloc[row]]
-    assert checked == data.rows.validation
+    assert checked == data.rows.test
     assert correct / checked == penguins.ran.summary["metrics"]["accuracy"]
 
 

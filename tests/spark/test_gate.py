@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,16 +19,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from mlflow import MlflowClient
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
-from conftest import OLD_MLFLOW, UseCase
+from conftest import OLD_MLFLOW, ROOT, UseCase
 from pipeline import gate, predict
 from pipeline.config import Config
-from pipeline.data import shards
+from pipeline.data import prepare, shards, source_csv
 from pipeline.data.manifest import NumericStats
 from pipeline.data.shards import Prepared
 from pipeline.data.specs import net_spec
+from pipeline.data.split import Sides
 from pipeline.evaluation import decision, holdout
+from pipeline.evaluation.comparison import Paired
 from pipeline.evaluation.metrics import Evaluation
 from pipeline.evaluation.sums import MetricSums
 from pipeline.model.dialect.entry import ENTRIES, Function
@@ -33,13 +39,18 @@ from pipeline.model.dialect.tree import Node
 from pipeline.model.network import TabularNet, weight_bytes
 from pipeline.tracking import package, registry, runs, store
 
-ROWS = 200
+ROWS = 2000
 SQL = "SELECT CAST(a AS FLOAT) AS a, y FROM raw"
 
 
 def csv(rows: int = ROWS) -> str:
-    """Return rows in which y is 'high' from a = 100 on."""
-    return "a,k,y\n" + "".join(f"{a}.0,{'xyz'[a % 3]},{'high' if a >= 100 else 'low'}\n" for a in range(rows))
+    """Return rows in which y is 'high' from a = 100 on; a rises by 0.1."""
+    lines = (f"{i / 10},{'xyz'[i % 3]},{'high' if i >= 1000 else 'low'}\n" for i in range(rows))
+    return "a,k,y\n" + "".join(lines)
+
+
+def read(spark: SparkSession, config: Config) -> DataFrame:
+    return source_csv.read_records(spark, config).good()
 
 
 def linear(config: Config, prepared: Prepared, weights: list[list[float]], biases: list[float]) -> TabularNet:
@@ -51,9 +62,9 @@ def linear(config: Config, prepared: Prepared, weights: list[list[float]], biase
 
 
 def measured(net: TabularNet, prepared: Prepared) -> Evaluation:
-    """Measure a network on the validation rows as they lie in Parquet, as the ranks do."""
+    """Measure a network on the test rows as they lie in Parquet, as the ranks do."""
     data = prepared.manifest
-    groups = {(prepared.folder / group.path).path for group in data.splits["validation"].row_groups}
+    groups = {(prepared.folder / group.path).path for group in data.splits["test"].row_groups}
     sums = MetricSums(data.label, with_detail=True)
     for file in sorted(groups):
         table = pq.read_table(file).to_pandas()
@@ -101,7 +112,7 @@ class Project:
     def answers_high_from(self, threshold: float, **fields: Any) -> decision.Decision:
         """Judge the model that answers 'high' from this value of a on; 100 is right."""
         # classes in the order of their codes: high, low
-        return self.judge([[1.0], [0.0]], [0.5 - threshold, 0.0], **fields)
+        return self.judge([[1.0], [0.0]], [0.05 - threshold, 0.0], **fields)
 
     @property
     def label_stats(self) -> NumericStats:
@@ -146,6 +157,8 @@ def test_the_first_is_promoted_an_equal_one_is_not_a_better_one_is(project: Proj
 
     better = project.answers_high_from(100)
     assert (better.decision, better.candidate, better.champion) == ("promoted", 1.0, first.candidate)
+    assert (better.rows, better.attempt) == (project.prepared.manifest.rows.test, 3)
+    assert better.method == "McNemar's exact test"
     assert project.champion == better.version == "4"
     # the decision and both numbers: on the version, and on the run
     version, run = project.client.get_model_version("m", "4"), project.client.get_run(project.run_id)
@@ -171,7 +184,7 @@ def test_a_candidate_that_makes_other_features_without_spark_is_blocked(
     right = ENTRIES["Floor"]
 
     def make(node: Node) -> Function:
-        return lambda value: right.make(node)(value) + (value > 197)
+        return lambda value: right.make(node)(value) + (value > 150)
 
     monkeypatch.setitem(ENTRIES, "Floor", dataclasses.replace(right, make=make))
     blocked = project.answers_high_from(100)
@@ -190,19 +203,21 @@ def test_a_candidate_must_be_better_by_enough_and_pass_the_thresholds(project: P
     project.change(tracking={"registered_model": "m", "gate": {"min_improvement": 0.5}})
     little = project.answers_high_from(100)
     assert (little.decision, project.champion) == ("rejected", "2")
-    assert "that must be more than 0 and at least 0.5" in little.reason
+    assert "but that must be more than 0.5 (interval of Agresti and Min, " in little.reason
 
 
 def test_a_lower_log_loss_is_better(project: Project) -> None:
     settings = {"metric": "log_loss", "thresholds": {"calibration_error": 0.9}}
     project.change(tracking={"registered_model": "m", "gate": settings})
-    assert project.answers_high_from(130).decision == "promoted"
-    better = project.answers_high_from(100)
+    # not as steep as the others: the constant answer's log loss is 0.69
+    assert project.judge([[0.05], [0.0]], [-0.05 * 130, 0.0]).decision == "promoted"
+    better = project.judge([[0.05], [0.0]], [-0.05 * 100, 0.0])
     assert better.decision == "promoted"
+    assert better.method.startswith("jackknife over 1")  # of 200 buckets, those that hold a row
     assert number(better.candidate) < number(better.champion)
     settings["thresholds"] = {"calibration_error": 0.0}
     project.change(tracking={"registered_model": "m", "gate": settings})
-    assert "calibration_error is" in (rejected := project.answers_high_from(100)).reason
+    assert "calibration_error is" in (rejected := project.judge([[0.05], [0.0]], [-0.05 * 100, 0.0])).reason
     assert "must be at most 0" in rejected.reason
 
 
@@ -226,13 +241,14 @@ def test_a_champion_is_measured_by_its_own_sql(project: Project) -> None:
     project.change(
         sql="SELECT a / 100 AS hundreds, k, y FROM raw",
         features={"numeric": [{"column": "hundreds", "scaling": "none"}], "categorical": ["k"]},
-        tracking={"registered_model": "m", "gate": {"min_improvement": 0.01}},
+        tracking={"registered_model": "m", "gate": {"min_rows": 20}},
     )
-    second = project.judge([[100.0, 0, 0, 0], [0.0, 0, 0, 0]], [-99.5, 0.0])
+    second = project.judge([[100.0, 0, 0, 0], [0.0, 0, 0, 0]], [-99.95, 0.0])
     assert second.decision == "promoted"
     assert second.candidate == 1.0
-    # other rows may be in the validation split now, but the champion is as wrong on them as its threshold is
-    assert second.champion == pytest.approx(first.candidate, abs=0.15)
+    # most test rows of today are training rows of the champion
+    assert 20 < second.rows < 0.3 * project.prepared.manifest.rows.test
+    assert second.champion == pytest.approx(first.candidate, abs=0.25)
     assert number(second.champion) < 0.9
 
 
@@ -242,12 +258,14 @@ def test_rows_that_a_champion_refuses_count_against_it(project: Project) -> None
         csv=csv().replace(",z,", ",x,"),
         sql="SELECT CAST(a AS FLOAT) AS a, k, y FROM raw",
         features={"numeric": [{"column": "a", "scaling": "none"}], "categorical": ["k"]},
+        split={"group": "a"},  # a row stays on its side when its category changes
     )
-    assert project.judge([[1.0, 0, 0], [0.0, 0, 0]], [-99.5, 0.0]).candidate == 1.0
+    assert project.judge([[1.0, 0, 0], [0.0, 0, 0]], [-99.95, 0.0]).candidate == 1.0
     project.change(csv=csv())  # a third of the rows now has a category that the champion does not know
-    decision = project.judge([[1.0, 0, 0, 0], [0.0, 0, 0, 0]], [-99.5, 0.0])
+    decision = project.judge([[1.0, 0, 0, 0], [0.0, 0, 0, 0]], [-99.95, 0.0])
     assert decision.decision == "promoted"
-    rows = project.prepared.manifest.rows.validation
+    rows = project.prepared.manifest.rows.test
+    assert decision.rows == rows
     assert decision.champion == pytest.approx(1 - 1 / 3, abs=20 / rows)
 
 
@@ -325,10 +343,10 @@ def test_a_champion_that_no_longer_fits_blocks(project: Project) -> None:
     assert "but source.schema has it as FLOAT" in project.answers_high_from(100).reason
 
     project.change(
-        csv=csv().replace("199.0,y,high", "199.0,y,top"),
+        csv=csv().replace(",y,high", ",y,top", 100),
         source={"path": "data.csv", "schema": "a DOUBLE, k STRING, y STRING"},
     )
-    classes = project.judge([[1.0], [0.0], [0.0]], [-99.5, 0.0, -9.0])
+    classes = project.judge([[1.0], [0.0], [0.0]], [-99.95, 0.0, -9.0])
     assert classes.decision == "blocked"
     assert "it predicts high, low, but the data have high, low, top" in classes.reason
     assert project.champion == "1"
@@ -339,8 +357,8 @@ def test_a_source_that_has_changed_meanwhile_blocks(project: Project) -> None:
     source.write_text(csv(ROWS + 50))
     decision = project.answers_high_from(100)
     assert (decision.decision, project.champion) == ("blocked", None)
-    held = project.prepared.manifest.rows.validation
-    problem = f"has changed since it was prepared: it held {held} validation rows, now at least {held + 1}"
+    held = project.prepared.manifest.rows.test
+    problem = f"has changed since it was prepared: it held {held} test rows, now at least {held + 1}"
     assert problem in decision.reason
 
 
@@ -369,23 +387,25 @@ def test_a_candidate_is_as_good_as_trained_though_it_refuses_unseen_values(
     spark: SparkSession, use_case: UseCase
 ) -> None:
     rows = csv().replace(",z,", ",x,").splitlines()
-    rare = [f"{a},only{i},{y}" for i, (a, _, y) in enumerate(row.split(",") for row in rows[1:21])]
+    rare = [f"{a},only{i},{y}" for i, (a, _, y) in enumerate(row.split(",") for row in rows[1:201])]
     project = Project(
         spark,
         use_case,
-        csv="\n".join([rows[0], *rare, *rows[21:], ""]),
+        csv="\n".join([rows[0], *rare, *rows[201:], ""]),
         sql="SELECT CAST(a AS FLOAT) AS a, k, y FROM raw",
         features={"numeric": [{"column": "a", "scaling": "none"}], "categorical": ["k"]},
     )
     width = len(project.prepared.manifest.vocabularies["k"])
-    refused = 22 - width  # of the 20 rare values and x and y, those only in validation
-    assert refused > 0
-    validation = project.prepared.manifest.rows.validation
+    known = set(project.prepared.manifest.vocabularies["k"])
+    sides = prepare.typed_rows(spark, project.config, read(spark, project.config), Sides(project.config.split)).frame
+    refused = sides.where("split = 'test'").where(~F.col("k").isin(known)).count()
+    assert refused > 10
+    test = project.prepared.manifest.rows.test
     weights = [[1.0] + [0.0] * width, [0.0] * (width + 1)]
     # the ranks count them as refused: tests/horovod/test_ranks.py
-    decision = project.judge(weights, [-99.5, 0.0], metrics={"accuracy": 1 - refused / validation})
+    decision = project.judge(weights, [-99.95, 0.0], metrics={"accuracy": 1 - refused / test})
     assert decision.decision == "promoted"
-    assert decision.candidate == pytest.approx(1 - refused / validation)
+    assert decision.candidate == pytest.approx(1 - refused / test)
 
 
 def test_an_integer_label_with_names_is_judged_by_its_codes(spark: SparkSession, use_case: UseCase) -> None:
@@ -396,21 +416,26 @@ def test_an_integer_label_with_names_is_judged_by_its_codes(spark: SparkSession,
         source={"path": "data.csv", "schema": "a DOUBLE, k STRING, y INT"},
         label={"column": "y", "classes": ["under", "over"]},
     )
-    assert project.judge([[0.0], [1.0]], [0.0, -149.5]).decision == "promoted"
-    better = project.judge([[0.0], [1.0]], [0.0, -99.5])
+    assert project.judge([[0.0], [1.0]], [0.0, -149.95]).decision == "promoted"
+    better = project.judge([[0.0], [1.0]], [0.0, -99.95])
     assert (better.decision, better.candidate) == ("promoted", 1.0)
 
 
-def test_a_champion_needs_only_the_columns_of_its_features(project: Project) -> None:
+def test_a_champion_whose_label_the_source_lacks_blocks(project: Project) -> None:
+    """Nothing tells which rows such a champion knows."""
     assert project.answers_high_from(150).decision == "promoted"
     project.change(
         csv=csv().replace("a,k,y", "a,k,target"),
         source={"path": "data.csv", "schema": "a DOUBLE, k STRING, target STRING"},
         sql="SELECT CAST(a AS FLOAT) AS a, target AS y FROM raw",
     )
-    better = project.answers_high_from(100)
-    assert (better.decision, better.champion_version) == ("promoted", "1")
-    assert number(better.champion) < 1
+    blocked = project.answers_high_from(100)
+    assert (blocked.decision, blocked.champion_version) == ("blocked", "1")
+    rows = project.prepared.manifest.rows.test
+    assert (
+        f"its features.sql makes another value, or none, of {rows} test row(s); jobs/gate.py --promote"
+        in blocked.reason
+    )
 
 
 def test_a_champion_promoted_meanwhile_blocks(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -438,19 +463,159 @@ def test_a_new_class_since_preparation_blocks_with_a_sentence(project: Project) 
     assert "\n" not in again.reason + blocked.reason
 
 
+def test_they_are_compared_on_rows_that_the_champion_has_not_trained_on(project: Project) -> None:
+    """Another feature, another seed and other fractions: the compared rows are those that both leave for the test."""
+    project.change(split={"seed": 5, "validation_fraction": 0.3, "test_fraction": 0.4})
+    assert project.answers_high_from(150).decision == "promoted"
+    champion = project.config
+    project.change(
+        sql="SELECT CAST(a AS FLOAT) AS a, k, y FROM raw",
+        features={"numeric": [{"column": "a", "scaling": "none"}], "categorical": ["k"]},
+        split={"seed": 6, "validation_fraction": 0.1, "test_fraction": 0.5},
+    )
+    decision = project.judge([[1.0, 0, 0, 0], [0.0, 0, 0, 0]], [-99.95, 0.0])
+
+    def rows(config: Config, split: str) -> set[float]:
+        good = read(project.spark, config)
+        typed = prepare.typed_rows(project.spark, config, good, Sides(config.split), F.col("a")).frame
+        return {row[prepare.CARRIED] for row in typed.where(F.col("split") == split).collect()}
+
+    of_champion, of_candidate = rows(champion, "test"), rows(project.config, "test")
+    compared = of_champion & of_candidate
+    assert 300 < len(compared) < min(len(of_champion), len(of_candidate))
+    assert decision.rows == len(compared)
+    assert decision.champion == 1 - len([a for a in compared if 100 <= a < 150]) / len(compared)
+    assert (decision.decision, decision.candidate) == ("promoted", 1.0)
+    assert not compared & (rows(champion, "train") | rows(champion, "validation") | rows(project.config, "train"))
+
+
+def test_too_few_rows_that_the_champion_does_not_know_block(project: Project) -> None:
+    assert project.answers_high_from(150).decision == "promoted"
+    project.change(split={"seed": 1})
+    blocked = project.answers_high_from(100)
+    assert (blocked.decision, project.champion) == ("blocked", "1")
+    test = project.prepared.manifest.rows.test
+    assert 0 < blocked.rows < 100
+    assert f"the champion, version 1, does not know {blocked.rows} of {test} test rows" in blocked.reason
+    assert "but tracking.gate.min_rows is 200: split.group on an id" in blocked.reason
+
+
+def test_without_test_rows_the_gate_blocks(project: Project) -> None:
+    project.change(split={"test_fraction": 0.0})
+    config, data = project.config, project.prepared.manifest
+    net = linear(config, project.prepared, [[1.0], [0.0]], [-99.95, 0.0])
+    run_id = runs.start_run(config, project.uri)
+    model = package.log_model(config, data, project.prepared.resolved, weight_bytes(net), project.uri, run_id)
+    run = runs.LoggedRun(run_id, model, {"accuracy": 1.0}, data)
+    blocked = gate.judge_candidate(project.spark, config, project.uri, run)
+    assert (blocked.decision, blocked.candidate, project.champion) == ("blocked", None, None)
+    assert "no row is kept from the choice of the epoch (split.test_fraction is 0)" in blocked.reason
+
+
+def test_a_first_champion_must_beat_the_constant_answer(project: Project) -> None:
+    always_high = project.judge([[0.0], [0.0]], [1.0, 0.0])
+    assert (always_high.decision, project.champion) == ("rejected", None)
+    assert always_high.reason.startswith("there was no champion, but accuracy is 0.")
+    assert always_high.reason.endswith(": not better")
+    assert project.answers_high_from(150).decision == "promoted"
+
+
+def test_the_second_try_on_the_same_rows_must_be_surer(project: Project) -> None:
+    assert project.answers_high_from(103).decision == "promoted"
+    first, second = project.answers_high_from(103), project.answers_high_from(103)
+    assert (first.attempt, second.attempt) == (1, 2)
+    # six rows better are enough for a first try, not for a third
+    data = project.prepared.manifest
+    run = project.client.get_run(project.run_id)
+    again = gate.judge_candidate(
+        project.spark,
+        project.config,
+        project.uri,
+        runs.LoggedRun(project.run_id, run.data.tags["model_uri"], {"accuracy": number(second.candidate)}, data),
+    )
+    assert again.attempt == 2  # judged again, counted once
+    third = project.answers_high_from(100)
+    assert (third.attempt, third.champion_version) == (3, "1")
+    assert "for model 3 on these rows" in third.reason
+    paired = Paired(300, 1.0, 0.98, 6, 0, [])
+    whole = Evaluation(300, 0, {"accuracy": 1.0})
+    outcomes = [decision.decide(project.config, whole, paired, "1", attempt).decision for attempt in (1, 2, 3)]
+    assert outcomes == ["promoted", "rejected", "rejected"]
+
+
+def test_not_worse_takes_an_equal_model_and_refuses_a_worse_one(project: Project) -> None:
+    fresh = {"rule": "not_worse", "margin": 0.05}
+    project.change(tracking={"registered_model": "m", "gate": fresh})
+    assert project.answers_high_from(120).decision == "promoted"
+    equal = project.answers_high_from(120)
+    assert (equal.decision, equal.method, project.champion) == ("promoted", "interval of Agresti and Min", "2")
+    assert "worse by at most 0.0" in equal.reason
+    worse = project.answers_high_from(150)
+    assert (worse.decision, project.champion) == ("rejected", "2")
+    assert "but the margin is 0.05" in worse.reason
+
+
+def test_rows_of_a_group_are_judged_together(project: Project) -> None:
+    """Ten rows of each value of k are one piece of evidence, so accuracy is no count of rows by themselves."""
+    lines = [f"{a / 10},g{a // 10},{'high' if a >= 1000 else 'low'}\n" for a in range(ROWS)]
+    project.change(csv="a,k,y\n" + "".join(lines), split={"group": ["k"]})
+    assert project.answers_high_from(150).decision == "promoted"
+    better = project.answers_high_from(100)
+    groups = len({row[0] for row in read(project.spark, project.config).select("k").collect()})
+    assert groups == 200
+    assert better.decision == "promoted"
+    assert better.rows % 10 == 0
+    assert better.method == f"jackknife over {better.rows // 10} buckets of rows"
+
+
+def test_a_person_overrules_the_gate(project: Project) -> None:
+    assert project.answers_high_from(120).decision == "promoted"
+    assert project.answers_high_from(190).decision == "rejected"
+    config = str(project.config.file)
+
+    def job(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [
+            sys.executable,
+            "jobs/gate.py",
+            "--config",
+            config,
+            "--set",
+            f"run.work_dir={project.config.work_dir}",
+        ]
+        return subprocess.run([*command, *options], capture_output=True, text=True, cwd=ROOT, timeout=100)
+
+    silent = job("--promote", "2")
+    assert (silent.returncode, project.champion) == (2, "1")
+    assert "--promote needs --reason TEXT" in silent.stderr
+    assert "m: has no version 9" in job("--promote", "9", "--reason", "x").stderr
+    assert "no champion before it is known; name a version with --promote" in job("--rollback").stderr
+
+    promoted = job("--promote", "2", "--reason", "the board wants it")
+    summary = json.loads(promoted.stdout.splitlines()[-1])
+    assert (summary["version"], summary["champion_version"], project.champion) == ("2", "1", "2")
+    tags = project.client.get_model_version("m", "2").tags
+    assert tags["gate_overruled"] == "the board wants it"
+    assert tags["gate_overruled_at"].endswith("UTC")
+
+    assert json.loads(job("--rollback").stdout.splitlines()[-1])["version"] == "1"
+    assert project.champion == "1"
+    assert project.client.get_model_version("m", "1").tags["gate_overruled"] == "rolled back"
+
+
 def test_a_metric_that_cannot_be_measured_blocks(project: Project) -> None:
     config = project.config.model_copy(
         update={"tracking": project.config.tracking.model_copy(update={"gate": gate_settings("roc_auc")})}
     )
-    unmeasured, measured_half = (Evaluation(1, 0, {"roc_auc": value}) for value in (math.nan, 0.5))
-    assert decision.decide(config, unmeasured, None).reason == (
-        "roc_auc of the candidate cannot be measured on these validation rows"
+    whole = Evaluation(300, 0, {"roc_auc": 0.5})
+    unmeasured = Paired(300, math.nan, 0.5, 0, 0, [0.0, 0.0])
+    assert decision.decide(config, whole, unmeasured, None).reason == (
+        "roc_auc of the candidate cannot be measured on 300 test rows"
     )
-    assert decision.decide(config, measured_half, unmeasured).decision == "blocked"
-    assert decision.decide(config, None, None).decision == "blocked"
+    champion = dataclasses.replace(unmeasured, candidate=0.5, reference=math.nan)
+    assert decision.decide(config, whole, champion, "1").decision == "blocked"
 
 
 def gate_settings(metric: str) -> Any:
-    from pipeline.config.sections import Gate
+    from pipeline.config.tracking import Gate
 
     return Gate(metric=metric)

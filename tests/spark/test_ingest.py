@@ -36,7 +36,7 @@ def test_bad_records_go_to_quarantine_with_file_record_and_reason(spark: SparkSe
     prepared = prepare_data(spark, config, 2)
     rows = prepared.manifest.rows
     assert (rows.read, rows.quarantined, rows.dropped) == (60 + len(BAD), len(BAD), 0)
-    assert rows.train + rows.validation == 60
+    assert rows.train + rows.validation + rows.test == 60
     bad_records = quarantined(Path(prepared.folder.path))
     assert {bad["record"]: bad["reason"] for bad in bad_records} == BAD
     assert {bad["file"] for bad in bad_records} == {f"file:{config.folder / 'data.csv'}"}
@@ -249,4 +249,4 @@ def test_all_penguins_are_read(spark: SparkSession, tmp_path: Path) -> None:
     config = load_config(PENGUINS, [f"run.work_dir={tmp_path}"])
     rows = prepare_data(spark, config, 2).manifest.rows
     assert (rows.read, rows.quarantined, rows.dropped) == (344, 0, 2)
-    assert rows.train + rows.validation == 342
+    assert rows.train + rows.validation + rows.test == 342

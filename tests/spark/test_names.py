@@ -17,6 +17,7 @@ from conftest import UseCase, read_split, to_pandas
 from datasets import an_epoch
 from handmade import untrained_model
 from pipeline import predict
+from pipeline.config import Split
 from pipeline.data import parity
 from pipeline.data.manifest import Manifest
 from pipeline.data.names import free, stored_names
@@ -93,10 +94,11 @@ def test_any_name_goes_from_the_csv_to_an_output(
 
     # the gate scores the raw rows with the packaged model
     packaged = tmp_path / "model" / "artifacts" / "model"
-    scores, difference = holdout.evaluate(spark, config, data, {"candidate": packaged, "champion": packaged})
-    assert difference is None
-    assert scores["candidate"].refused == 0
-    assert scores["candidate"].metrics == scores["champion"].metrics
+    measured = holdout.evaluate(spark, config, data, packaged, packaged)
+    assert (measured.differences, measured.other_labels) == (None, 0)
+    assert measured.candidate.refused == 0
+    assert measured.paired.rows == data.rows.test
+    assert measured.paired.candidate == measured.paired.reference == measured.candidate.metrics["accuracy"]
 
     source, output = tmp_path / "case" / "data.csv", tmp_path / "out"
     summary = predict.predict_files(str(tmp_path / "model"), [str(source)], str(output), "parquet", "sqlite:///none.db")
@@ -147,7 +149,7 @@ def test_classes_may_have_any_names(
     assert data.label.classes == sorted(CLASSES)
     assert "differ in case only: ['Yes', 'yes', 'ÄÖ', 'äö']; map them in features.sql" in caplog.text
     packaged = tmp_path / "model" / "artifacts" / "model"
-    evaluation = holdout.evaluate(spark, config, data, {"candidate": packaged})[0]["candidate"]
+    evaluation = holdout.evaluate(spark, config, data, packaged, None).candidate
     assert [scores.name for scores in evaluation.classes] == sorted(CLASSES)
     assert all(scores.support for scores in evaluation.classes)
     for figure in figures_of(data, evaluation):
@@ -167,7 +169,7 @@ def test_classes_may_have_any_names(
 
 def figures_of(data: Manifest, evaluation: Evaluation) -> list[str]:
     """Return the figures that show classes, and the report's page, which needs curves of a training as well."""
-    run = report.TrainedRun("names", "0", data, [an_epoch(1)], 1, evaluation)
+    run = report.TrainedRun("names", "0", data, Split(), [an_epoch(1)], 1, evaluation, evaluation)
     svg = {name: figures.as_svg(figure) for name, figure in report.draw(run).items()}
     page = report.render(run, None, {}, svg)
     assert all(str(escape(name)) in page for name in data.label.classes)

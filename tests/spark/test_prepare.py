@@ -2,64 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import SparkSession
 
 from conftest import PENGUINS, UseCase, csv_rows, read_split, to_pandas
-from pipeline.config import Config, load_config
-from pipeline.data import prepare, source_csv
+from pipeline.config import load_config
+from pipeline.data import prepare
 from pipeline.data.shards import prepare_data
-from pipeline.data.split import SPLIT
 from pipeline.runtime.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def penguins_three_times(spark: SparkSession) -> tuple[Config, DataFrame]:
-    """Return the configuration, and every penguin three times as a record to partition at will."""
-    config = load_config(PENGUINS)
-    records = source_csv.read_records(spark, config)
-    frame = records.frame.unionByName(records.frame).unionByName(records.frame).cache()
-    return config, frame
-
-
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(partitions=st.integers(1, 9), seed=st.integers(0, 2**31 - 1), fraction=st.floats(0.05, 0.95))
-def test_the_split_never_separates_identical_rows(
-    spark: SparkSession, penguins_three_times: tuple[Config, DataFrame], partitions: int, seed: int, fraction: float
-) -> None:
-    config, frame = penguins_three_times
-    split = config.split.model_copy(update={"seed": seed, "validation_fraction": fraction})
-    config = config.model_copy(update={"split": split})
-    records = dataclasses.replace(source_csv.read_records(spark, config), frame=frame.repartition(partitions))
-    typed = prepare.typed_rows(spark, config, records.good()).frame.where("split IS NOT NULL")
-    values = [name for name in typed.columns if name != SPLIT]
-    by_row = typed.groupBy(*values).agg(F.countDistinct("split").alias("sides"), F.count("*").alias("copies"))
-    (counts,) = by_row.agg(F.max("sides"), F.min("copies"), F.sum("copies")).collect()
-    assert tuple(counts) == (1, 3, 3 * 342)
-    share = typed.where("split = 'validation'").count() / (3 * 342)
-    assert share == pytest.approx(fraction, abs=0.12)  # about 4 deviations of a binomial over 342 rows
-
-
-def test_the_split_depends_on_the_seed_and_not_on_the_partitioning(
-    spark: SparkSession, penguins_three_times: tuple[Config, DataFrame]
-) -> None:
-    config, frame = penguins_three_times
-
-    def validation_rows(partitions: int, seed: int) -> list[tuple[Any, ...]]:
-        split = config.split.model_copy(update={"seed": seed})
-        records = dataclasses.replace(source_csv.read_records(spark, config), frame=frame.repartition(partitions))
-        typed = prepare.typed_rows(spark, config.model_copy(update={"split": split}), records.good()).frame
-        return sorted(tuple(row) for row in typed.where("split = 'validation'").collect())
-
-    assert validation_rows(1, seed=0) == validation_rows(7, seed=0) != validation_rows(1, seed=1)
 
 
 def test_features_sql_does_what_the_lab_s_cell_does(spark: SparkSession, tmp_path: Path) -> None:
@@ -164,7 +117,7 @@ def test_an_empty_split_is_reported(spark: SparkSession, use_case: UseCase) -> N
     config = use_case(
         "a,k,y\n1,x,0\n1,x,0\n", features={"numeric": ["a"], "categorical": []}, label={"classes": ["n", "y"]}
     )
-    with pytest.raises(UserError, match=r"split\.validation_fraction: left no \w+ row of 2 usable rows"):
+    with pytest.raises(UserError, match=r"split\.\w+_fraction: left no \w+ row of 2 usable rows"):
         prepare_data(spark, config, 1)
 
 

@@ -25,7 +25,7 @@ def test_penguins_are_the_lab_s_settings() -> None:
     config = load_config(PENGUINS)
     assert (config.training.epochs, config.training.batch_size, config.training.learning_rate) == (100, 20, 0.001)
     assert config.model.hidden_sizes == [10, 10]
-    assert (config.split.validation_fraction, config.split.oversample) == (0.3, 4)
+    assert (config.split.test_fraction, config.split.oversample) == (0.15, 4)
     assert config.source_paths == [str(PENGUINS.parent / "penguins.csv")]
 
 

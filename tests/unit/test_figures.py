@@ -20,8 +20,8 @@ def test_figures_show_their_numbers() -> None:
     ]
     drawn = [
         figures.draw_curves(history, "accuracy", 3),
-        figures.draw_confusion(np.array([[3.0, 1.0], [0.0, 0.0]]), ["a", "b"]),
-        figures.draw_predicted_vs_actual(np.eye(HISTOGRAM_BINS), 0.0, 10.0, "mass"),
+        figures.draw_confusion(np.array([[3.0, 1.0], [0.0, 0.0]]), ["a", "b"], "test"),
+        figures.draw_predicted_vs_actual(np.eye(HISTOGRAM_BINS), 0.0, 10.0, "mass", "test"),
         figures.draw_calibration([CalibrationBin(3, 0.55, 0.5), CalibrationBin(7, 0.95, 1.0)]),
     ]
     for figure in drawn:
@@ -38,12 +38,12 @@ def test_figures_show_their_numbers() -> None:
 
 
 def test_a_confusion_matrix_of_many_classes_stays_a_figure() -> None:
-    figure = figures.draw_confusion(np.eye(500), [str(i) for i in range(500)])
+    figure = figures.draw_confusion(np.eye(500), [str(i) for i in range(500)], "test")
     assert max(figure.get_size_inches()) <= 25
 
 
 def test_a_class_may_be_called_anything() -> None:
-    figure = figures.draw_confusion(np.eye(3), ["$5 to $10 \\frac", "<script>alert(1)</script>", "--><b>"])
+    figure = figures.draw_confusion(np.eye(3), ["$5 to $10 \\frac", "<script>alert(1)</script>", "--><b>"], "test")
     svg = figures.as_svg(figure)
     assert "<script" not in svg
     assert "--><b>" not in svg

@@ -36,6 +36,7 @@ TRAIN = "tests/horovod/test_train_job.py::"
 SERVE = "tests/horovod/test_serving.py::"
 CLUSTER = "tests/cluster/test_standalone.py::test_the_command_of_the_page_gives_the_same_bytes_as_local_mode"
 GATE = TRAIN + "test_a_second_run_gives_the_same_bytes_and_reports_that_it_reuses_the_data"
+OVERRULE = "tests/spark/test_gate.py::test_a_person_overrules_the_gate"
 PREDICT = "tests/horovod/test_page_commands.py::test_predict_commands_answer"
 NO_WORKSPACE = "not run: it needs the Databricks CLI and a workspace"
 SETTINGS = "--set training.epochs=5 --set features.numeric.0.scaling=standard"
@@ -78,6 +79,8 @@ COMMANDS = {
     f"spark-submit jobs/train.py --config conf/penguins/pipeline.yaml {SETTINGS}": GATE,
     "spark-submit jobs/train.py --config conf/penguins/pipeline.yaml --no-gate": GATE,
     "spark-submit jobs/gate.py --config conf/penguins/pipeline.yaml": GATE,
+    'spark-submit jobs/gate.py --config conf/penguins/pipeline.yaml --promote 2 --reason "has test rows"': OVERRULE,
+    "spark-submit jobs/gate.py --config conf/penguins/pipeline.yaml --rollback": OVERRULE,
     "make picture": "tests/horovod/test_page_commands.py::test_the_picture_is_drawn_or_the_missing_browser_named",
     # a packaged model
     f"spark-submit {CHAMPION} --input new.csv --output out/ --format csv": PREDICT,
