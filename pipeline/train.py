@@ -76,20 +76,21 @@ def train(
         Thread(target=_import_ahead, daemon=True).start()
         outcome = restarts.run_ranks(spark, task, num_proc)
         weights = checkpoint.read_weights(task.checkpoints, outcome.result.weights_sha256)
+        trained = package.Trained(weights, outcome.result.temperature)
         watch.lap("launch and train")
         try:
-            model_uri = _log_model(task, outcome, prepared.resolved, weights)
+            model_uri = _log_model(task, outcome, prepared.resolved, trained)
             watch.lap("package")
             decision = _judge_and_report(spark, task, outcome.result, model_uri, watch, gated)
         except Exception as error:  # no failure after the training may cost the model
-            raise _keep_locally(task, outcome.result, prepared.resolved, weights, error) from (
+            raise _keep_locally(task, outcome.result, prepared.resolved, trained, error) from (
                 None if store.is_down(error) else error
             )
         training.forget()
     return _summary(task, outcome, model_uri, prepared.reused, decision, watch)
 
 
-def _log_model(task: Task, outcome: restarts.Outcome, resolved: Resolved, weights: bytes) -> str:
+def _log_model(task: Task, outcome: restarts.Outcome, resolved: Resolved, trained: package.Trained) -> str:
     """Log metrics, weights and the packaged model; return the model's URI."""
     uri, run_id, result = task.tracking_uri, task.run_id, outcome.result
     if result.pending:
@@ -99,14 +100,19 @@ def _log_model(task: Task, outcome: restarts.Outcome, resolved: Resolved, weight
     metrics = {f"best_{name}": value for name, value in _kept_metrics(result, result.evaluation).items()}
     validated = _kept_metrics(result, result.validation)
     metrics |= {f"best_validation_{name}": value for name, value in validated.items() if name != "epoch"}
-    metrics |= {"restarts": outcome.restarts, "resets": result.resets, "peak_memory_mib": max(result.peak_mib)}
+    metrics |= {
+        "temperature": result.temperature,
+        "restarts": outcome.restarts,
+        "resets": result.resets,
+        "peak_memory_mib": max(result.peak_mib),
+    }
     tags = {"weights_sha256": result.weights_sha256, "metrics_of": task.data.measured_split}
     places = {"executors": ", ".join(place.executor for place in result.places)}
     runs.log_outcome(uri, run_id, metrics, tags, places)
-    runs.log_bytes(uri, run_id, weights, "weights/weights.safetensors")
+    runs.log_bytes(uri, run_id, trained.weights, "weights/weights.safetensors")
     runs.log_text(uri, run_id, result.weights_text, "weights/weights.txt")
     runs.log_text(uri, run_id, result.network, "weights/network.json")
-    model_uri = package.log_model(task.config, task.data, resolved, weights, uri, run_id)
+    model_uri = package.log_model(task.config, task.data, resolved, trained, uri, run_id)
     runs.log_outcome(uri, run_id, {}, {"model_uri": model_uri})
     return model_uri
 
@@ -125,6 +131,8 @@ def _judge_and_report(
         best_epoch=result.best.epoch,
         evaluation=result.evaluation,
         validation=result.validation,
+        uncalibrated=result.uncalibrated,
+        temperature=result.temperature,
     )
     with ThreadPoolExecutor(1) as pool:
         drawing = pool.submit(_log_figures, uri, trained)  # while Spark works for the gate
@@ -147,15 +155,15 @@ def _log_figures(uri: str, trained: report.TrainedRun) -> dict[str, str]:
 
 
 def _keep_locally(
-    task: Task, result: TrainingResult, resolved: Resolved, weights: bytes, error: Exception
+    task: Task, result: TrainingResult, resolved: Resolved, trained: package.Trained, error: Exception
 ) -> DeliveryError:
     """Write the model and the metrics that the store lacks to the work directory; return the error that names it."""
     folder = task.config.work_dir / "undelivered" / task.run_id
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "weights.safetensors").write_bytes(weights)  # first: the packaging may be what fails
+    (folder / "weights.safetensors").write_bytes(trained.weights)  # first: the packaging may be what fails
     for name in ("model", "model.part"):  # of an earlier job of this training, which the store refused, too
         shutil.rmtree(folder / name, ignore_errors=True)
-    package.save_model(task.config, task.data, resolved, weights, folder / "model.part")
+    package.save_model(task.config, task.data, resolved, trained, folder / "model.part")
     (folder / "model.part").rename(folder / "model")
     epochs = [{"time_ms": record.ended_ms, **metric_writer.finite(record.values)} for record in result.pending]
     lines = [json.dumps(epoch) + "\n" for epoch in epochs]
@@ -181,6 +189,7 @@ def _summary(
         "rows": task.data.rows.model_dump(),
         "metrics": metrics,
         "metrics_of": task.data.measured_split,
+        "temperature": result.temperature,
         "validation_metrics": _kept_metrics(result, result.validation),
         "reused_data": reused,
         "num_proc": len(result.places),

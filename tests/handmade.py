@@ -20,5 +20,5 @@ def untrained_model(spark: SparkSession, config: Config, folder: Path) -> Prepar
     prepared = shards.prepare_data(spark, config, 1)
     torch.manual_seed(0)
     net = TabularNet(net_spec(config, prepared.manifest))
-    package.save_model(config, prepared.manifest, prepared.resolved, weight_bytes(net), folder)
+    package.save_model(config, prepared.manifest, prepared.resolved, package.Trained(weight_bytes(net)), folder)
     return prepared

@@ -233,6 +233,14 @@ class Training(Settings):
     """Seeds the first weights, the order of the rows and dropout."""
 
 
+class Evaluation(Settings):
+    """How the kept weights are measured."""
+
+    temperature: bool = True
+    """Fit on the validation rows by how much a classifier's outputs are divided, so that its probabilities are as sure
+    as its answers are right; the model keeps the number."""
+
+
 class Elastic(Settings):
     """Between how many ranks a training goes on while executors come and go."""
 

@@ -8,7 +8,7 @@ import yaml
 from pydantic import model_validator
 
 from pipeline.config.base import Origin, Settings, origin_of
-from pipeline.config.sections import Features, Label, Model, Recovery, Run, Source, Split, Training
+from pipeline.config.sections import Evaluation, Features, Label, Model, Recovery, Run, Source, Split, Training
 from pipeline.config.tracking import Tracking
 from pipeline.runtime import storage
 from pipeline.runtime.errors import UserError, nearest, reason
@@ -33,6 +33,8 @@ class Config(Settings):
     """The network."""
     training: Training = Training()
     """How the network learns."""
+    evaluation: Evaluation = Evaluation()
+    """How the kept weights are measured."""
     run: Run = Run()
     """Where and how wide the job runs."""
     recovery: Recovery = Recovery()

@@ -84,6 +84,7 @@ def check_spec(spec: ModelSpec, weights: Path) -> None:
         widths = {"index": 1, "onehot": category.values, "embedding": category.width}
         _require(category.width == widths[category.encoding], "network.categorical.width", "its encoding")
     _require(all(size >= 1 for size in net.hidden_sizes), "network.hidden_sizes", "whole numbers from 1")
+    _require(spec.temperature > 0, "temperature", "a number above 0")
     _require(0 <= net.dropout < 1, "network.dropout", "a share")
     stored = _stored_weights(weights)
     _require(_expected_weights(net) == stored, "network", f"weights.safetensors, which holds {stored:,} values")

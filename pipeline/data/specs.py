@@ -74,7 +74,7 @@ def missing_texts(config: Config) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("", config.source.null_value)))
 
 
-def model_spec(config: Config, data: Manifest, resolved: Resolved) -> ModelSpec:
+def model_spec(config: Config, data: Manifest, resolved: Resolved, temperature: float = 1.0) -> ModelSpec:
     """Return the description that is packaged with the weights."""
     cuts = data.time_cuts
     return ModelSpec(
@@ -84,6 +84,7 @@ def model_spec(config: Config, data: Manifest, resolved: Resolved) -> ModelSpec:
         features=resolved.features,
         vocabularies=data.vocabularies,
         classes=data.label.classes,
+        temperature=temperature,
         split=SplitRule(HASH_VERSION, *(cuts.validation_from, cuts.test_from) if cuts else ()),
         encode_unknown=[f.column for f in config.features.categorical if f.unknown == "encode"],
     )

@@ -59,12 +59,20 @@ def draw_predicted_vs_actual(histogram: Counts, low: float, high: float, label: 
     return figure
 
 
-def draw_calibration(bins: Sequence[CalibrationBin]) -> Figure:
-    """Draw the share of right answers against the predicted probability; a calibrated model is on the diagonal."""
+def draw_calibration(bins: Sequence[CalibrationBin], uncalibrated: Sequence[CalibrationBin] = ()) -> Figure:
+    """Draw the share of right answers against the predicted probability; a calibrated model is on the diagonal.
+
+    ``uncalibrated`` are the bins before temperature scaling.
+    """
     figure, (axes,) = _canvas(5.5, 4.5)
     confidence, accuracy, rows = ([getattr(b, name) for b in bins] for name in ("confidence", "accuracy", "rows"))
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
-    axes.plot(confidence, accuracy, color="tab:blue", zorder=2)
+    if uncalibrated:
+        before = [b.confidence for b in uncalibrated], [b.accuracy for b in uncalibrated]
+        axes.plot(*before, color="tab:orange", marker=".", label="before temperature scaling")
+    axes.plot(confidence, accuracy, color="tab:blue", zorder=2, label="the model")
+    if uncalibrated:
+        axes.legend(loc="upper left")
     sizes = 20 + 180 * np.array(rows) / max(rows, default=1)
     axes.scatter(confidence, accuracy, sizes, color="tab:blue", zorder=3)
     for x, y, n in zip(confidence, accuracy, rows, strict=True):

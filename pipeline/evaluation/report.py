@@ -38,6 +38,9 @@ class TrainedRun:
     """Of the kept weights, on the rows of the measured split."""
     validation: Evaluation
     """Of the kept weights, on the validation rows."""
+    uncalibrated: Evaluation | None
+    """Like ``evaluation``, before temperature scaling; None where nothing is scaled."""
+    temperature: float
 
 
 def draw(run: TrainedRun) -> dict[str, Figure]:
@@ -47,7 +50,9 @@ def draw(run: TrainedRun) -> dict[str, Figure]:
         return {
             "loss_curves": figures.draw_curves(run.history, "accuracy", run.best_epoch),
             "confusion_matrix": figures.draw_confusion(np.array(evaluation.confusion, float), label.classes, split),
-            "calibration": figures.draw_calibration(evaluation.calibration),
+            "calibration": figures.draw_calibration(
+                evaluation.calibration, run.uncalibrated.calibration if run.uncalibrated else ()
+            ),
         }
     stats, histogram = label.stats, np.array(evaluation.histogram, float)
     assert stats is not None
@@ -77,6 +82,8 @@ def render(run: TrainedRun, decision: Decision | None, seconds: dict[str, float]
         epochs=len(run.history),
         evaluation=run.evaluation,
         validation=run.validation,
+        uncalibrated=run.uncalibrated,
+        temperature=run.temperature,
         decision=decision,
         seconds=seconds,
         figures={name: Markup(text) for name, text in svg.items()},

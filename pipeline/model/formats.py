@@ -164,11 +164,12 @@ def _from_4_to_5(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
 
     Their gate promoted any model that was better at all; no setting of today means that, and no job reads it.
     """
-    model = {**model, "split": {"version": 1, "validation_from": None, "test_from": None}}
+    model = {**model, "temperature": 1.0, "split": {"version": 1, "validation_from": None, "test_from": None}}
     if not settings:
         return model, settings
     split = {"test_fraction": 0.0, "group": [], "time": None, "column": None, **settings["split"]}
     gate = {"rule": "better", "confidence": 0.95, "margin": None, "min_rows": 1, **settings["tracking"]["gate"]}
+    settings = {**settings, "evaluation": {"temperature": False}}
     return model, {**settings, "split": split, "tracking": {**settings["tracking"], "gate": gate}}
 
 

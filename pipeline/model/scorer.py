@@ -90,7 +90,7 @@ class Scorer:
         refused = np.array([reason is not None for reason in reasons], dtype=bool)
         columns: dict[str, Any] = {}
         if self.spec.classes:
-            probabilities = torch.softmax(outputs.double(), dim=1).numpy()
+            probabilities = torch.softmax(outputs.double() / self.spec.temperature, dim=1).numpy()
             names = np.array(self.spec.classes, dtype=object)[probabilities.argmax(axis=1)]
             columns["prediction"] = np.where(refused, np.array(None, dtype=object), names)
             for code, name in enumerate(self.spec.classes):

@@ -104,6 +104,8 @@ class ModelSpec:
     """The texts of a field that has no value."""
     features: dict[str, Node] = field(default_factory=dict)
     """What features.sql makes of the declared columns, by feature: DOUBLE for a number, STRING for a category."""
+    temperature: float = 1.0
+    """A classifier's outputs are divided by it before they become probabilities."""
     split: SplitRule = SplitRule(1)
     """Which rows the training knows."""
     former_options: tuple[str, ...] = ()

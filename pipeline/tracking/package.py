@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,11 +45,20 @@ _AS_TEXT = ("STRING", "DATE", "TIMESTAMP", "BOOLEAN")
 _NEEDS = ("mlflow", "torch", "numpy", "pandas", "safetensors")
 
 
-def log_model(config: Config, data: Manifest, resolved: Resolved, weights: bytes, uri: str, run_id: str) -> str:
-    """Package the weights as the run's MLflow model; return the model's URI."""
+@dataclass(frozen=True)
+class Trained:
+    """What a training has made."""
+
+    weights: bytes
+    """As a safetensors file."""
+    temperature: float = 1.0
+
+
+def log_model(config: Config, data: Manifest, resolved: Resolved, trained: Trained, uri: str, run_id: str) -> str:
+    """Package what was trained as the run's MLflow model; return the model's URI."""
     import mlflow
 
-    with _packaged(config, data, resolved, weights) as model, store.active(uri), _active_run(run_id):
+    with _packaged(config, data, resolved, trained) as model, store.active(uri), _active_run(run_id):
         # 2.13, which Databricks 15.4 LTS ML has, calls the name artifact_path
         key = "name" if "name" in inspect.signature(mlflow.pyfunc.log_model).parameters else "artifact_path"
         info = mlflow.pyfunc.log_model(**{key: "model"}, **model)
@@ -71,24 +81,24 @@ def _active_run(run_id: str) -> Iterator[None]:
         mlflow.end_run("RUNNING")
 
 
-def save_model(config: Config, data: Manifest, resolved: Resolved, weights: bytes, folder: Path) -> None:
-    """Package the weights as an MLflow model in ``folder``, when no store takes it."""
+def save_model(config: Config, data: Manifest, resolved: Resolved, trained: Trained, folder: Path) -> None:
+    """Package what was trained as an MLflow model in ``folder``, when no store takes it."""
     import mlflow
 
-    with _packaged(config, data, resolved, weights) as model:
+    with _packaged(config, data, resolved, trained) as model:
         mlflow.pyfunc.save_model(str(folder), **model)
 
 
 @contextmanager
-def _packaged(config: Config, data: Manifest, resolved: Resolved, weights: bytes) -> Iterator[dict[str, Any]]:
+def _packaged(config: Config, data: Manifest, resolved: Resolved, trained: Trained) -> Iterator[dict[str, Any]]:
     """Yield what `mlflow.pyfunc.log_model` and `save_model` need; its files are there during the block.
 
     The packages that a model needs are pinned to the versions of this environment; Spark is not among them.
     """
-    spec = model_spec(config, data, resolved)
+    spec = model_spec(config, data, resolved, trained.temperature)
     with tempfile.TemporaryDirectory() as scratch:
         model, entry = Path(scratch) / "model", Path(scratch) / "raw_row_model.py"
-        _write_model(model, config, spec, weights)
+        _write_model(model, config, spec, trained.weights)
         code = _copy_code(Path(scratch) / "code")
         entry.write_text(_ENTRY.format(code=code.name), encoding="utf-8")
         with _importable(code):  # MLflow runs the file once before it keeps it

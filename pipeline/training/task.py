@@ -55,6 +55,10 @@ class TrainingResult:
     """All metrics of the kept weights on the test rows, or on the validation rows if there are no test rows."""
     validation: Evaluation
     """The same on the validation rows."""
+    uncalibrated: Evaluation | None
+    """Like :attr:`evaluation`, with temperature 1; None if the temperature is 1."""
+    temperature: float
+    """The packaged model divides the network's outputs by it; see training/temperature.py."""
     history: list[EpochRecord]
     """Every epoch, in order."""
     places: list[Place]

@@ -27,6 +27,7 @@ from pipeline.training.divergence import check_losses, not_finite
 from pipeline.training.exchange import Exchange, Ranks
 from pipeline.training.loader import Shard, open_shard, steps_and_rows
 from pipeline.training.task import Task, TrainingResult
+from pipeline.training.temperature import fit_temperature
 from pipeline.training.validation import add_up, evaluate, validate
 
 _LOG_EVERY_S = 10
@@ -119,8 +120,8 @@ class Trainer:
 
             # Inside the block: the other ranks must not wait until rank 0's writers are done.
             self.net.load_state_dict(self.best_weights or {})
-            epoch = self.progress.epoch
-            evaluation, validation = evaluate(self.net, self.loss, self.task, self.ranks, self.shards, epoch)
+            temperature = fit_temperature(self.net, self.shards["validation"], self.task, self.ranks)
+            evaluations = evaluate(self.net, self.loss, self.task, self.ranks, self.shards, temperature)
             peak_mib = self.ranks.gather(placement.peak_memory_mib())
         if self.ranks.rank != 0:
             return None
@@ -130,8 +131,10 @@ class Trainer:
             weights_text=describe_weights(self.net),
             network=json.dumps(asdict(self.net.spec), indent=1),
             best=self.progress.best,
-            evaluation=evaluation,
-            validation=validation,
+            evaluation=evaluations.measured,
+            validation=evaluations.validation,
+            uncalibrated=evaluations.uncalibrated,
+            temperature=temperature,
             history=self.progress.history,
             places=self.places,
             pending=metrics.pending if metrics else [],

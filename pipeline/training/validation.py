@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+from torch import Tensor
 
 from pipeline.data.manifest import SplitName
 from pipeline.evaluation.metrics import Evaluation, SplitMetrics
@@ -13,7 +16,8 @@ from pipeline.training.exchange import Ranks
 from pipeline.training.loader import Shard, check_rows, open_shard
 from pipeline.training.task import Task
 
-_BATCH_ROWS = 4096
+BATCH_ROWS = 4096
+"""Rows that the network takes at once where nothing is learned."""
 
 
 @torch.no_grad()
@@ -21,7 +25,7 @@ def validate(net: TabularNet, loss: Loss, shard: Shard, task: Task, device: torc
     """Return this rank's sums for an epoch's record."""
     net.eval()
     sums = MetricSums(task.data.label, device)
-    for features, labels in shard.batches(_BATCH_ROWS):
+    for features, labels in shard.batches(BATCH_ROWS):
         features, labels = features.to(device), labels.to(device)
         outputs = net(features)
         sums.add(outputs, labels, loss(outputs, labels))
@@ -44,9 +48,20 @@ def add_up(ranks: Ranks, task: Task, epoch: int, trained: MetricSums, validated:
     return metrics
 
 
+@dataclass(frozen=True)
+class Evaluations:
+    """A network measured in full."""
+
+    measured: Evaluation
+    """On the measured split."""
+    validation: Evaluation
+    uncalibrated: Evaluation | None
+    """On the measured split, with temperature 1; None if the temperature is 1."""
+
+
 def evaluate(
-    net: TabularNet, loss: Loss, task: Task, ranks: Ranks, shards: dict[SplitName, Shard], epoch: int
-) -> tuple[Evaluation, Evaluation]:
+    net: TabularNet, loss: Loss, task: Task, ranks: Ranks, shards: dict[SplitName, Shard], temperature: float
+) -> Evaluations:
     """Return all metrics of a network on the measured split and on the validation rows, over the rows of all ranks.
 
     The test rows are read here and nowhere else. The memory of ``shards`` is freed before.
@@ -54,41 +69,43 @@ def evaluate(
     Raises:
         RowAccountingError: a row is missing.
     """
-    validation = _evaluate_split(net, loss, task, ranks, "validation", shards["validation"], epoch)
-    if (measured := task.data.measured_split) == "validation":
-        return validation, validation
-    shards.clear()
-    shard = open_shard(task.folder, task.data, measured, ranks.rank, ranks.size, task.cache)
-    return _evaluate_split(net, loss, task, ranks, measured, shard, epoch), validation
+
+    def on(split: SplitName, temperature: float) -> Evaluation:
+        sums = _all_sums(net, loss, shards[split], task, temperature)
+        sums.vector.copy_(ranks.add_up(sums.vector, f"{split} rows"))
+        evaluation = sums.evaluate(task.data.vocabularies, has_loss=True)
+        check_rows(task.data, task.folder, split, task.config.training.epochs, evaluation.rows)
+        return evaluation
+
+    validation, split = on("validation", temperature), task.data.measured_split
+    if split != "validation":
+        shards.clear()
+        shards[split] = open_shard(task.folder, task.data, split, ranks.rank, ranks.size, task.cache)
+    measured = validation if split == "validation" else on(split, temperature)
+    return Evaluations(measured, validation, on(split, 1.0) if temperature != 1 else None)
 
 
-def _evaluate_split(
-    net: TabularNet, loss: Loss, task: Task, ranks: Ranks, split: SplitName, shard: Shard, epoch: int
-) -> Evaluation:
-    sums = _all_sums(net, loss, shard, task)
-    sums.vector.copy_(ranks.add_up(sums.vector, f"{split} rows"))
-    evaluation = sums.evaluate(task.data.vocabularies, has_loss=True)
-    check_rows(task.data, task.folder, split, epoch, evaluation.rows)
-    return evaluation
+def refused_rows(features: Tensor, task: Task) -> Tensor:
+    """Return which rows, bool (rows,), the packaged model refuses for an unseen value."""
+    data, numeric = task.data, len(task.data.numeric)
+    refusing = [i for i, feature in enumerate(task.config.features.categorical) if feature.unknown == "refuse"]
+    sizes = [len(values) for values in data.vocabularies.values()]
+    unseen = torch.tensor(sizes, dtype=torch.int64, device=features.device)
+    return (features[:, numeric:].long() == unseen)[:, refusing].any(dim=1)
 
 
 @torch.no_grad()
-def _all_sums(net: TabularNet, loss: Loss, shard: Shard, task: Task) -> MetricSums:
+def _all_sums(net: TabularNet, loss: Loss, shard: Shard, task: Task, temperature: float) -> MetricSums:
     """Return this rank's sums for all metrics, with slices by the categorical features."""
     net.eval()
-    device = next(net.parameters()).device
-    data, numeric = task.data, len(task.data.numeric)
-    sizes = [len(values) for values in data.vocabularies.values()]
-    # The packaged model refuses a row with an unseen value, unless the feature encodes unseen values.
-    refusing = [i for i, feature in enumerate(task.config.features.categorical) if feature.unknown == "refuse"]
-    unseen = torch.tensor(sizes, dtype=torch.int64, device=device)
-    sums = MetricSums(data.label, device, with_detail=True, category_sizes=[size + 1 for size in sizes])
-    for features, labels in shard.batches(_BATCH_ROWS):
+    device, data, numeric = next(net.parameters()).device, task.data, len(task.data.numeric)
+    sizes = [len(values) + 1 for values in data.vocabularies.values()]
+    sums = MetricSums(data.label, device, with_detail=True, category_sizes=sizes)
+    for features, labels in shard.batches(BATCH_ROWS):
         features, labels = features.to(device), labels.to(device)
         outputs = net(features)
         of_batch = loss(outputs, labels)
         outputs = outputs.double()
-        answers = torch.softmax(outputs, dim=1) if data.label.classes else outputs
-        codes = features[:, numeric:].long()
-        sums.add(answers, labels, of_batch, codes=codes, refused=(codes == unseen)[:, refusing].any(dim=1))
+        answers = torch.softmax(outputs / temperature, dim=1) if data.label.classes else outputs
+        sums.add(answers, labels, of_batch, codes=features[:, numeric:].long(), refused=refused_rows(features, task))
     return sums

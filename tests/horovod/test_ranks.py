@@ -89,8 +89,8 @@ def test_uneven_shards_finish_with_every_row_once_per_epoch(spark: SparkSession,
     tasks = [*(make_task(rows) for rows in TRAIN_ROWS), make_task(20, numeric=False), make_task(20, known="xy")]
     streamed = dataclasses.replace(make_task(103), cache="stream")
     tasks += [streamed, streamed]
-    with_test = make_task(103, test=1)  # of two ranks one has no test row
-    tasks += [with_test, dataclasses.replace(with_test, cache="stream")]
+    # of two ranks one has no test row
+    tasks += [make_task(103, test=1), dataclasses.replace(make_task(103, test=2), cache="stream")]
     # the last row of rank 1's shard: in its last step of the first epoch, or in one before
     spoilt = change_last_row(make_task(102), rank=1, column="a", value=math.nan)
 
@@ -130,9 +130,12 @@ def test_uneven_shards_finish_with_every_row_once_per_epoch(spark: SparkSession,
     )
     assert message == message_there
     assert results[-3].weights_sha256 == results[-4].weights_sha256
-    for result in results[-2:]:
-        assert (result.evaluation.rows, result.validation.rows) == (1, 11)
-        assert result.evaluation.loss == pytest.approx(result.evaluation.metrics["log_loss"], rel=1e-5)
+    for rows, result in enumerate(results[-2:], 1):
+        assert (result.evaluation.rows, result.validation.rows) == (rows, 11)
+        assert result.uncalibrated is not None
+        assert result.temperature != 1
+        assert result.evaluation.loss == result.uncalibrated.loss
+        assert result.uncalibrated.loss == pytest.approx(result.uncalibrated.metrics["log_loss"], rel=1e-5)
     for result in results[:-2]:
         assert result.evaluation == result.validation
     for rows, task, result in zip([*TRAIN_ROWS, 20, 20, 103, 103, 103, 103], tasks, results, strict=True):

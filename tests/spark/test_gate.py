@@ -103,7 +103,9 @@ class Project:
         config, data = self.config, self.prepared.manifest
         net = linear(config, self.prepared, weights, biases)
         self.run_id = runs.start_run(config, self.uri)
-        model_uri = package.log_model(config, data, self.prepared.resolved, weight_bytes(net), self.uri, self.run_id)
+        model_uri = package.log_model(
+            config, data, self.prepared.resolved, package.Trained(weight_bytes(net)), self.uri, self.run_id
+        )
         self.client.set_tag(self.run_id, "model_uri", model_uri)
         trained = dataclasses.replace(measured(net, self.prepared), **fields)
         run = runs.LoggedRun(self.run_id, model_uri, trained.metrics, data)
@@ -505,7 +507,9 @@ def test_without_test_rows_the_gate_blocks(project: Project) -> None:
     config, data = project.config, project.prepared.manifest
     net = linear(config, project.prepared, [[1.0], [0.0]], [-99.95, 0.0])
     run_id = runs.start_run(config, project.uri)
-    model = package.log_model(config, data, project.prepared.resolved, weight_bytes(net), project.uri, run_id)
+    model = package.log_model(
+        config, data, project.prepared.resolved, package.Trained(weight_bytes(net)), project.uri, run_id
+    )
     run = runs.LoggedRun(run_id, model, {"accuracy": 1.0}, data)
     blocked = gate.judge_candidate(project.spark, config, project.uri, run)
     assert (blocked.decision, blocked.candidate, project.champion) == ("blocked", None, None)

@@ -40,7 +40,7 @@ def model(use_case: UseCase, tmp_path: Path) -> Path:
         weights, biases = net.layers[0].parameters()
         weights.zero_()
         biases.copy_(torch.tensor([-1.0, 1.0]))
-    package.save_model(config, data, resolved(), weight_bytes(net), tmp_path / "today")
+    package.save_model(config, data, resolved(), package.Trained(weight_bytes(net)), tmp_path / "today")
     return tmp_path / "today"
 
 
