@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from pipeline import gate
 from pipeline.config import ConfigFiles, load_config
 from pipeline.data import kept, parity, shards
-from pipeline.data.specs import Resolved
-from pipeline.evaluation import figures, report
+from pipeline.data.specs import Resolved, Trained
+from pipeline.evaluation import baselines, figures, report
+from pipeline.evaluation.baselines import Beside
 from pipeline.evaluation.decision import Decision
 from pipeline.evaluation.metrics import Evaluation
 from pipeline.launch import executor_checks, executors, horovod_version, memory, restarts, resume
@@ -76,21 +77,21 @@ def train(
         Thread(target=_import_ahead, daemon=True).start()
         outcome = restarts.run_ranks(spark, task, num_proc)
         weights = checkpoint.read_weights(task.checkpoints, outcome.result.weights_sha256)
-        trained = package.Trained(weights, outcome.result.temperature)
+        trained = Trained(weights, outcome.result.temperature)
         watch.lap("launch and train")
         try:
             model_uri = _log_model(task, outcome, prepared.resolved, trained)
             watch.lap("package")
-            decision = _judge_and_report(spark, task, outcome.result, model_uri, watch, gated)
+            decision, beside = _judge_and_report(spark, task, outcome.result, trained, model_uri, watch, gated)
         except Exception as error:  # no failure after the training may cost the model
             raise _keep_locally(task, outcome.result, prepared.resolved, trained, error) from (
                 None if store.is_down(error) else error
             )
         training.forget()
-    return _summary(task, outcome, model_uri, prepared.reused, decision, watch)
+    return _summary(task, outcome, model_uri, prepared.reused, decision, beside, watch)
 
 
-def _log_model(task: Task, outcome: restarts.Outcome, resolved: Resolved, trained: package.Trained) -> str:
+def _log_model(task: Task, outcome: restarts.Outcome, resolved: Resolved, trained: Trained) -> str:
     """Log metrics, weights and the packaged model; return the model's URI."""
     uri, run_id, result = task.tracking_uri, task.run_id, outcome.result
     if result.pending:
@@ -118,15 +119,22 @@ def _log_model(task: Task, outcome: restarts.Outcome, resolved: Resolved, traine
 
 
 def _judge_and_report(
-    spark: SparkSession, task: Task, result: TrainingResult, model_uri: str, watch: Stopwatch, gated: bool
-) -> Decision | None:
-    """Let the gate decide, if it may, and log the figures and the report; return the decision."""
-    uri, run_id, decision = task.tracking_uri, task.run_id, None
-    trained = report.TrainedRun(
-        name=task.config.folder.name,
+    spark: SparkSession,
+    task: Task,
+    result: TrainingResult,
+    trained: Trained,
+    model_uri: str,
+    watch: Stopwatch,
+    gated: bool,
+) -> tuple[Decision | None, Beside | None]:
+    """Let the gate decide, if it may, measure the baselines, log figures and report; return decision and baselines."""
+    uri, run_id, config, decision = task.tracking_uri, task.run_id, task.config, None
+    run = report.TrainedRun(
+        name=config.folder.name,
         run_id=run_id,
         data=task.data,
-        split=task.config.split,
+        split=config.split,
+        metric=config.gate_metric,
         history=result.history,
         best_epoch=result.best.epoch,
         evaluation=result.evaluation,
@@ -134,15 +142,20 @@ def _judge_and_report(
         uncalibrated=result.uncalibrated,
         temperature=result.temperature,
     )
-    with ThreadPoolExecutor(1) as pool:
-        drawing = pool.submit(_log_figures, uri, trained)  # while Spark works for the gate
-        if task.config.tracking.registered_model and gated:
-            run = runs.LoggedRun(run_id, model_uri, result.evaluation.metrics, task.data)
-            decision = gate.judge_candidate(spark, task.config, uri, run)
+    with ThreadPoolExecutor(2) as pool:  # while Spark works for the gate
+        fitting = pool.submit(baselines.measure, spark, config, task.data, task.folder, trained)
+        drawing = pool.submit(_log_figures, uri, run)
+        if config.tracking.registered_model and gated:
+            logged = runs.LoggedRun(run_id, model_uri, result.evaluation.metrics, task.data)
+            decision = gate.judge_candidate(spark, config, uri, logged)
             watch.lap("gate")
-        svg = drawing.result()
-    runs.log_text(uri, run_id, report.render(trained, decision, _timing(watch, result), svg), "report.html")
-    return decision
+        svg, beside = drawing.result(), fitting.result()
+    watch.lap("baselines")
+    if beside:
+        runs.log_outcome(uri, run_id, beside.as_metrics(), {})
+    page = report.render(run, decision, beside, _timing(watch, result), svg)
+    runs.log_text(uri, run_id, page, "report.html")
+    return decision, beside
 
 
 def _log_figures(uri: str, trained: report.TrainedRun) -> dict[str, str]:
@@ -155,7 +168,7 @@ def _log_figures(uri: str, trained: report.TrainedRun) -> dict[str, str]:
 
 
 def _keep_locally(
-    task: Task, result: TrainingResult, resolved: Resolved, trained: package.Trained, error: Exception
+    task: Task, result: TrainingResult, resolved: Resolved, trained: Trained, error: Exception
 ) -> DeliveryError:
     """Write the model and the metrics that the store lacks to the work directory; return the error that names it."""
     folder = task.config.work_dir / "undelivered" / task.run_id
@@ -177,7 +190,13 @@ def _keep_locally(
 
 
 def _summary(
-    task: Task, outcome: restarts.Outcome, model_uri: str, reused: bool, decision: Decision | None, watch: Stopwatch
+    task: Task,
+    outcome: restarts.Outcome,
+    model_uri: str,
+    reused: bool,
+    decision: Decision | None,
+    beside: Beside | None,
+    watch: Stopwatch,
 ) -> dict[str, Any]:
     """Return the summary for the last line of stdout."""
     result, metrics = outcome.result, _kept_metrics(outcome.result, outcome.result.evaluation)
@@ -189,6 +208,7 @@ def _summary(
         "rows": task.data.rows.model_dump(),
         "metrics": metrics,
         "metrics_of": task.data.measured_split,
+        "baselines": beside.as_json() if beside else {},
         "temperature": result.temperature,
         "validation_metrics": _kept_metrics(result, result.validation),
         "reused_data": reused,

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from pipeline.config import Config
 from pipeline.data import shards
 from pipeline.data.shards import Prepared
-from pipeline.data.specs import net_spec
+from pipeline.data.specs import Trained, net_spec
 from pipeline.model.network import TabularNet, weight_bytes
 from pipeline.tracking import package
 
@@ -20,5 +20,5 @@ def untrained_model(spark: SparkSession, config: Config, folder: Path) -> Prepar
     prepared = shards.prepare_data(spark, config, 1)
     torch.manual_seed(0)
     net = TabularNet(net_spec(config, prepared.manifest))
-    package.save_model(config, prepared.manifest, prepared.resolved, package.Trained(weight_bytes(net)), folder)
+    package.save_model(config, prepared.manifest, prepared.resolved, Trained(weight_bytes(net)), folder)
     return prepared

@@ -236,6 +236,9 @@ class Training(Settings):
 class Evaluation(Settings):
     """How the kept weights are measured."""
 
+    baselines: list[Literal["constant", "linear", "trees"]] = Field(default=["constant", "linear", "trees"])
+    """What the report shows beside the network on the same rows: the constant answer, a linear model, boosted trees
+    (scikit-learn's, untuned); `[]`: nothing."""
     temperature: bool = True
     """Fit on the validation rows by how much a classifier's outputs are divided, so that its probabilities are as sure
     as its answers are right; the model keeps the number."""

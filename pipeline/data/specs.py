@@ -28,6 +28,16 @@ class Resolved:
         return {column.name for column in self.raw if column.needed}
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a training has made."""
+
+    weights: bytes
+    """As a safetensors file."""
+    temperature: float = 1.0
+    """What the network's outputs are divided by: see training/temperature.py."""
+
+
 def net_spec(config: Config, data: Manifest) -> NetSpec:
     """Return the description of the network for this configuration and data."""
     stats = data.label.stats

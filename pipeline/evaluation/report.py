@@ -19,6 +19,7 @@ from pipeline.evaluation.metrics import EpochRecord, Evaluation
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pipeline.evaluation.baselines import Beside
     from pipeline.evaluation.decision import Decision
 
 
@@ -31,6 +32,8 @@ class TrainedRun:
     run_id: str
     data: Manifest
     split: Split
+    metric: str
+    """What the gate looks at."""
     history: Sequence[EpochRecord]
     best_epoch: int
     """The epoch whose weights are kept."""
@@ -62,7 +65,9 @@ def draw(run: TrainedRun) -> dict[str, Figure]:
     }
 
 
-def render(run: TrainedRun, decision: Decision | None, seconds: dict[str, float], svg: dict[str, str]) -> str:
+def render(
+    run: TrainedRun, decision: Decision | None, beside: Beside | None, seconds: dict[str, float], svg: dict[str, str]
+) -> str:
     """Return the report as one HTML page without script, style sheet or font from elsewhere.
 
     ``seconds`` holds the time of each stage, ``svg`` the figures by name.
@@ -85,6 +90,9 @@ def render(run: TrainedRun, decision: Decision | None, seconds: dict[str, float]
         uncalibrated=run.uncalibrated,
         temperature=run.temperature,
         decision=decision,
+        beside=beside,
+        metric=run.metric,
+        better=beside.better(run.metric) if beside else [],
         seconds=seconds,
         figures={name: Markup(text) for name, text in svg.items()},
     )

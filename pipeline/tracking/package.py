@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import pandas as pd
 
 import pipeline.model
 from pipeline.config import Config
-from pipeline.data.specs import model_spec
+from pipeline.data.specs import Trained, model_spec
 from pipeline.runtime.console import log
 from pipeline.tracking import store
 
@@ -43,15 +42,6 @@ mlflow.models.set_model(RawRowModel())
 '''
 _AS_TEXT = ("STRING", "DATE", "TIMESTAMP", "BOOLEAN")
 _NEEDS = ("mlflow", "torch", "numpy", "pandas", "safetensors")
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training has made."""
-
-    weights: bytes
-    """As a safetensors file."""
-    temperature: float = 1.0
 
 
 def log_model(config: Config, data: Manifest, resolved: Resolved, trained: Trained, uri: str, run_id: str) -> str:

@@ -47,8 +47,11 @@ def test_the_summary_is_the_last_line_and_the_only_one_on_stdout(penguins: Pengu
     assert summary["metrics"]["accuracy"] >= 0.95
     assert summary["epochs"] == 100
     assert summary["reused_data"] is False
-    assert set(summary["timing_s"]) == {"start", "prepare", "launch", "train", "package", "gate", "total"}
+    assert set(summary["timing_s"]) == {"start", "prepare", "launch", "train", "package", "gate", "baselines", "total"}
     assert 0.3 < summary["temperature"] < 3
+    assert summary["baselines"].keys() == {"model", "constant", "linear", "trees"}
+    reported = {name: value for name, value in summary["metrics"].items() if name not in ("loss", "epoch")}
+    assert summary["baselines"]["model"] == pytest.approx(reported, rel=1e-6)
     assert summary["metrics_of"] == "test"
     assert summary["validation_metrics"].keys() == summary["metrics"].keys()
     assert summary["validation_metrics"] != summary["metrics"]

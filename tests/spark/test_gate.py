@@ -28,7 +28,7 @@ from pipeline.config import Config
 from pipeline.data import prepare, shards, source_csv
 from pipeline.data.manifest import NumericStats
 from pipeline.data.shards import Prepared
-from pipeline.data.specs import net_spec
+from pipeline.data.specs import Trained, net_spec
 from pipeline.data.split import Sides
 from pipeline.evaluation import decision, holdout
 from pipeline.evaluation.comparison import Paired
@@ -104,7 +104,7 @@ class Project:
         net = linear(config, self.prepared, weights, biases)
         self.run_id = runs.start_run(config, self.uri)
         model_uri = package.log_model(
-            config, data, self.prepared.resolved, package.Trained(weight_bytes(net)), self.uri, self.run_id
+            config, data, self.prepared.resolved, Trained(weight_bytes(net)), self.uri, self.run_id
         )
         self.client.set_tag(self.run_id, "model_uri", model_uri)
         trained = dataclasses.replace(measured(net, self.prepared), **fields)
@@ -507,9 +507,7 @@ def test_without_test_rows_the_gate_blocks(project: Project) -> None:
     config, data = project.config, project.prepared.manifest
     net = linear(config, project.prepared, [[1.0], [0.0]], [-99.95, 0.0])
     run_id = runs.start_run(config, project.uri)
-    model = package.log_model(
-        config, data, project.prepared.resolved, package.Trained(weight_bytes(net)), project.uri, run_id
-    )
+    model = package.log_model(config, data, project.prepared.resolved, Trained(weight_bytes(net)), project.uri, run_id)
     run = runs.LoggedRun(run_id, model, {"accuracy": 1.0}, data)
     blocked = gate.judge_candidate(project.spark, config, project.uri, run)
     assert (blocked.decision, blocked.candidate, project.champion) == ("blocked", None, None)

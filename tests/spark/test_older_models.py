@@ -23,6 +23,7 @@ from pipeline import gate, predict
 from pipeline.config import Config, load_config
 from pipeline.data import shards
 from pipeline.data.manifest import Manifest
+from pipeline.data.specs import Trained
 from pipeline.evaluation import holdout
 from pipeline.runtime.errors import UserError
 from pipeline.tracking import package, registry, runs, store
@@ -110,7 +111,7 @@ def test_the_gate_knows_that_it_as_champion_knows_all_rows(spark: SparkSession, 
     data = prepared.manifest
     weights = (model / "artifacts" / "model" / "weights.safetensors").read_bytes()
     run_id = runs.start_run(config, uri)
-    model_uri = package.log_model(config, data, prepared.resolved, package.Trained(weights), uri, run_id)
+    model_uri = package.log_model(config, data, prepared.resolved, Trained(weights), uri, run_id)
     run = runs.LoggedRun(run_id, model_uri, measured(spark, config, data, model_uri, uri), data)
     decision = gate.judge_candidate(spark, config, uri, run)
     assert (decision.decision, decision.rows, decision.champion) == ("blocked", 0, None)
@@ -152,7 +153,7 @@ def test_a_champion_with_a_function_outside_the_list_blocks_the_gate_until_it_is
     model = PACKAGED_MODELS[-1]
     weights = (model / "artifacts" / "model" / "weights.safetensors").read_bytes()
     run_id = runs.start_run(config, uri)
-    model_uri = package.log_model(config, prepared.manifest, prepared.resolved, package.Trained(weights), uri, run_id)
+    model_uri = package.log_model(config, prepared.manifest, prepared.resolved, Trained(weights), uri, run_id)
     data = prepared.manifest
     run = runs.LoggedRun(run_id, model_uri, measured(spark, config, data, model_uri, uri), data)
 

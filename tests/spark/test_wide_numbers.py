@@ -22,7 +22,7 @@ from pipeline.data import shards
 from pipeline.data.manifest import SPLITS, NumericStats
 from pipeline.data.parity import check_parity
 from pipeline.data.shards import Prepared
-from pipeline.data.specs import net_spec
+from pipeline.data.specs import Trained, net_spec
 from pipeline.data.wide_numbers import wide_stats
 from pipeline.evaluation.sums import MetricSums
 from pipeline.model.network import TabularNet, weight_bytes
@@ -150,9 +150,7 @@ def test_a_label_near_1_7e9_is_learned_and_judged(spark: SparkSession, wide_case
     uri = store.tracking_uri(config)
     store.open_store(config, uri)()
     run_id = runs.start_run(config, uri)
-    model_uri = package.log_model(
-        config, prepared.manifest, prepared.resolved, package.Trained(weight_bytes(net)), uri, run_id
-    )
+    model_uri = package.log_model(config, prepared.manifest, prepared.resolved, Trained(weight_bytes(net)), uri, run_id)
     run = runs.LoggedRun(run_id, model_uri, metrics, prepared.manifest)
     decision = gate.judge_candidate(spark, config, uri, run)
     assert decision.decision == "promoted", decision.reason
@@ -167,9 +165,7 @@ def test_spark_and_the_scorer_give_the_network_s_answers(
     prepared = shards.prepare_data(spark, config, 2)
     assert check_parity(config, prepared.resolved, prepared.folder, prepared.manifest.offsets) >= ROWS
     net = trained(config, prepared, epochs=10)
-    package.save_model(
-        config, prepared.manifest, prepared.resolved, package.Trained(weight_bytes(net)), tmp_path / "model"
-    )
+    package.save_model(config, prepared.manifest, prepared.resolved, Trained(weight_bytes(net)), tmp_path / "model")
 
     raw = table()
     inputs = np.stack([raw[n.column].to_numpy(np.float64) - n.offset for n in net.spec.numeric], axis=1)

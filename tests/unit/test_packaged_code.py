@@ -15,7 +15,7 @@ import torch
 
 from conftest import OLD_MLFLOW, PACKAGED_MODELS, UseCase
 from datasets import resolved, write_dataset
-from pipeline.data.specs import net_spec
+from pipeline.data.specs import Trained, net_spec
 from pipeline.model.network import TabularNet, weight_bytes
 from pipeline.tracking import package
 
@@ -40,7 +40,7 @@ def model(use_case: UseCase, tmp_path: Path) -> Path:
         weights, biases = net.layers[0].parameters()
         weights.zero_()
         biases.copy_(torch.tensor([-1.0, 1.0]))
-    package.save_model(config, data, resolved(), package.Trained(weight_bytes(net)), tmp_path / "today")
+    package.save_model(config, data, resolved(), Trained(weight_bytes(net)), tmp_path / "today")
     return tmp_path / "today"
 
 
