@@ -63,6 +63,8 @@ class Evaluation:
     """The slices with more errors than the average, the worst first, at most 20."""
     loss: float | None = None
     """What training minimizes, as a mean over the rows; None where the network is not at hand, only its answers."""
+    standard_errors: dict[str, float] = field(default_factory=dict)
+    """How far each metric is off, as a rule: see evaluation/bucket_sums.py. Empty where that was not measured."""
 
 
 @dataclass(frozen=True)

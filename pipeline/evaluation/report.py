@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.config import Split
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import figures
+from pipeline.evaluation.intervals import interval
 from pipeline.evaluation.metrics import EpochRecord, Evaluation
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def render(
         best_epoch=run.best_epoch,
         epochs=len(run.history),
         evaluation=run.evaluation,
+        intervals={name: interval(run.evaluation, name) for name in run.evaluation.metrics},
         validation=run.validation,
         uncalibrated=run.uncalibrated,
         temperature=run.temperature,

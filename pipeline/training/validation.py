@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pipeline.data.manifest import SplitName
+from pipeline.evaluation.bucket_sums import BucketSums
 from pipeline.evaluation.metrics import Evaluation, SplitMetrics
 from pipeline.evaluation.sums import MetricSums
 from pipeline.model.network import TabularNet
@@ -70,18 +72,23 @@ def evaluate(
         RowAccountingError: a row is missing.
     """
 
-    def on(split: SplitName, temperature: float) -> Evaluation:
-        sums = _all_sums(net, loss, shards[split], task, temperature)
+    def on(split: SplitName, temperature: float, with_errors: bool = False) -> Evaluation:
+        rows = task.data.splits[split].rows if with_errors else 0
+        sums, buckets = _all_sums(net, loss, shards[split], task, temperature, rows)
         sums.vector.copy_(ranks.add_up(sums.vector, f"{split} rows"))
         evaluation = sums.evaluate(task.data.vocabularies, has_loss=True)
         check_rows(task.data, task.folder, split, task.config.training.epochs, evaluation.rows)
-        return evaluation
+        if not len(buckets.vector):
+            return evaluation
+        buckets.vector.copy_(ranks.add_up(buckets.vector, f"buckets of {split} rows"))
+        return dataclasses.replace(evaluation, standard_errors=buckets.standard_errors())
 
-    validation, split = on("validation", temperature), task.data.measured_split
+    split = task.data.measured_split
+    validation = on("validation", temperature, with_errors=split == "validation")
     if split != "validation":
         shards.clear()
         shards[split] = open_shard(task.folder, task.data, split, ranks.rank, ranks.size, task.cache)
-    measured = validation if split == "validation" else on(split, temperature)
+    measured = validation if split == "validation" else on(split, temperature, with_errors=True)
     return Evaluations(measured, validation, on(split, 1.0) if temperature != 1 else None)
 
 
@@ -95,17 +102,26 @@ def refused_rows(features: Tensor, task: Task) -> Tensor:
 
 
 @torch.no_grad()
-def _all_sums(net: TabularNet, loss: Loss, shard: Shard, task: Task, temperature: float) -> MetricSums:
-    """Return this rank's sums for all metrics, with slices by the categorical features."""
+def _all_sums(
+    net: TabularNet, loss: Loss, shard: Shard, task: Task, temperature: float, rows: int
+) -> tuple[MetricSums, BucketSums]:
+    """Return this rank's sums for all metrics, with slices by the categorical features, and those of each bucket.
+
+    ``rows`` is the number of rows of all ranks, 0 if there are to be no buckets.
+    """
     net.eval()
     device, data, numeric = next(net.parameters()).device, task.data, len(task.data.numeric)
     sizes = [len(values) + 1 for values in data.vocabularies.values()]
     sums = MetricSums(data.label, device, with_detail=True, category_sizes=sizes)
+    buckets = BucketSums(data.label, rows, device)
     for features, labels in shard.batches(BATCH_ROWS):
         features, labels = features.to(device), labels.to(device)
         outputs = net(features)
         of_batch = loss(outputs, labels)
         outputs = outputs.double()
         answers = torch.softmax(outputs / temperature, dim=1) if data.label.classes else outputs
-        sums.add(answers, labels, of_batch, codes=features[:, numeric:].long(), refused=refused_rows(features, task))
-    return sums
+        refused = refused_rows(features, task)
+        sums.add(answers, labels, of_batch, codes=features[:, numeric:].long(), refused=refused)
+        buckets.add(answers, labels, refused, features)
+    buckets.flush()
+    return sums, buckets
