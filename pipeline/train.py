@@ -141,6 +141,7 @@ def _judge_and_report(
         validation=result.validation,
         uncalibrated=result.uncalibrated,
         temperature=result.temperature,
+        importance=result.importance,
     )
     with ThreadPoolExecutor(2) as pool:  # while Spark works for the gate
         fitting = pool.submit(baselines.measure, spark, config, task.data, task.folder, trained)
@@ -163,7 +164,7 @@ def _log_figures(uri: str, trained: report.TrainedRun) -> dict[str, str]:
     drawn = report.draw(trained)
     for name, figure in drawn.items():
         runs.log_figure(uri, trained.run_id, figure, f"figures/{name}.png")
-    runs.log_text(uri, trained.run_id, report.as_json(trained.evaluation), "evaluation/evaluation.json")
+    runs.log_text(uri, trained.run_id, report.as_json(trained), "evaluation/evaluation.json")
     return {name: figures.as_svg(figure) for name, figure in drawn.items()}
 
 

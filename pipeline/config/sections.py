@@ -239,6 +239,8 @@ class Evaluation(Settings):
     baselines: list[Literal["constant", "linear", "trees"]] = Field(default=["constant", "linear", "trees"])
     """What the report shows beside the network on the same rows: the constant answer, a linear model, boosted trees
     (scikit-learn's, untuned); `[]`: nothing."""
+    importance_repeats: int = Field(default=5, ge=0)
+    """How often each feature is shuffled to measure its importance; 0: it is not measured."""
     temperature: bool = True
     """Fit on the validation rows by how much a classifier's outputs are divided, so that its probabilities are as sure
     as its answers are right; the model keeps the number."""

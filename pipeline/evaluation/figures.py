@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.evaluation.metrics import CalibrationBin, Counts, EpochRecord
+from pipeline.evaluation.metrics import CalibrationBin, Counts, EpochRecord, Importance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_MOST_BARS = 20
 
 
 def draw_curves(history: Sequence[EpochRecord], metric: str, best_epoch: int) -> Figure:
@@ -80,6 +82,20 @@ def draw_calibration(bins: Sequence[CalibrationBin], uncalibrated: Sequence[Cali
     axes.set(xlabel="probability of the predicted class", ylabel="share of right answers", title="calibration")
     axes.set(xlim=(0, 1.03), ylim=(0, 1.08))
     axes.grid(alpha=0.3)
+    return figure
+
+
+def draw_importance(importance: Sequence[Importance], task: str) -> Figure:
+    """Draw how much worse the model is when a feature is shuffled, with the spread; at most 20 features."""
+    shown = importance[:_MOST_BARS][::-1]
+    figure, (axes,) = _canvas(6.5, 1.6 + 0.3 * len(shown))
+    names = [i.feature if len(i.feature) <= 30 else i.feature[:29] + "…" for i in shown]
+    places = range(len(shown))
+    axes.barh(places, [i.growth for i in shown], xerr=[i.spread for i in shown], color="tab:blue", ecolor="grey")
+    axes.set_yticks(places, names)
+    error = "log loss" if task == "classification" else "rmse"
+    axes.set(xlabel=f"growth of the {error} when shuffled", title="importance of the features")
+    axes.grid(axis="x", alpha=0.3)
     return figure
 
 

@@ -68,6 +68,17 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Importance:
+    """How much worse a model is without what one feature says."""
+
+    feature: str
+    growth: float
+    """Of the log loss, or of the rmse, when the feature's values are shuffled; a mean over several shuffles."""
+    spread: float
+    """Standard deviation over the shuffles."""
+
+
+@dataclass(frozen=True)
 class SplitMetrics:
     """One epoch's numbers of one split, over all ranks."""
 

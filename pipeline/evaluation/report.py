@@ -15,7 +15,7 @@ from pipeline.config import Split
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import figures
 from pipeline.evaluation.intervals import interval
-from pipeline.evaluation.metrics import EpochRecord, Evaluation
+from pipeline.evaluation.metrics import EpochRecord, Evaluation, Importance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,10 +45,12 @@ class TrainedRun:
     uncalibrated: Evaluation | None
     """Like ``evaluation``, before temperature scaling; None where nothing is scaled."""
     temperature: float
+    importance: Sequence[Importance]
 
 
 def draw(run: TrainedRun) -> dict[str, Figure]:
     """Return the figures of a run by name."""
+    more = {"importance": figures.draw_importance(run.importance, run.data.label.task)} if run.importance else {}
     label, evaluation, split = run.data.label, run.evaluation, run.data.measured_split
     if label.classes:
         return {
@@ -57,12 +59,14 @@ def draw(run: TrainedRun) -> dict[str, Figure]:
             "calibration": figures.draw_calibration(
                 evaluation.calibration, run.uncalibrated.calibration if run.uncalibrated else ()
             ),
+            **more,
         }
     stats, histogram = label.stats, np.array(evaluation.histogram, float)
     assert stats is not None
     return {
         "loss_curves": figures.draw_curves(run.history, "rmse", run.best_epoch),
         "predicted_vs_actual": figures.draw_predicted_vs_actual(histogram, stats.min, stats.max, label.column, split),
+        **more,
     }
 
 
@@ -100,8 +104,9 @@ def render(
     )
 
 
-def as_json(evaluation: Evaluation) -> str:
-    """Return an evaluation as JSON, with null for NaN and infinite numbers."""
+def as_json(run: TrainedRun) -> str:
+    """Return evaluation and importance as JSON, with null for NaN and infinite numbers."""
+    measured = {**asdict(run.evaluation), "importance": [asdict(importance) for importance in run.importance]}
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -110,7 +115,7 @@ def as_json(evaluation: Evaluation) -> str:
             return [plain(item) for item in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return json.dumps(plain(asdict(evaluation)), indent=1, ensure_ascii=False)
+    return json.dumps(plain(measured), indent=1, ensure_ascii=False)
 
 
 def _number(value: float | None) -> str:

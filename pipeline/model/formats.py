@@ -169,7 +169,7 @@ def _from_4_to_5(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
         return model, settings
     split = {"test_fraction": 0.0, "group": [], "time": None, "column": None, **settings["split"]}
     gate = {"rule": "better", "confidence": 0.95, "margin": None, "min_rows": 1, **settings["tracking"]["gate"]}
-    settings = {**settings, "evaluation": {"baselines": [], "temperature": False}}
+    settings = {**settings, "evaluation": {"baselines": [], "importance_repeats": 0, "temperature": False}}
     return model, {**settings, "split": split, "tracking": {**settings["tracking"], "gate": gate}}
 
 

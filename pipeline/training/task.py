@@ -10,7 +10,7 @@ from typing import Literal
 
 from pipeline.config import Config
 from pipeline.data.manifest import Manifest
-from pipeline.evaluation.metrics import EpochRecord, Evaluation
+from pipeline.evaluation.metrics import EpochRecord, Evaluation, Importance
 from pipeline.runtime.storage import Folder
 from pipeline.training.placement import Place
 
@@ -57,6 +57,8 @@ class TrainingResult:
     """The same on the validation rows."""
     uncalibrated: Evaluation | None
     """Like :attr:`evaluation`, with temperature 1; None if the temperature is 1."""
+    importance: list[Importance]
+    """Of each feature on the rows of the measured split, the greatest first."""
     temperature: float
     """The packaged model divides the network's outputs by it; see training/temperature.py."""
     history: list[EpochRecord]

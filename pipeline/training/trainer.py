@@ -25,6 +25,7 @@ from pipeline.training import checkpoint, components, elastic, partial_epoch, pl
 from pipeline.training.checkpoint import Progress
 from pipeline.training.divergence import check_losses, not_finite
 from pipeline.training.exchange import Exchange, Ranks
+from pipeline.training.importance import measure_importance
 from pipeline.training.loader import Shard, open_shard, steps_and_rows
 from pipeline.training.task import Task, TrainingResult
 from pipeline.training.temperature import fit_temperature
@@ -121,7 +122,10 @@ class Trainer:
             # Inside the block: the other ranks must not wait until rank 0's writers are done.
             self.net.load_state_dict(self.best_weights or {})
             temperature = fit_temperature(self.net, self.shards["validation"], self.task, self.ranks)
+            # After it the test rows are in `shards`.
             evaluations = evaluate(self.net, self.loss, self.task, self.ranks, self.shards, temperature)
+            tested = self.shards[self.data.measured_split]
+            importance = measure_importance(self.net, tested, self.task, self.ranks, temperature)
             peak_mib = self.ranks.gather(placement.peak_memory_mib())
         if self.ranks.rank != 0:
             return None
@@ -134,6 +138,7 @@ class Trainer:
             evaluation=evaluations.measured,
             validation=evaluations.validation,
             uncalibrated=evaluations.uncalibrated,
+            importance=importance,
             temperature=temperature,
             history=self.progress.history,
             places=self.places,

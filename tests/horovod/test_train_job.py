@@ -135,7 +135,7 @@ def test_the_report_is_complete_and_loads_no_other_file(penguins: Penguins) -> N
 
     page = artifact("report.html")
     assert not re.search(r"<script|<link|<iframe|@import|url\((?!#)|(?:src|href)=[\"'](?!#|data:image/png)", page)
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     text = re.sub(r"<svg.*?</svg>|<style.*?</style>", "", page, flags=re.DOTALL)
     text = " ".join(re.sub(r"<[^>]+>", " ", text).split())
     rows, evaluation = summary["rows"], json.loads(artifact("evaluation/evaluation.json"))
@@ -163,6 +163,10 @@ def test_the_report_is_complete_and_loads_no_other_file(penguins: Penguins) -> N
     assert evaluation["rows"] == rows["test"]
     assert np.trace(evaluation["confusion"]) / evaluation["rows"] == summary["metrics"]["accuracy"]
     assert {s["feature"] for s in evaluation["slices"]} == {"Island"}
+    growths = [importance["growth"] for importance in evaluation["importance"]]
+    assert len(growths) == 5
+    assert growths == sorted(growths, reverse=True)
+    assert growths[0] > 0.1  # the bill tells the species
     assert all(s["excess"] > 0 for s in evaluation["slices"])
 
 

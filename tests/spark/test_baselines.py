@@ -157,6 +157,7 @@ def test_the_report_says_first_what_is_better(spark: SparkSession, use_case: Use
         validation=evaluation,
         uncalibrated=None,
         temperature=1.0,
+        importance=[],
     )
     svg = {"loss_curves": figures.as_svg(figures.draw_curves(run.history, "accuracy", 1))}
     of_model, of_trees = {"accuracy": 0.8, "log_loss": 0.5}, {"accuracy": 0.7, "log_loss": 0.4}

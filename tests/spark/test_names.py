@@ -170,7 +170,7 @@ def test_classes_may_have_any_names(
 def figures_of(data: Manifest, evaluation: Evaluation) -> list[str]:
     """Return the figures that show classes, and the report's page, which needs curves of a training as well."""
     run = report.TrainedRun(
-        "names", "0", data, Split(), "accuracy", [an_epoch(1)], 1, evaluation, evaluation, None, 1.0
+        "names", "0", data, Split(), "accuracy", [an_epoch(1)], 1, evaluation, evaluation, None, 1.0, []
     )
     svg = {name: figures.as_svg(figure) for name, figure in report.draw(run).items()}
     page = report.render(run, None, None, {}, svg)

@@ -8,7 +8,7 @@ import numpy as np
 
 from datasets import an_epoch
 from pipeline.evaluation import figures
-from pipeline.evaluation.metrics import HISTOGRAM_BINS, CalibrationBin, SplitMetrics
+from pipeline.evaluation.metrics import HISTOGRAM_BINS, CalibrationBin, Importance, SplitMetrics
 
 
 def test_figures_show_their_numbers() -> None:
@@ -22,6 +22,7 @@ def test_figures_show_their_numbers() -> None:
         figures.draw_curves(history, "accuracy", 3),
         figures.draw_confusion(np.array([[3.0, 1.0], [0.0, 0.0]]), ["a", "b"], "test"),
         figures.draw_predicted_vs_actual(np.eye(HISTOGRAM_BINS), 0.0, 10.0, "mass", "test"),
+        figures.draw_importance([Importance("mass", 0.5, 0.1), Importance("a" * 40, -0.1, 0.0)], "regression"),
         figures.draw_calibration([CalibrationBin(3, 0.55, 0.5), CalibrationBin(7, 0.95, 1.0)]),
     ]
     for figure in drawn:
@@ -34,7 +35,8 @@ def test_figures_show_their_numbers() -> None:
     assert accuracy.get_ylabel() == "accuracy"
     assert [text.get_text() for text in drawn[1].axes[0].texts] == ["3", "1", "0", "0"]
     assert drawn[2].axes[0].get_xlabel() == "actual mass"
-    assert [text.get_text() for text in drawn[3].axes[0].texts] == ["3", "7"]
+    assert [text.get_text() for text in drawn[4].axes[0].texts] == ["3", "7"]
+    assert [text.get_text() for text in drawn[3].axes[0].get_yticklabels()] == ["a" * 29 + "…", "mass"]
 
 
 def test_a_confusion_matrix_of_many_classes_stays_a_figure() -> None:
