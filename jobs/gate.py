@@ -20,8 +20,8 @@ def parser() -> argparse.ArgumentParser:
     args.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, as the training did"
     )
-    args.add_argument("--run-id", metavar="ID", help="the training (default: the newest with tracking.run_name)")
     overruled = args.add_mutually_exclusive_group()
+    overruled.add_argument("--run-id", metavar="ID", help="the training (default: the newest with tracking.run_name)")
     overruled.add_argument("--promote", metavar="VERSION", help="make this version the champion; needs --reason")
     overruled.add_argument("--rollback", action="store_true", help="make the champion before today's the champion")
     args.add_argument("--reason", metavar="TEXT", default="", help="why, for the version's tags")
@@ -33,7 +33,7 @@ if __name__ == "__main__":
     options = parser().parse_args()
     from pipeline.gate import judge, overrule  # after the command line has been read
 
-    if options.promote or options.rollback:
+    if options.promote is not None or options.rollback:
         run_job(overrule, options.config, options.set, options.promote, options.reason)
     else:
         run_job(judge, options.config, options.set, options.run_id, options.trust_model)

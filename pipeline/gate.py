@@ -72,7 +72,7 @@ def overrule(
     Raises:
         UserError: there is no such version, or no champion before, or a version has no reason.
     """
-    if version and not reason.strip():
+    if version is not None and not reason.strip():
         raise UserError("--promote needs --reason TEXT: it becomes a tag of the version, for whoever asks later")
     config = load_config(config_files, overrides)
     name = _registered_model(config)
@@ -80,7 +80,7 @@ def overrule(
     uri = store.tracking_uri(config)
     store.open_store(config, uri)()
     with store.delivery_errors(uri):
-        if version:
+        if version is not None:
             before = registry.overrule(uri, name, version, reason)
         else:
             version, before = registry.roll_back(uri, name, reason := reason or "rolled back")
@@ -118,7 +118,7 @@ def judge_candidate(
     else:
         assert measured
         if champion_version is not None:
-            attempt = registry.count_attempt(uri, name, version, champion_version, run.data.fingerprint)
+            attempt = registry.count_attempt(uri, name, version, champion_version, measured.sketch)
         verdict = decide(config, measured.candidate, measured.paired, champion_version, attempt)
     if verdict.decision == "promoted" and (now := registry.champion_version(uri, name)) != champion_version:
         # MLflow has no compare-and-set: a promotion by another job between this line and ours goes unnoticed
@@ -133,7 +133,7 @@ def judge_candidate(
         model=name,
         version=version,
         champion_version=champion_version,
-        rows=measured.paired.rows if measured else 0,
+        rows=measured.paired.rows if measured and (comparison.is_beside_champion or not champion_version) else 0,
         attempt=attempt,
     )
     _log_decision(uri, run.run_id, decision)
@@ -158,8 +158,9 @@ class Comparison:
         """Return a metric of both on the compared rows; of the candidate on all test rows if no champion is beside."""
         if self.measured is None:
             return None, None
-        if not self.is_beside_champion:
-            return _finite(self.measured.candidate.metrics[name]), None
+        if not self.is_beside_champion or self.measured.paired.rows == self.measured.candidate.rows:
+            reference = self.measured.paired.reference if self.is_beside_champion else None
+            return _finite(self.measured.candidate.metrics[name]), _finite(reference)
         return _finite(self.measured.paired.candidate), _finite(self.measured.paired.reference)
 
 
@@ -176,10 +177,8 @@ def compare(
     The candidate must be as good as the ranks have measured it on the same rows (``run.metrics``).
     """
     if run.data.measured_split != "test":
-        unmeasured = (
-            "no row is kept from the choice of the epoch (split.test_fraction is 0), so nothing measures the model"
-        )
-        return Comparison(None, False, f"{unmeasured}: set it, or overrule with jobs/gate.py --promote")
+        unmeasured = "there is no test row, so nothing measures the model: set split.test_fraction, or mark test rows "
+        return Comparison(None, False, f"{unmeasured}in split.column; jobs/gate.py --promote overrules")
     problem: str | None = None
     champion: Path | None = None
     with ExitStack() as copies:
@@ -224,9 +223,12 @@ def check_fit(spark: SparkSession, config: Config, data: Manifest, champion: Pat
         if raw.needed and declared != raw.type:
             problem = f"has it as {declared}" if declared else "has no such column"
             raise UserError(f"it needs the column '{raw.name}' as {raw.type}, but source.schema {problem}; {by_hand}")
-    for name in _split_columns(read_model(champion).config):
-        if name.lower() not in types:
-            problem = f"its training split the rows by '{name}', but source.schema has no such column"
+    trained = read_model(champion).config
+    theirs_by_name = {field.name.lower(): field.dataType for field in source_csv.source_schema(spark, trained).fields}
+    for name in _split_columns(trained):
+        kind = theirs_by_name[name.lower()].simpleString().upper() if name.lower() in theirs_by_name else None
+        if kind is None or types.get(name.lower()) != kind:
+            problem = f"its training split the rows by '{name}' as {kind}, but source.schema has no such column"
             raise UserError(f"{problem}: nothing tells which rows it knows; {by_hand}")
 
 

@@ -156,24 +156,26 @@ class Split(Settings):
     """Which rows the network learns from, which choose among its epochs, and which measure the result."""
 
     validation_fraction: float = Field(default=0.15, gt=0, lt=1)
-    """Share of the rows that choose the epoch; identical rows are always in the same split."""
+    """Share of the rows that choose the epoch. Identical rows are in the same split, unless group, time or column
+    decide."""
     test_fraction: float = Field(default=0.15, ge=0, lt=1)
-    """Share of the rows that measure the kept weights, once, for the report, the thresholds and the gate. With 0 the
-    validation rows measure, and the gate promotes nothing."""
+    """Share of the rows that measure the kept weights after the last epoch, for report, thresholds and gate. With 0
+    the validation rows measure, and the gate promotes nothing."""
     group: Annotated[list[str], BeforeValidator(_as_list)] = Field(default=[])
     """Columns of the CSV: all rows with the same values are in the same split, such as all visits of a patient."""
     time: str | None = None
     """Column of the CSV, a number, DATE or TIMESTAMP: the latest rows are test, those before them validation. Rows of
     equal time are in the same split."""
     column: str | None = None
-    """Column of the CSV that holds `train`, `validation` or `test`; the fractions then do not count."""
+    """Column of the CSV that holds `train`, `validation` or `test`; the fractions then do not count. Without a test row
+    the validation rows measure."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Another seed, another split."""
     oversample: int = Field(default=1, ge=1)
     """How often each training row is in the data; the other rows are there once."""
 
     @model_validator(mode="after")
-    def _sides_can_be_told(self) -> Split:
+    def _ways_exclude_each_other(self) -> Split:
         ways = [name for name in ("group", "time", "column") if getattr(self, name)]
         if len(ways) > 1:
             raise ValueError(f"{' and '.join(ways)} exclude each other: take one of them")

@@ -16,7 +16,7 @@ import yaml
 
 from pipeline.model.dialect.entry import ENTRIES
 from pipeline.model.dialect.tree import COLUMN, LITERAL, Node
-from pipeline.model.spec import ModelSpec, NetSpec
+from pipeline.model.spec import HASH_VERSION, ModelSpec, NetSpec
 from pipeline.runtime.records import Unfit, check_bounds, check_class, check_type
 
 _MOST_BYTES = {"model.json": 256 * 2**20, "pipeline.yaml": 2**20, "features.sql": 2**20}
@@ -84,6 +84,7 @@ def check_spec(spec: ModelSpec, weights: Path) -> None:
         widths = {"index": 1, "onehot": category.values, "embedding": category.width}
         _require(category.width == widths[category.encoding], "network.categorical.width", "its encoding")
     _require(all(size >= 1 for size in net.hidden_sizes), "network.hidden_sizes", "whole numbers from 1")
+    _require(spec.split.version in range(1, HASH_VERSION + 1), "split.version", "a version of the row hash")
     _require(spec.temperature > 0, "temperature", "a number above 0")
     _require(0 <= net.dropout < 1, "network.dropout", "a share")
     stored = _stored_weights(weights)

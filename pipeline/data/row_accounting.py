@@ -62,6 +62,9 @@ def check_rows(config: Config, folder: Folder, rows: Rows, written: Mapping[Spli
     for split in SPLITS:
         if getattr(rows, split) or (split == "test" and not config.split.test_fraction):
             continue
+        if split == "test" and config.split.column:
+            log.warning("'%s' marks no row as test: the validation rows measure the model", config.split.column)
+            continue
         fraction = "test_fraction" if split == "test" else "validation_fraction"
         key = next((key for key in ("column", "time", "group") if getattr(config.split, key)), fraction)
         advice = {
@@ -107,7 +110,7 @@ def _log_rare_classes(classes: list[str], by_split: Mapping[SplitName, list[int]
     for split, rows in by_split.items():
         lacking = [name for name, count in zip(classes, rows, strict=True) if not count]
         if lacking and any(rows):
-            log.warning("no %s row has %s as its class: nothing is known about it there", split, ", ".join(lacking))
+            log.warning("no %s row has the class %s", split, ", ".join(lacking))
     few = [f"{name} ({n})" for name, n in zip(classes, by_split["train"], strict=True) if 0 < n < _FEW_ROWS]
     if few:
         log.warning("fewer than %d training rows have these classes: %s", _FEW_ROWS, ", ".join(few))

@@ -175,7 +175,8 @@ def _moment(name: str, kind: DataType) -> Column:
         return F.unix_date(column(name)).cast("double")
     if isinstance(kind, TimestampType):
         return F.unix_micros(column(name)).cast("double")
-    return column(name).cast("double")
+    number = column(name).cast("double")
+    return F.when(F.abs(number) < float("inf"), number)  # NaN is missing, too
 
 
 def _as_text(moment: float, kind: DataType) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from pipeline.model.offsets import relative
 if TYPE_CHECKING:
     import pandas as pd
     from pyspark import Broadcast
+    from torch import Tensor
 
     from pipeline.evaluation.sums import MetricSums
     from pipeline.model.scorer import Scorer
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 LABEL = "_gate_label"
 MODEL = "_gate_model"
 SAMPLED = "_gate_texts"
-BUCKET = "_gate_bucket"
+HASH = "_gate_hash"
 KNOWN = "_gate_known"
 THEIR_LABEL = "_gate_their_label"
 
@@ -33,7 +35,15 @@ CELLS = "what int, bucket int, cell bigint, amount double"
 WHOLE, CANDIDATE, REFERENCE = 0, 1, 2
 """`what` a sum is of: the candidate on all test rows, and both models on the compared rows of one bucket."""
 ALONE = 3
-"""The compared rows that only the candidate has right, only the reference, and those with another label."""
+"""The compared rows that only the candidate has right, only the reference, those with another label, and all."""
+SKETCH = 5
+"""How many test rows have each of the smallest hashes; the hash is the cell."""
+SKETCHED = 50
+"""Hashes in a sketch: a sample of the different rows, the same whoever takes it."""
+BUCKETS = 200
+"""The compared rows are in so many buckets, for the jackknife."""
+MOST_CLASSES = 100
+"""With more classes only accuracy and log_loss are measured in buckets: the others take a matrix of all classes."""
 DIFFERENCES = 4
 """The sampled rows in which a feature differs between Spark and the candidate's own path, and the refused ones."""
 
@@ -43,13 +53,43 @@ Answers = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
 """Probabilities (rows, classes) or numbers (rows,) counted from the label's offset, and which rows are refused."""
 
 
-def sums_of(label: LabelData, metric: str | None = None) -> MetricSums:
+class MeanSums:
+    """Accuracy or log loss of the rows of a bucket: a sum over the rows, and their number."""
+
+    def __init__(self, metric: str) -> None:
+        import torch
+
+        self._metric, self.vector = metric, torch.zeros(2, dtype=torch.float64)
+
+    def add(self, answers: Tensor, labels: Tensor, *, refused: Tensor) -> None:
+        """Count a batch as :meth:`MetricSums.add` does."""
+        import torch
+
+        right = answers.gather(1, labels.unsqueeze(1)).squeeze(1)
+        if self._metric == "accuracy":
+            values = ((answers.argmax(dim=1) == labels) & ~refused).double()
+        else:
+            tiny = float(np.finfo(np.float64).eps)
+            no_answer = torch.full_like(right, 1 / answers.shape[1])
+            values = -torch.where(refused, no_answer, right).clip(tiny, 1 - tiny).log()
+        self.vector += torch.stack([values.sum(), torch.tensor(float(len(values)), dtype=torch.float64)])
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metric."""
+        total, rows = self.vector.tolist()
+        return {self._metric: total / rows if rows else math.nan}
+
+
+def sums_of(label: LabelData, metric: str | None = None) -> MetricSums | MeanSums:
     """Return sums for all metrics, or for one in a bucket, which are small."""
     from pipeline.evaluation.sums import MetricSums
 
     if metric is None:
         return MetricSums(label, with_detail=True)
-    needs_detail = bool(label.classes) and metric != "accuracy"
+    if metric in ("accuracy", "log_loss"):
+        return MeanSums(metric)
+    needs_detail = bool(label.classes)
     bins = max(16, _AUC_BINS // max(1, len(label.classes))) if metric == "roc_auc" else 1
     return MetricSums(label, with_detail=needs_detail, score_bins=bins)
 
@@ -80,8 +120,9 @@ class _Sums:
         self._scorers, self._label, self._metric = scorers, data.label, metric
         self._constant = _constant(data)
         self._code_of = pd.Index(classes, dtype=object)
-        self._whole, self._alone = sums_of(data.label), np.zeros(3)
-        self._in_buckets: dict[tuple[int, int], MetricSums] = {}
+        self._whole, self._alone = sums_of(data.label), np.zeros(4)
+        self._in_buckets: dict[tuple[int, int], MetricSums | MeanSums] = {}
+        self._sketch: dict[int, int] = {}
         network = scorers[0].spec.network
         self._different = np.zeros(len(network.numeric) + len(network.categorical) + 1)
 
@@ -99,7 +140,9 @@ class _Sums:
             repeated = np.repeat(self._constant, len(actual), axis=0)
             pair.append((repeated, np.zeros(len(actual), dtype=bool)))
         compared = ~batch.column(KNOWN).to_numpy(zero_copy_only=False)[known]
-        buckets = batch.column(BUCKET).to_numpy()[known]
+        hashes = batch.column(HASH).to_numpy()[known]
+        self._add_to_sketch(hashes)
+        buckets = hashes % BUCKETS
         for bucket in np.unique(buckets[compared]):
             inside = compared & (buckets == bucket)
             for what, (values, refused) in zip((CANDIDATE, REFERENCE), pair, strict=True):
@@ -108,10 +151,18 @@ class _Sums:
         if label.classes:
             ours, theirs = (~refused & (values.argmax(axis=1) == actual) for values, refused in pair)
             self._alone[:2] += (ours & ~theirs & compared).sum(), (theirs & ~ours & compared).sum()
+        self._alone[3] += compared.sum()
         if len(self._scorers) > 1:
             others = batch.column(THEIR_LABEL).to_pandas()[known]
             self._alone[2] += (_has_other_label(others, actual, label) & compared).sum()
         self._different += _count_differences(batch, self._scorers[0])
+
+    def _add_to_sketch(self, hashes: npt.NDArray[np.int64]) -> None:
+        """Keep the smallest hashes, and how many rows have each."""
+        values, counts = np.unique(hashes, return_counts=True)
+        for value, count in zip(values[:SKETCHED].tolist(), counts[:SKETCHED].tolist(), strict=True):
+            self._sketch[value] = self._sketch.get(value, 0) + count
+        self._sketch = dict(sorted(self._sketch.items())[:SKETCHED])
 
     def _answers(self, batch: pa.RecordBatch, model: int, known: npt.NDArray[np.bool_]) -> Answers:
         scorer = self._scorers[model]
@@ -124,10 +175,12 @@ class _Sums:
         for (what, bucket), sums in self._in_buckets.items():
             yield _cells(what, bucket, sums.vector.numpy())
         yield _cells(ALONE, -1, self._alone)
+        sketch = np.array([*self._sketch], dtype=np.int64), np.array([*self._sketch.values()], dtype=np.float64)
+        yield _lines(SKETCH, -1, *sketch)
         yield _cells(DIFFERENCES, -1, self._different)
 
 
-def _add(sums: MetricSums, answers: Answers, actual: npt.NDArray[Any]) -> None:
+def _add(sums: MetricSums | MeanSums, answers: Answers, actual: npt.NDArray[Any]) -> None:
     import torch
 
     values, refused = answers
@@ -137,7 +190,11 @@ def _add(sums: MetricSums, answers: Answers, actual: npt.NDArray[Any]) -> None:
 def _cells(what: int, bucket: int, vector: Any) -> pa.RecordBatch:
     """Return the sums that are not 0, a line for each."""
     cells = np.flatnonzero(vector)
-    columns = [np.full(len(cells), what, np.int32), np.full(len(cells), bucket, np.int32), cells, vector[cells]]
+    return _lines(what, bucket, cells, vector[cells])
+
+
+def _lines(what: int, bucket: int, cells: Any, amounts: Any) -> pa.RecordBatch:
+    columns = [np.full(len(cells), what, np.int32), np.full(len(cells), bucket, np.int32), cells, amounts]
     return pa.RecordBatch.from_arrays([pa.array(c) for c in columns], names=["what", "bucket", "cell", "amount"])
 
 

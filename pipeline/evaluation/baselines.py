@@ -32,8 +32,9 @@ MOST_CELLS = 20_000_000
 """So many values of each split pass through the driver at most."""
 MODEL = "model"
 """The name of the network beside the baselines."""
-_MOST_CLASSES = 50  # trees grow one for each class and round: with 1,000 classes they would take hours
+_MOST_CLASSES = 50  # a tree grows for each class and round: with 1,000 classes it would take hours
 _MOST_CATEGORIES = 255  # of scikit-learn's trees; larger vocabularies are numbers to them
+_TOGETHER = 4_096
 _SHARES = 1_000_000
 _HASH = "_hash"  # no stored name begins with an underscore
 
@@ -148,7 +149,8 @@ def _network(config: Config, data: Manifest, trained: Trained) -> Answer:
 
     @torch.no_grad()
     def answer(features: Matrix) -> Matrix:
-        outputs = net(torch.from_numpy(features.astype(np.float32))).double()
+        parts = torch.split(torch.from_numpy(features.astype(np.float32)), _TOGETHER)  # one-hot inputs are wide
+        outputs = torch.cat([net(part) for part in parts]).double()
         result = torch.softmax(outputs / trained.temperature, dim=1) if data.label.classes else outputs.squeeze(1)
         return np.asarray(result.numpy())
 
@@ -185,6 +187,7 @@ def _linear(data: Manifest, features: Matrix, labels: npt.NDArray[Any]) -> Answe
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+    _check_classes(data)
     numbers, codes = _places(data)
     encode = make_column_transformer((StandardScaler(), numbers), (OneHotEncoder(handle_unknown="ignore"), codes))
     model = LogisticRegression(max_iter=200) if data.label.classes else Ridge()
@@ -202,8 +205,15 @@ def _trees(data: Manifest, features: Matrix, labels: npt.NDArray[Any]) -> Answer
     numbers, _ = _places(data)
     few = [len(values) < _MOST_CATEGORIES for values in data.vocabularies.values()]
     kind = HistGradientBoostingClassifier if data.label.classes else HistGradientBoostingRegressor
-    model = kind(categorical_features=[False] * len(numbers) + few, random_state=0)
+    # Copies of a row would be on both sides of the trees' own validation.
+    stopping: Any = False if data.oversample > 1 else "auto"
+    model = kind(categorical_features=[False] * len(numbers) + few, early_stopping=stopping, random_state=0)
     return _answer(data, model.fit(features, labels))
+
+
+def _check_classes(data: Manifest) -> None:
+    if len(data.label.classes) > _MOST_CLASSES:
+        raise ValueError(f"{len(data.label.classes)} classes take too long; at most {_MOST_CLASSES} are tried")
 
 
 def _places(data: Manifest) -> tuple[list[int], list[int]]:

@@ -34,6 +34,8 @@ class Paired:
     """Rows for which only the reference is right."""
     without_bucket: Sequence[float]
     """Candidate's metric minus the reference's, without each bucket of rows in turn."""
+    copies: float = 1.0
+    """How many rows are alike, as a mean over the different rows."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from pipeline.config.settings import LOWER_IS_BETTER
 from pipeline.evaluation.comparison import Bound, Paired, bound, level_of_try
 from pipeline.evaluation.metrics import Evaluation
 
+_FEW_COPIES = 1.05
+
 Outcome = Literal["promoted", "rejected", "blocked"]
 
 
@@ -68,9 +70,11 @@ def decide(
             return Verdict("rejected", f"{name} is {value:.6g}, but must be {limit} {threshold:.6g}")
     if champion_version and paired.rows < gate.min_rows:
         problem = f"the champion, version {champion_version}, does not know {paired.rows} of {candidate.rows} test rows"
-        advice = "split.group on an id, or a new split.seed in both, keeps rows apart; jobs/gate.py --promote overrules"
+        advice = "train with its features, seed and fractions, or keep rows on their sides with split.group on an id; "
+        advice += "jobs/gate.py --promote overrules"
         return Verdict("blocked", f"{problem}, but tracking.gate.min_rows is {gate.min_rows}: {advice}")
-    for who, value in (("candidate", paired.candidate), ("champion", paired.reference)):
+    reference = "champion" if champion_version else "constant answer"
+    for who, value in (("candidate", paired.candidate), (reference, paired.reference)):
         if not math.isfinite(value):
             return Verdict("blocked", f"{metric} of the {who} cannot be measured on {paired.rows} test rows")
     return _beside_champion(config, paired, attempt) if champion_version else _first(config, paired)
@@ -81,7 +85,8 @@ def _first(config: Config, paired: Paired) -> Verdict:
     metric = config.gate_metric
     compared = f"{metric} is {paired.candidate:.6g}, the constant answer's {paired.reference:.6g}"
     if metric == "calibration_error":  # the constant answer is calibrated, and knows nothing
-        return Verdict("promoted", f"there was no champion; {metric} is {paired.candidate:.6g}")
+        problem = "there was no champion, and calibration_error does not tell whether a model beats the constant answer"
+        return Verdict("blocked", f"{problem}: take another tracking.gate.metric, or jobs/gate.py --promote")
     measured = _bound(config, paired, 0.0, 1 - config.tracking.gate.confidence)
     if measured.is_above:
         return Verdict("promoted", f"there was no champion; {compared}", measured.method)
@@ -111,5 +116,6 @@ def _beside_champion(config: Config, paired: Paired, attempt: int) -> Verdict:
 
 def _bound(config: Config, paired: Paired, limit: float, level: float) -> Bound:
     metric = config.gate_metric
-    is_count = metric == "accuracy" and not config.split.group
+    # rows of a group, and rows that are alike, are right or wrong together
+    is_count = metric == "accuracy" and not config.split.group and paired.copies < _FEW_COPIES
     return bound(paired, limit, level, lower_is_better=metric in LOWER_IS_BETTER, is_count=is_count)

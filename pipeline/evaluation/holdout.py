@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 IN_PROCESS_ROWS = 100_000
 """About so many test rows also go through the candidate's own path, or all."""
-BUCKETS = 200
-"""The compared rows are in so many buckets, for the jackknife."""
+Sums = TypeVar("Sums", "MetricSums", "answers.MeanSums", "MetricSums | answers.MeanSums")
+
 _RAW = "_gate_raw"
 _DRIVER_CELLS = 1_000_000  # the driver scores so many values before Spark's Python processes have imported torch
 _SHARES = 1_000_000
@@ -54,6 +54,8 @@ class Measured:
     """On the test rows that the champion does not know; on all of them beside the constant answer."""
     other_labels: int
     """Compared rows of which the champion's features.sql makes another label."""
+    sketch: tuple[int, ...]
+    """Hashes of some test rows, by which a later job sees whether its test rows are the same."""
     differences: str | None
     """In one line how the candidate's own path differs from Spark's."""
 
@@ -68,7 +70,13 @@ def evaluate(spark: SparkSession, config: Config, data: Manifest, candidate: Pat
     Raises:
         UserError: the source no longer holds the rows of the manifest.
     """
+    label, metric = data.label, config.gate_metric
+    if len(label.classes) > answers.MOST_CLASSES and metric not in ("accuracy", "log_loss"):
+        problem = f"{metric} of {len(label.classes)} classes is not compared; take accuracy or log_loss"
+        raise config.mistake("tracking.gate.metric", problem)
     folders = [candidate, *([champion] if champion else [])]
+    from pipeline.evaluation.sums import MetricSums
+
     packaged = [read_model(folder) for folder in folders]
     rows, classes = _test_rows(spark, config, data, packaged)
     shipped = [score.ship_model(spark, folder) for folder in folders]
@@ -84,26 +92,29 @@ def evaluate(spark: SparkSession, config: Config, data: Manifest, candidate: Pat
         else:
             counted = rows.mapInArrow(count, answers.CELLS)
             cells = counted.groupBy("what", "bucket", "cell").agg(F.sum("amount").alias("amount")).toPandas()
-    whole = _filled(answers.sums_of(data.label), cells[cells["what"] == answers.WHOLE]).evaluate()
+    whole = _filled(MetricSums(label, with_detail=True), cells[cells["what"] == answers.WHOLE]).evaluate()
     if whole.rows != expected:
         now = f"at least {whole.rows}" if whole.rows > expected else f"{whole.rows}"
         problem = f"has changed since it was prepared: it held {expected} test rows, now {now}"
         raise config.mistake("source.path", problem)
-    alone = cells[cells["what"] == answers.ALONE].groupby("cell")["amount"].sum()
+    sketch = cells[cells["what"] == answers.SKETCH].sort_values("cell")[: answers.SKETCHED]
+    copies = float(sketch["amount"].mean()) if len(sketch) else 1.0
+    counts = cells[cells["what"] == answers.ALONE].groupby("cell")["amount"].sum()
+    alone = {int(cell): int(amount) for cell, amount in counts.items()}
     return Measured(
         candidate=whole,
-        paired=_paired(data.label, config.gate_metric, cells, int(alone.get(0, 0)), int(alone.get(1, 0))),
-        other_labels=int(alone.get(2, 0)),
+        paired=_paired(data.label, config.gate_metric, cells, alone, copies),
+        other_labels=alone.get(2, 0),
+        sketch=tuple(sketch["cell"].tolist()),
         differences=_differences(packaged[0].spec, cells[cells["what"] == answers.DIFFERENCES]),
     )
 
 
-def _paired(label: LabelData, metric: str, cells: pd.DataFrame, better: int, worse: int) -> Paired:
+def _paired(label: LabelData, metric: str, cells: pd.DataFrame, alone: dict[int, int], copies: float) -> Paired:
     """Return the two models' metrics on the compared rows, and their difference without each bucket."""
     of_models = [cells[cells["what"] == what] for what in (answers.CANDIDATE, answers.REFERENCE)]
     sums = [_filled(answers.sums_of(label, metric), of_model) for of_model in of_models]
     candidate, reference = (of_model.metrics[metric] for of_model in sums)
-    rows = sums[0].split_metrics().rows
     without = []
     for bucket in sorted(of_models[0]["bucket"].unique()):
         left = []
@@ -115,10 +126,11 @@ def _paired(label: LabelData, metric: str, cells: pd.DataFrame, better: int, wor
             left.append(in_all.metrics[metric])
             vector[places] = before  # exactly: subtracted and added again, the last bits would differ
         without.append(left[0] - left[1])
-    return Paired(rows, candidate, reference, better, worse, without)
+    return Paired(alone.get(3, 0), candidate, reference, alone.get(0, 0), alone.get(1, 0), without, copies)
 
 
-def _filled(sums: MetricSums, cells: pd.DataFrame) -> MetricSums:
+def _filled(sums: Sums, cells: pd.DataFrame) -> Sums:
+    """Add cells to the sums; return them."""
     np.add.at(sums.vector.numpy(), cells["cell"].to_numpy(), cells["amount"].to_numpy())
     return sums
 
@@ -141,7 +153,7 @@ def _test_rows(
 ) -> tuple[DataFrame, list[str]]:
     """Return label, model inputs and some rows' texts of each test row, lazily, and each class's label text.
 
-    Beside them each row has its bucket, whether the champion knows it, and the label that the champion's SQL makes.
+    Beside them each row has its hash, whether the champion knows it, and the label that the champion's SQL makes.
     """
     records = source_csv.read_records(spark, config, config.split.needed_columns)
     good, sides = records.good(with_texts=True), Sides.of(config.split, data.time_cuts)
@@ -151,14 +163,14 @@ def _test_rows(
     raw = F.struct(*[column(field.name) for field in records.fields])
     key = sides.key(good.schema)
     group = F.lit(0) if key is None else key
-    carried = F.struct(raw.alias(_RAW), F.when(is_sampled, texts).alias(answers.SAMPLED), group.alias(answers.BUCKET))
+    carried = F.struct(raw.alias(_RAW), F.when(is_sampled, texts).alias(answers.SAMPLED), group.alias(answers.HASH))
     typed = prepare.typed_rows(spark, config, good, sides, carried)
     label = column(typed.stored[config.label.column]).alias(answers.LABEL)
-    # equal rows, and all rows of a group, are in one bucket
-    of_row = [column(prepare.CARRIED)[answers.BUCKET]] if config.split.group else [*map(column, typed.stored.values())]
-    bucket = F.pmod(F.xxhash64(F.lit(BUCKETS), *of_row), F.lit(BUCKETS)).cast("int").alias(answers.BUCKET)
+    # equal rows, and all rows of a group, have one hash
+    of_row = [column(prepare.CARRIED)[answers.HASH]] if config.split.group else [*map(column, typed.stored.values())]
+    of_row_hash = F.xxhash64(*of_row).alias(answers.HASH)
     of_carried = [column(prepare.CARRIED)[name].alias(name) for name in (_RAW, answers.SAMPLED)]
-    rows = typed.frame.where(F.col(SPLIT) == "test").select(*of_carried, bucket, label)
+    rows = typed.frame.where(F.col(SPLIT) == "test").select(*of_carried, of_row_hash, label)
     rows = _with_knowledge(spark, rows, packaged[1]) if len(packaged) > 1 else _without_champion(rows)
     for i, model in enumerate(packaged):
         rows = _with_inputs(spark, rows, model, f"{answers.MODEL}{i}_")
@@ -168,7 +180,8 @@ def _test_rows(
 def _with_knowledge(spark: SparkSession, rows: DataFrame, champion: PackagedModel) -> DataFrame:
     """Add whether the champion's training knows a row, by its own rule, and the label that its SQL makes."""
     config = champion.config
-    given = rows.select(f"{_RAW}.*", F.struct(*rows.columns).alias(kept := carried_name(rows.columns, _RAW)))
+    kept = carried_name(rows.schema[_RAW].dataType.names, "")  # type: ignore[attr-defined]
+    given = rows.select(f"{_RAW}.*", F.struct(*rows.columns).alias(kept))
     declared = score.with_declared(spark, given, config)
     sides = Sides.of_model(config.split, champion.spec.split)
     typed = prepare.typed_rows(spark, config, declared, sides, column(kept))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,25 +71,34 @@ def _exists(uri: str, name: str, version: str | int | None) -> bool:
     try:
         connect(uri).get_model_version(name, str(version))
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # the store is away, or refuses
-            raise
+        # the second one: what is no number
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise  # the store is away, or refuses
         return False
     return True
 
 
-def count_attempt(uri: str, name: str, version: str, champion: str, data: str) -> int:
-    """Return how many versions were compared with champions on the test rows of a data set, this one included.
+def count_attempt(uri: str, name: str, version: str, champion: str, sketch: Sequence[int]) -> int:
+    """Return how many versions were compared with champions on about these test rows, this one included.
 
-    The champion's tags `gate_tries` and `gate_data` keep the number, and so do those of each version that may become
-    the champion. A version that is compared again counts once.
+    ``sketch`` holds the smallest hashes of the test rows. The count begins anew when less than half of them are those
+    of the rows with which it began: a source that grows has most rows of yesterday. The champion's tags `gate_tries`
+    and `gate_rows` keep count and hashes, and so do those of each version that may become the champion. A version that
+    is compared again counts once.
     """
     client = connect(uri)
     own, kept = (client.get_model_version(name, v).tags or {} for v in (version, champion))
-    if own.get("gate_data") == data and "gate_attempt" in own:
+    if own.get("gate_attempt"):
         return int(own["gate_attempt"])
-    number = int(kept.get("gate_tries", 0)) + 1 if kept.get("gate_data") == data else 1
-    tag_version(uri, name, champion, {"gate_tries": str(number), "gate_data": data})
-    tag_version(uri, name, version, {"gate_tries": str(number), "gate_data": data, "gate_attempt": str(number)})
+    rows = [f"{value & (2**64 - 1):x}" for value in sketch]
+    known = set(kept.get("gate_rows", "").split())
+    if len(known & set(rows)) >= len(rows) / 2:
+        number, rows = int(kept["gate_tries"]) + 1, kept["gate_rows"].split()
+    else:
+        number = 1
+    tags = {"gate_tries": str(number), "gate_rows": " ".join(rows)}
+    tag_version(uri, name, champion, tags)
+    tag_version(uri, name, version, {**tags, "gate_attempt": str(number)})
     return number
 
 
@@ -131,7 +140,7 @@ def _move_by_hand(uri: str, name: str, version: str, before: str | None, tags: d
     tags["gate_overruled_at"] = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     if before is not None:
         kept = connect(uri).get_model_version(name, before).tags or {}
-        tags |= {key: kept[key] for key in ("gate_tries", "gate_data") if key in kept}
+        tags |= {key: kept[key] for key in ("gate_tries", "gate_rows") if key in kept}
     tag_version(uri, name, version, tags)
     promote(uri, name, version)
 

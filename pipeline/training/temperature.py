@@ -6,7 +6,10 @@ networks"). It is fitted on the validation rows of all ranks, and the packaged m
 
 from __future__ import annotations
 
+import math
+
 import torch
+from torch import Tensor
 
 from pipeline.model.network import TabularNet
 from pipeline.training.exchange import Ranks
@@ -19,6 +22,7 @@ _PRIOR = 0.5
 everything. A hundred rows outweigh it."""
 _FARTHEST = 3.0  # of the logarithm, on either side of 0
 _STEPS = 40
+_MOST_OUTPUTS = 4_000_000  # of a rank: enough rows for one number, and 32 MiB
 _ENOUGH = 1e-7
 
 
@@ -27,10 +31,10 @@ def fit_temperature(net: TabularNet, shard: Shard, task: Task, ranks: Ranks) -> 
     """Return the temperature with the lowest log loss on the validation rows; 1 for regression. Same on all ranks."""
     if not task.data.label.classes or not task.config.evaluation.temperature:
         return 1.0
-    net.eval()
+    outputs, labels = _first_outputs(net, shard, task)
     low, high, log_beta = -_FARTHEST, _FARTHEST, 0.0  # beta is 1 / temperature
     for _ in range(_STEPS):
-        slope, curvature = _derivatives(net, shard, task, ranks, log_beta)
+        slope, curvature = _derivatives(outputs, labels, ranks, log_beta)
         low, high = (low, log_beta) if slope > 0 else (log_beta, high)
         step = log_beta - slope / curvature if curvature > 0 else high
         if not low < step < high:  # Newton's method, kept in the interval that holds the minimum
@@ -39,23 +43,31 @@ def fit_temperature(net: TabularNet, shard: Shard, task: Task, ranks: Ranks) -> 
             break
         log_beta = step
     # the last digits depend on the order of the ranks' sums
-    return float(f"{torch.tensor(-log_beta, dtype=torch.float64).exp().item():.5g}")
+    return float(f"{math.exp(-log_beta):.5g}")
 
 
-def _derivatives(net: TabularNet, shard: Shard, task: Task, ranks: Ranks, log_beta: float) -> tuple[float, float]:
-    """Return the first and second derivative of log loss and prior by the logarithm of beta, over all ranks."""
+def _first_outputs(net: TabularNet, shard: Shard, task: Task) -> tuple[Tensor, Tensor]:
+    """Return outputs (rows, classes) and labels (rows,) of this rank's first validation rows that a model answers."""
+    net.eval()
     device = next(net.parameters()).device
-    beta = torch.tensor(log_beta, dtype=torch.float64).exp().item()
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
-    for features, labels in shard.batches(BATCH_ROWS):
-        features, labels = features.to(device), labels.to(device)
-        outputs = net(features).double()
-        shares = torch.softmax(beta * outputs, dim=1)
-        mean = (shares * outputs).sum(dim=1)
-        spread = (shares * (outputs - mean.unsqueeze(1)).square()).sum(dim=1)
-        excess = mean - outputs.gather(1, labels.unsqueeze(1)).squeeze(1)
+    outputs, labels, cells = [net(shard.no_rows[0].to(device)).double()], [shard.no_rows[1].to(device)], 0
+    for features, of_batch in shard.batches(BATCH_ROWS):
         answered = ~refused_rows(features, task)
-        sums += torch.stack([excess[answered].sum(), spread[answered].sum()])
-    excess_sum, spread_sum = ranks.add_up(sums, "temperature").tolist()
+        outputs.append(net(features[answered].to(device)).double())
+        labels.append(of_batch[answered].to(device))
+        cells += outputs[-1].numel()
+        if cells >= _MOST_OUTPUTS:
+            break
+    return torch.cat(outputs), torch.cat(labels)
+
+
+def _derivatives(outputs: Tensor, labels: Tensor, ranks: Ranks, log_beta: float) -> tuple[float, float]:
+    """Return the first and second derivative of log loss and prior by the logarithm of beta, over all ranks."""
+    beta = math.exp(log_beta)
+    shares = torch.softmax(beta * outputs, dim=1)
+    mean = (shares * outputs).sum(dim=1)
+    spread = (shares * (outputs - mean.unsqueeze(1)).square()).sum()
+    excess = (mean - outputs.gather(1, labels.unsqueeze(1)).squeeze(1)).sum()
+    excess_sum, spread_sum = ranks.add_up(torch.stack([excess, spread]), "temperature").tolist()
     slope = beta * excess_sum + log_beta / _PRIOR**2
     return slope, beta * excess_sum + beta**2 * spread_sum + 1 / _PRIOR**2

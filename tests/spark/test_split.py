@@ -223,7 +223,7 @@ def test_rare_classes_are_named(spark: SparkSession, visits: Config, caplog: pyt
     text = table().replace(",no\n", ",maybe\n", 3)
     (visits.folder / "data.csv").write_text(text)
     prepare_data(spark, visits, 2)
-    assert "as its class: nothing is known about it there" in caplog.text
+    assert "row has the class maybe" in caplog.text
     assert "fewer than 10 training rows have these classes: maybe (" in caplog.text
 
 

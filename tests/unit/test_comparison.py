@@ -51,7 +51,7 @@ def test_an_equal_model_is_promoted_in_at_most_5_percent(rows: int, correlation:
 
 
 def test_a_model_that_is_two_points_better_is_promoted_as_often_as_the_page_says() -> None:
-    """On 1,000 rows, at the level of a first try: see `pipeline/README.md`."""
+    """On 1,000 rows, at the level of a first try: see `pipeline/tracking/README.md`."""
     rng, draws = np.random.default_rng(2), 1000
     shares = []
     for correlation in (0.0, 0.5, 0.8, 0.95):
