@@ -167,12 +167,11 @@ class Split(Settings):
     """Column of the CSV, a number, DATE or TIMESTAMP: the latest rows are test, those before them validation. Rows of
     equal time are in the same split."""
     column: str | None = None
-    """Column of the CSV that holds `train`, `validation` or `test`; the fractions then do not count. Without a test row
-    the validation rows measure."""
+    """Column of the CSV that holds `train`, `validation` or `test`, which replaces the fractions."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Another seed, another split."""
     oversample: int = Field(default=1, ge=1)
-    """How often each training row is in the data; the other rows are there once."""
+    """How often each training row is in the data; others once."""
 
     @model_validator(mode="after")
     def _ways_exclude_each_other(self) -> Split:

@@ -100,9 +100,10 @@ def measure(spark: SparkSession, config: Config, data: Manifest, folder: Folder,
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a solver that has not converged: the result is what it is
                 metrics[name] = _metrics(data, _FITTERS[name](data, train, train_labels)(features), labels)
-            log.info("baseline %s: %s %.4g", name, metric := config.gate_metric, metrics[name][metric])
         except Exception as error:  # whatever scikit-learn does not take
             log.warning("the baseline %s is left out: %s", name, one_line(error))
+    metric = config.gate_metric
+    log.info("on the same rows: %s", ", ".join(f"{name} {metric} {of[metric]:.4g}" for name, of in metrics.items()))
     return Beside(metrics, len(train_labels), len(labels), round(time.perf_counter() - begin, 3))
 
 
@@ -198,10 +199,7 @@ def _trees(data: Manifest, features: Matrix, labels: npt.NDArray[Any]) -> Answer
     """Gradient boosting as it is when nothing is tuned."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    if len(data.label.classes) > _MOST_CLASSES:
-        raise ValueError(
-            f"trees for {len(data.label.classes)} classes take too long; at most {_MOST_CLASSES} are tried"
-        )
+    _check_classes(data)
     numbers, _ = _places(data)
     few = [len(values) < _MOST_CATEGORIES for values in data.vocabularies.values()]
     kind = HistGradientBoostingClassifier if data.label.classes else HistGradientBoostingRegressor
