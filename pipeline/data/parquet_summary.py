@@ -176,6 +176,8 @@ def summarize(spark: SparkSession, folder: Folder, below: str, aggregates: Aggre
     paths = [f"{below}/{name}" for name in (folder / below).names() if name.endswith(".parquet")]
     if not paths:
         return Summary([])
+    if len(paths) <= _DRIVER_FILES and folder.is_local:  # a second at most, which needs no line
+        return Summary(_summarize_in_driver(folder, paths, aggregates))
     with progress(spark, f"counting the rows of {len(paths)} file(s) in {folder / below}"):
         if len(paths) <= _DRIVER_FILES:
             return Summary(_summarize_in_driver(folder, paths, aggregates))
