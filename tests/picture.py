@@ -20,7 +20,7 @@ from PIL import Image, ImageChops
 from pipeline.tracking.store import default_uri
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-WIDTH, HEIGHT = 1000, 2600
+WIDTH, HEIGHT = 1000, 3600
 """Of the browser's window, in pixels; what is empty below the page is cut off."""
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.manifest import LabelData
+from pipeline.evaluation.comparison import jackknife_error
 from pipeline.evaluation.intervals import BUCKETS
 from pipeline.evaluation.sums import MetricSums
 
@@ -70,11 +71,8 @@ class BucketSums:
         for bucket in filled:
             left.vector.copy_(whole - bucket)
             values.append(left.metrics)
-        scale = math.sqrt((len(filled) - 1) / len(filled) * self._share)
-        deviations = {name: np.array([value[name] for value in values]) for name in values[0]}
-        return {
-            name: scale * float(np.sqrt(np.square(column - column.mean()).sum())) for name, column in deviations.items()
-        }
+        columns = {name: np.array([value[name] for value in values]) for name in values[0]}
+        return {name: math.sqrt(self._share) * jackknife_error(column) for name, column in columns.items()}
 
 
 def _hash(features: Tensor, labels: Tensor) -> Tensor:

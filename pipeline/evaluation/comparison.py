@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def bound(paired: Paired, limit: float, level: float, *, lower_is_better: bool, 
         gain = 0.0  # the last bits of a sum depend on the order in which Spark's tasks end
     if not is_count:
         values = np.asarray(paired.without_bucket, dtype=np.float64)
-        lowest = gain - _jackknife_error(values) * _t_quantile(level, len(values) - 1)
+        lowest = gain - jackknife_error(values) * _t_quantile(level, len(values) - 1)
         return Bound(gain, lowest, gain > limit and lowest > limit, f"jackknife over {len(values)} buckets of rows")
     lowest = _matched_bound(paired, level)
     if limit:
@@ -96,8 +97,8 @@ def _matched_bound(paired: Paired, level: float) -> float:
     return float((b - c) / n - norm.isf(level) * error)
 
 
-def _jackknife_error(without: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-    """Return the standard error of a difference from its values without each bucket."""
+def jackknife_error(without: npt.NDArray[np.float64]) -> float:
+    """Return the standard error of a number from its values without each bucket (buckets,); infinite for one bucket."""
     buckets = len(without)
     if buckets < 2:
         return math.inf

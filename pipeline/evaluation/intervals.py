@@ -21,6 +21,8 @@ def interval(evaluation: Evaluation, metric: str) -> tuple[float, float] | None:
     value, error = evaluation.metrics[metric], evaluation.standard_errors.get(metric, math.nan)
     if not math.isfinite(value) or not math.isfinite(error):
         return None
+    if metric != "accuracy" and not error:  # the metric is the same without any bucket: too few rows to tell
+        return None
     if metric == "accuracy":
         return _wilson(value, evaluation.rows, float(norm.isf((1 - CONFIDENCE) / 2)))
     distance = error * float(t.isf((1 - CONFIDENCE) / 2, BUCKETS - 1))

@@ -149,7 +149,7 @@ def test_the_report_is_complete_and_loads_no_other_file(penguins: Penguins) -> N
         "The validation rows chose the epoch, so their numbers flatter the model: accuracy",
         "Species training rows validation rows test rows Adelie",
         "Below each metric: its 95 % interval.",
-        "Beside what else",
+        "Other models on the same rows",
         "Boosted trees",
         "Missing in dropped rows: CulmenLength 2, CulmenDepth 2",
         "penguins version 1: promoted. there was no champion",

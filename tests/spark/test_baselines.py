@@ -164,7 +164,7 @@ def test_the_report_says_first_what_is_better(spark: SparkSession, use_case: Use
     of_model, of_trees = {"accuracy": 0.8, "log_loss": 0.5}, {"accuracy": 0.7, "log_loss": 0.4}
     page = report.render(run, None, Beside({MODEL: of_model, "trees": of_trees}, 700, 180, 1.0), {}, svg)
     sentence = "Boosted trees are better than the network on the same 180 rows:"
-    assert page.index(sentence) < page.index('tiles">') < page.index("Beside what else")
+    assert page.index(sentence) < page.index('tiles">') < page.index("Other models on the same rows")
     assert "log_loss 0.4, the network's 0.5" in " ".join(page.split())
     of_trees["log_loss"] = 0.6
     page = report.render(run, None, Beside({MODEL: of_model, "trees": of_trees}, 700, 180, 1.0), {}, svg)

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from conftest import PENGUINS, UseCase, read_split
 from pipeline.config import Config, load_config
 from pipeline.data import prepare, source_csv
-from pipeline.data.manifest import SPLITS
+from pipeline.data.manifest import SPLITS, SplitName
 from pipeline.data.shards import prepare_data
 from pipeline.data.split import SPLIT, Sides
 from pipeline.runtime.errors import UserError
@@ -188,6 +188,14 @@ def test_a_row_without_its_group_or_time_goes_to_quarantine_with_the_reason(
     missing = 2 if name == "a" else 1
     assert reasons == [f"{name} is missing, but decides about the split (split.{setting})"] * missing
     assert (prepared.manifest.rows.quarantined, prepared.manifest.rows.dropped) == (missing, 0)
+
+
+def test_the_number_of_ranks_does_not_matter(spark: SparkSession, visits: Config) -> None:
+    def rows(num_proc: int, split: SplitName) -> list[tuple[Any, ...]]:
+        return sorted(tuple(row) for row in read_split(spark, prepare_data(spark, visits, num_proc), split).collect())
+
+    for split in SPLITS:
+        assert rows(1, split) == rows(3, split)
 
 
 def test_without_a_test_fraction_validation_rows_are_measured(spark: SparkSession, visits: Config) -> None:

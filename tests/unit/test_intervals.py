@@ -102,6 +102,7 @@ def test_an_interval_stays_where_its_metric_can_be() -> None:
     assert (interval(evaluation, "rmse") or (1, 1))[0] == 0.0
     assert (interval(evaluation, "r2") or (1, 1))[0] < 0
     assert interval(Evaluation(9, 0, {"f1": 0.5}), "f1") is None
+    assert interval(Evaluation(9, 0, {"f1": 1.0}, standard_errors={"f1": 0.0}), "f1") is None
 
 
 def test_without_rows_or_with_too_many_classes_there_are_none() -> None:
