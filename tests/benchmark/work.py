@@ -35,7 +35,8 @@ def write_use_case(folder: Path, csv: Path, hidden: int = 128, **training: Any) 
         "source": {"path": str(csv), "schema": ", ".join([*(f"{name} FLOAT" for name in NAMES), "label INT"])},
         "features": {"numeric": NAMES},
         "label": {"column": "label", "classes": ["no", "yes"]},
-        "split": {"validation_fraction": 0.1},
+        "split": {"validation_fraction": 0.1, "test_fraction": 0.0},
+        "evaluation": {"baselines": [], "importance_repeats": 0},  # the peers have nothing of it
         "model": {"hidden_sizes": [hidden, hidden]},
         "training": {"epochs": 1, "batch_size": 1024, **training},
         "run": {"work_dir": str(folder / "work")},
