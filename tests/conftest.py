@@ -64,16 +64,17 @@ _TIMEOUT_S = {"horovod": 600, "cluster": 900, "faults": 600}  # the first test o
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give a process whole folders: what their tests share (Spark, a cluster, trainings) is started once.
+    """Give a process whole folders: what their tests share (a cluster, trainings) is started once.
 
-    The files of tests/faults share little, so that each goes to the process that is free first.
+    The files of tests/faults and tests/spark share a Spark session at most, which each process has anyway. So each file
+    goes to the process that is free first.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFolder(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             folder, file, *_ = nodeid.split("::")[0].split("/")[1:]
-            return file if folder == "faults" else folder
+            return file if folder in ("faults", "spark") else folder
 
     config.option.loadscopereorder = False  # the order of NEEDS, not most tests first
     return ByFolder(config, log)
