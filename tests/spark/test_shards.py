@@ -38,7 +38,8 @@ def test_row_groups_are_bounded_however_the_source_is_cut(
 ) -> None:
     # .gz cannot be split: one task reads it all. Small row groups here, so that 20,000 rows are "large".
     monkeypatch.setattr(dealing, "_ROW_GROUP_BYTES", 0)
-    config = use_case(None, source={"path": "data.csv.gz", "schema": "a DOUBLE, k STRING, y INT"})
+    source = {"path": "data.csv.gz", "schema": "a DOUBLE, k STRING, y INT"}
+    config = use_case(None, source=source, split={"test_fraction": 0.0})  # 14 row groups of training rows
     (config.folder / "data.csv.gz").write_bytes(gzip.compress(csv_rows(20_000).encode()))
     train = shards.prepare_data(spark, config, 2).manifest.splits["train"]
     assert max(group.rows for group in train.row_groups) == dealing._ROW_GROUP_MIN_ROWS
