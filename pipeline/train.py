@@ -153,6 +153,7 @@ def _judge_and_report(
         svg, beside = drawing.result(), fitting.result()
     watch.lap("baselines")
     if beside:
+        log.info("on the same rows: %s", beside.line(config.gate_metric))
         runs.log_outcome(uri, run_id, beside.as_metrics(), {})
     page = report.render(run, decision, beside, _timing(watch, result), svg)
     runs.log_text(uri, run_id, page, "report.html")

@@ -71,6 +71,10 @@ class Beside:
             if name != MODEL
         }
 
+    def line(self, metric: str) -> str:
+        """Return one metric of all as a line for people."""
+        return ", ".join(f"{name} {metric} {metrics[metric]:.4g}" for name, metrics in self.metrics.items())
+
     def better(self, metric: str) -> list[str]:
         """Return the baselines that are better than the network, the best first."""
         sign = -1 if metric in LOWER_IS_BETTER else 1
@@ -102,8 +106,6 @@ def measure(spark: SparkSession, config: Config, data: Manifest, folder: Folder,
                 metrics[name] = _metrics(data, _FITTERS[name](data, train, train_labels)(features), labels)
         except Exception as error:  # whatever scikit-learn does not take
             log.warning("the baseline %s is left out: %s", name, one_line(error))
-    metric = config.gate_metric
-    log.info("on the same rows: %s", ", ".join(f"{name} {metric} {of[metric]:.4g}" for name, of in metrics.items()))
     return Beside(metrics, len(train_labels), len(labels), round(time.perf_counter() - begin, 3))
 
 

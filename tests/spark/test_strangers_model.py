@@ -22,7 +22,7 @@ from pipeline import predict
 from pipeline.data.manifest import Manifest, RowGroup
 from pipeline.data.packaged import load_scorer, read_model
 from pipeline.evaluation.metrics import EpochRecord
-from pipeline.model.spec import CategoricalInput, ModelSpec, NetSpec, NumericInput, RawColumn
+from pipeline.model.spec import CategoricalInput, ModelSpec, NetSpec, NumericInput, RawColumn, SplitRule
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.storage import Folder
 from pipeline.training import checkpoint
@@ -82,6 +82,11 @@ RAW: dict[str, list[Any]] = {
     "needed": ["yes", 1],
     "value": [DEEP, {"op": "JavaMethod", "type": "string"}, {"op": "Cast"}, "text", None],
 }
+SPLIT: dict[str, list[Any]] = {
+    "version": [0, "2", HUGE, None],
+    "validation_from": ["x", [], True],
+    "test_from": ["2024-01-01", {}],
+}
 SPEC: dict[str, list[Any]] = {
     "network": [{}, [], None],
     "raw": [{}, "x", [{}]],
@@ -90,11 +95,14 @@ SPEC: dict[str, list[Any]] = {
     "encode_unknown": [["CulmenLength"], [["Island"]], "Island"],
     "missing": [[None], "NA", [5]],
     "features": [{}, {"Island": DEEP}, {"Island": {"op": "Reflect", "type": "string"}}, []],
+    "temperature": [0, -1.0, "1", None],
+    "split": [{}, [], {"version": 3, "validation_from": None, "test_from": None}],
     "former_options": [[{}], 3],
     "select": ["SELECT 1", HUGE, "COPY (SELECT 1) TO 'poisoned'", ["x"]],
 }
 RECORDS: list[tuple[type, dict[str, list[Any]], tuple[str | int, ...]]] = [
     (ModelSpec, SPEC, ()),
+    (SplitRule, SPLIT, ("split",)),
     (NetSpec, NETWORK, ("network",)),
     (NumericInput, NUMERIC, ("network", "numeric", 0)),
     (CategoricalInput, CATEGORICAL, ("network", "categorical", 0)),
@@ -270,7 +278,7 @@ def test_a_poisoned_field_of_a_manifest_is_not_used(name: str, tmp_path: Path) -
 
     good = write_dataset(tmp_path, 103, 11, 2)
     tree = json.loads(good.model_dump_json())
-    for poison in ({"x": [[HTML]]}, [[HTML]], None):
+    for poison in ({"x": [[HTML]]}, [[HTML]], *([None] if tree[name] is not None else [])):
         (tmp_path / "manifest.json").write_text(json.dumps({**tree, name: poison}))
         # a folder without a valid manifest is no data set: its data are prepared anew
         assert Manifest.read(Folder(str(tmp_path))) is None
