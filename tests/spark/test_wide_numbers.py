@@ -95,7 +95,7 @@ def trained(config: Config, prepared: Prepared, epochs: int = 80) -> TabularNet:
     return net.eval()
 
 
-def tested(net: TabularNet, prepared: Prepared) -> dict[str, float]:
+def measured(net: TabularNet, prepared: Prepared) -> dict[str, float]:
     """Return the metrics of the test rows as a rank measures them."""
     sums = MetricSums(prepared.manifest.label, with_detail=True)
     shard = read_shard(prepared.folder, prepared.manifest, "test", 0, 1)
@@ -144,7 +144,7 @@ def test_a_label_near_1_7e9_is_learned_and_judged(spark: SparkSession, wide_case
     config = wide_case(tracking={"registered_model": "m"}, model={"hidden_sizes": []})
     prepared = shards.prepare_data(spark, config, 2)
     net = trained(config, prepared)
-    metrics = tested(net, prepared)
+    metrics = measured(net, prepared)
     assert metrics["rmse"] < 5  # the label is a linear function
 
     uri = store.tracking_uri(config)
