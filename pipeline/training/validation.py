@@ -66,7 +66,7 @@ def evaluate(
 ) -> Evaluations:
     """Return all metrics of a network on the measured split and on the validation rows, over the rows of all ranks.
 
-    The test rows are read here and nowhere else. They then take the place of the other rows in ``shards``.
+    No rank reads a test row before. The test rows then take the place of the other rows in ``shards``.
 
     Raises:
         RowAccountingError: a row is missing.

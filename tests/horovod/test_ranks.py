@@ -25,7 +25,7 @@ from pipeline.launch import ranks, restarts
 from pipeline.runtime.errors import RankError, RankLost, UserError
 from pipeline.runtime.storage import Folder
 from pipeline.tracking import runs, store
-from pipeline.training.task import Task
+from pipeline.training.task import Task, TrainingResult
 
 TRAIN_ROWS = [1, 7, 19, 20, 21, 101]
 EPOCHS = 3
@@ -85,6 +85,14 @@ def change_last_row(task: Task, rank: int, column: str, value: float) -> Task:
     return dataclasses.replace(task, data=data)
 
 
+def assert_measured_on_test_rows(result: TrainingResult, rows: int) -> None:
+    assert (result.evaluation.rows, result.validation.rows) == (rows, 11)
+    assert result.uncalibrated is not None
+    assert result.temperature != 1
+    assert result.evaluation.loss == result.uncalibrated.loss
+    assert result.uncalibrated.loss == pytest.approx(result.uncalibrated.metrics["log_loss"], rel=1e-5)
+
+
 def test_uneven_shards_finish_with_every_row_once_per_epoch(spark: SparkSession, make_task: MakeTask) -> None:
     tasks = [*(make_task(rows) for rows in TRAIN_ROWS), make_task(20, numeric=False), make_task(20, known="xy")]
     streamed = dataclasses.replace(make_task(103), cache="stream")
@@ -131,11 +139,7 @@ def test_uneven_shards_finish_with_every_row_once_per_epoch(spark: SparkSession,
     assert message == message_there
     assert results[-3].weights_sha256 == results[-4].weights_sha256
     for rows, result in enumerate(results[-2:], 1):
-        assert (result.evaluation.rows, result.validation.rows) == (rows, 11)
-        assert result.uncalibrated is not None
-        assert result.temperature != 1
-        assert result.evaluation.loss == result.uncalibrated.loss
-        assert result.uncalibrated.loss == pytest.approx(result.uncalibrated.metrics["log_loss"], rel=1e-5)
+        assert_measured_on_test_rows(result, rows)
     for result in results[:-2]:
         assert result.evaluation == result.validation
     for rows, task, result in zip([*TRAIN_ROWS, 20, 20, 103, 103, 103, 103], tasks, results, strict=True):
