@@ -117,7 +117,7 @@ def judge_candidate(
         verdict = Verdict("blocked", comparison.problem)
     else:
         assert measured
-        if champion_version is not None:
+        if champion_version is not None and measured.paired.rows >= config.tracking.gate.min_rows:
             attempt = registry.count_attempt(uri, name, version, champion_version, measured.sketch)
         verdict = decide(config, measured.candidate, measured.paired, champion_version, attempt)
     if verdict.decision == "promoted" and (now := registry.champion_version(uri, name)) != champion_version:
