@@ -42,7 +42,7 @@ class BucketSums:
         """Count a batch as :meth:`MetricSums.add` does; ``features`` (rows, features) decide about the bucket."""
         if not len(self.vector):
             return
-        place = _hash(features, labels)
+        place = row_hash(features, labels)
         chosen = place % MOST_ROWS < round(self._share * MOST_ROWS)
         batch = (answers, labels, refused, place // MOST_ROWS % BUCKETS)
         self._waiting.append(tuple(part[chosen] for part in batch))  # type: ignore[arg-type]
@@ -75,7 +75,7 @@ class BucketSums:
         return {name: math.sqrt(self._share) * jackknife_error(column) for name, column in columns.items()}
 
 
-def _hash(features: Tensor, labels: Tensor) -> Tensor:
+def row_hash(features: Tensor, labels: Tensor) -> Tensor:
     """Return a number of at least 0 for each row, (rows,), that depends on its values only."""
     bits = torch.cat([features.float().view(torch.int32), labels.float().view(torch.int32).unsqueeze(1)], dim=1).long()
     mixed = torch.zeros(len(bits), dtype=torch.int64, device=bits.device)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.evaluation.bucket_sums import row_hash
 from pipeline.evaluation.metrics import Importance
 from pipeline.model.network import TabularNet
 from pipeline.training.exchange import Ranks
@@ -20,7 +21,11 @@ from pipeline.training.task import Task
 from pipeline.training.validation import BATCH_ROWS, refused_rows
 
 MOST_ROWS = 50_000
-"""So many rows of all ranks are shuffled at most: the first ones of each rank, in the order of the files."""
+"""So many rows of all ranks are shuffled, or all; a hash of their values chooses them."""
+MOST_ANSWERS = 50_000_000
+"""With many features the network answers fewer rows, so that all shuffles together are about so many answers."""
+_FEWEST_ROWS = 1_000
+_SHARES = 1_000_000
 
 
 @torch.no_grad()
@@ -33,8 +38,8 @@ def measure_importance(net: TabularNet, shard: Shard, task: Task, ranks: Ranks, 
     if not repeats:
         return []
     net.eval()
-    features, labels = _first_rows(shard, task, -(-MOST_ROWS // ranks.size))
     names = task.config.feature_columns
+    features, labels = _rows_by_hash(shard, task, MOST_ANSWERS // (len(names) * repeats))
     sums = torch.zeros(2 + len(names) * repeats, dtype=torch.float64)
     sums[0], sums[1] = len(labels), _error(net, features, labels, task, temperature)
     for column in range(len(names)):
@@ -54,16 +59,20 @@ def measure_importance(net: TabularNet, shard: Shard, task: Task, ranks: Ranks, 
     return sorted(measured, key=lambda importance: (-importance.growth, importance.feature))
 
 
-def _first_rows(shard: Shard, task: Task, most: int) -> Batch:
-    """Return the first rows of this rank that the packaged model answers, on the CPU."""
-    parts, rows = [shard.no_rows], 0
+def _rows_by_hash(shard: Shard, task: Task, most: int) -> Batch:
+    """Return the rows of this rank that the packaged model answers, on the CPU.
+
+    They are all, or so many that all ranks have about ``most`` together.
+    """
+    most = min(MOST_ROWS, max(_FEWEST_ROWS, most))
+    share = most / max(1, task.data.splits[task.data.measured_split].rows)
+    parts = [shard.no_rows]
     for features, labels in shard.batches(BATCH_ROWS):
-        answered = ~refused_rows(features, task)
-        parts.append((features[answered], labels[answered]))
-        rows += int(answered.sum())
-        if rows >= most:
-            break
-    features, labels = (torch.cat(part)[:most] for part in zip(*parts, strict=True))
+        chosen = ~refused_rows(features, task)
+        if share < 1:
+            chosen &= row_hash(features, labels) % _SHARES < round(share * _SHARES)
+        parts.append((features[chosen], labels[chosen]))
+    features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
     return features, labels
 
 

@@ -15,6 +15,7 @@ from sklearn.metrics import log_loss
 from torch import Tensor, nn
 
 from datasets import write_dataset
+from pipeline.evaluation.bucket_sums import row_hash
 from pipeline.evaluation.metrics import Importance
 from pipeline.training import importance
 from pipeline.training.importance import measure_importance
@@ -71,7 +72,10 @@ def measured(folder: Path, x: Any, y: Any, classes: bool, repeats: int = REPEATS
     data = write_dataset(folder, 2, 2, 1)
     if not classes:
         data = data.model_copy(update={"label": data.label.model_copy(update={"classes": [], "task": "regression"})})
-    data = data.model_copy(update={"numeric": {"a": data.numeric["a"], "b": data.numeric["a"]}})
+    split = data.measured_split
+    splits = {**data.splits, split: data.splits[split].model_copy(update={"rows": len(y)})}
+    numeric = {"a": data.numeric["a"], "b": data.numeric["a"]}
+    data = data.model_copy(update={"numeric": numeric, "splits": splits})
     config = SimpleNamespace(
         evaluation=SimpleNamespace(importance_repeats=repeats),
         training=SimpleNamespace(seed=0),
@@ -103,10 +107,23 @@ def test_the_numbers_are_scikit_learn_s(tmp_path: Path, classes: bool) -> None:
     assert measured(tmp_path / "again", x, y, classes) == ours
 
 
-def test_the_rows_are_bounded_and_left_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bound", ["rows", "answers"])
+def test_a_hash_chooses_the_rows_of_a_large_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
     x, y = table(classes=False)
-    monkeypatch.setattr(importance, "MOST_ROWS", 500)
+    monkeypatch.setattr(importance, "_FEWEST_ROWS", 100)
+    if bound == "rows":
+        monkeypatch.setattr(importance, "MOST_ROWS", 500)
+    else:  # three features
+        monkeypatch.setattr(importance, "MOST_ANSWERS", 500 * 3 * REPEATS)
     some = measured(tmp_path / "some", x, y, classes=False)
-    assert some == measured(tmp_path / "first", x[:500], y[:500], classes=False)
+    chosen = (row_hash(torch.from_numpy(x), torch.from_numpy(y)) % 1_000_000 < 1_000_000 * 500 / ROWS).numpy()
+    assert 400 < chosen.sum() < 600
+    assert some == measured(tmp_path / "chosen", x[chosen], y[chosen], classes=False)
+
+
+def test_without_repeats_or_rows_there_is_none(tmp_path: Path) -> None:
+    x, y = table(classes=False)
     assert measured(tmp_path / "off", x, y, classes=False, repeats=0) == []
     assert measured(tmp_path / "none", x[:0], y[:0], classes=False) == []
