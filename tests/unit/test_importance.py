@@ -108,9 +108,7 @@ def test_the_numbers_are_scikit_learn_s(tmp_path: Path, classes: bool) -> None:
 
 
 @pytest.mark.parametrize("bound", ["rows", "answers"])
-def test_a_hash_chooses_the_rows_of_a_large_split(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str
-) -> None:
+def test_a_hash_chooses_the_rows_of_a_large_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
     x, y = table(classes=False)
     monkeypatch.setattr(importance, "_FEWEST_ROWS", 100)
     if bound == "rows":
