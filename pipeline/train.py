@@ -208,6 +208,7 @@ def _summary(
         "run_id": task.run_id,
         "model_uri": model_uri,
         "rows": task.data.rows.model_dump(),
+        "missing": task.data.missing,
         "metrics": metrics,
         "metrics_of": task.data.measured_split,
         "baselines": beside.as_json() if beside else {},

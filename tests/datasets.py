@@ -45,6 +45,8 @@ def write_dataset(folder: Path, train: int, validation: int, num_proc: int, test
             pq.write_table(pa.table(columns), place / f"part-{part:05d}.parquet")
             groups.append(RowGroup(path=f"{split}/part-{part:05d}.parquet", index=0, rows=len(ids)))
         splits[split] = SplitData(rows=rows, class_counts=[-(-rows // 2), rows // 2], row_groups=groups)
+    ends = {"min": 0.0, "max": float(train)}
+    stats = NumericStats(mean=train / 2, std=max(train / 4, 1.0), **ends, quantiles=[0.0, train / 2, float(train)])
     return Manifest(
         format_version=FORMAT_VERSION,
         source=SourceData(paths=["none"], files=0, bytes=0, fingerprint="s"),
@@ -58,7 +60,7 @@ def write_dataset(folder: Path, train: int, validation: int, num_proc: int, test
         ),
         dropped_by_column={},
         oversample=1,
-        numeric={"a": NumericStats(mean=train / 2, std=max(train / 4, 1.0), min=0.0, max=float(train))},
+        numeric={"a": stats},
         vocabularies={"k": ["x", "y", "z"]},
         label=LabelData(column="y", task="classification", classes=["even", "odd"], stats=None),
         splits=splits,

@@ -21,10 +21,6 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _as_column(value: Any) -> Any:
-    return {"column": value} if isinstance(value, str) else value
-
-
 OPTIONS = (
     "header", "sep", "delimiter", "quote", "escape", "charToEscapeQuoteEscaping", "comment", "encoding", "charset",
     "multiLine", "lineSep", "enforceSchema", "maxColumns", "maxCharsPerColumn", "unescapedQuoteHandling",
@@ -58,6 +54,12 @@ class Source(Settings):
     """Options of Spark's CSV reader (`sep`, `encoding`, `nullValue`, …); `header: true` unless given."""
     bad_records: Literal["quarantine", "fail"] = "quarantine"
     """What to do with records that do not fit the schema: set them aside and go on, or stop (exit 2)."""
+    max_quarantined: float = Field(default=0.05, ge=0, le=1)
+    """The largest share of the records that may be set aside; with more, the job stops (exit 2)."""
+    max_dropped: float = Field(default=0.05, ge=0, le=1)
+    """The largest share of the rest that may be dropped for a missing value; with more, the job stops (exit 2)."""
+    min_rows: int = Field(default=1, ge=1)
+    """The fewest rows that a source must hold to be trained on; with fewer, the job stops (exit 2)."""
 
     @model_validator(mode="after")
     def _some_options_are_ours(self) -> Source:
@@ -89,47 +91,6 @@ class Source(Settings):
         encoding = str(given.get("encoding", given.get("charset", ""))).lower().replace("-", "").replace("_", "")
         wide = {"multiline": True} if encoding.startswith(("utf16", "utf32", "ucs2")) else {}
         return {"header": True, "escape": '"', "enforceschema": False, **wide, **given}
-
-
-class NumericFeature(Settings):
-    """A column of features.sql that the network takes as a number; the bare column name is short for it."""
-
-    column: str
-    """Name of the column in the result of features.sql."""
-    scaling: Literal["none", "standard", "minmax"] = "standard"
-    """`standard`: (x - mean) / std; `minmax`: to 0…1; both fitted on the training rows and stored in the model."""
-
-
-class CategoricalFeature(Settings):
-    """A column of features.sql that the network takes as a category; the bare column name is short for it."""
-
-    column: str
-    """Name of the column in the result of features.sql."""
-    encoding: Literal["index", "onehot", "embedding"] = "onehot"
-    """What the network takes: the position in the sorted vocabulary, one input per value, or a learned vector."""
-    dim: int | None = Field(default=None, ge=1)
-    """Length of the learned vector (embedding only); default min(600, round(1.6 · values^0.56))."""
-    values: list[str] | None = Field(default=None, min_length=1)
-    """The vocabulary. Without it, one more pass over the data collects the training rows' values."""
-    unknown: Literal["refuse", "encode"] = "refuse"
-    """What a model does with an unseen value: refuse the row with a reason, or encode the value as unseen."""
-
-    @model_validator(mode="after")
-    def _dim_needs_embedding(self) -> CategoricalFeature:
-        if self.dim is not None and self.encoding != "embedding":
-            raise ValueError(f"dim is for encoding: embedding, but encoding is {self.encoding}")
-        return self
-
-
-class Features(Settings):
-    """What the network takes of a row."""
-
-    sql: str = "features.sql"
-    """File with one Spark SQL `SELECT … FROM raw`; relative to the config's folder."""
-    numeric: list[Annotated[NumericFeature, BeforeValidator(_as_column)]] = Field(default=[])
-    """Numeric inputs, in order."""
-    categorical: list[Annotated[CategoricalFeature, BeforeValidator(_as_column)]] = Field(default=[])
-    """Categorical inputs, in order, after the numeric ones."""
 
 
 class Label(Settings):

@@ -8,7 +8,8 @@ import yaml
 from pydantic import model_validator
 
 from pipeline.config.base import Origin, Settings, origin_of
-from pipeline.config.sections import Evaluation, Features, Label, Model, Recovery, Run, Source, Split, Training
+from pipeline.config.features import Features
+from pipeline.config.sections import Evaluation, Label, Model, Recovery, Run, Source, Split, Training
 from pipeline.config.tracking import Tracking
 from pipeline.runtime import storage
 from pipeline.runtime.errors import UserError, nearest, reason

@@ -16,7 +16,7 @@ from pipeline.data.names import stored_names
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.storage import Folder
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 FILE_NAME = "manifest.json"
 
 SplitName = Literal["train", "validation", "test"]
@@ -65,7 +65,10 @@ class SplitData(_Record):
 
 
 class NumericStats(_Record):
-    """Of the training rows, rounded so that the order of Spark's partial sums does not matter."""
+    """Of the training rows' values, rounded so that the order of Spark's partial sums does not matter.
+
+    Missing values are not among them.
+    """
 
     mean: float
     std: float
@@ -77,6 +80,13 @@ class NumericStats(_Record):
 
     The value minus the offset is what the network takes. The subtraction is in float64, and the result is float32.
     """
+    quantiles: list[float] = []
+    """At equal steps from 0 to 1, see data/quantiles.py; empty for a label, and in manifests of formats 1 to 4."""
+
+    @property
+    def median(self) -> float:
+        """The middle one of the quantiles."""
+        return self.quantiles[len(self.quantiles) // 2]
 
 
 class LabelData(_Record):
@@ -136,10 +146,19 @@ class Manifest(_Record):
     rows: Rows
     dropped_by_column: dict[str, int]
     """Dropped rows in which a column is NULL or not finite; a row may count for several columns."""
+    missing: dict[str, int] = {}
+    """Usable rows, copies not counted, in which a feature is NULL or not finite; only those of which there are any."""
+    missing_in_training: dict[str, int] = {}
+    """The same among the training rows alone."""
+    other_in_training: dict[str, int] = {}
+    """Training rows, copies not counted, whose value of a categorical feature is outside its vocabulary."""
     oversample: int
     numeric: dict[str, NumericStats]
     vocabularies: dict[str, list[str]]
-    """Sorted values of each categorical feature; a value not in it has the code len(vocabulary)."""
+    """Sorted values of each categorical feature; a value not in it has the code len(vocabulary), a missing one is NULL.
+
+    With `hash_buckets` they are the names of the buckets.
+    """
     label: LabelData
     splits: dict[SplitName, SplitData]
     """Without `test` when no row is kept for it."""

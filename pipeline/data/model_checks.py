@@ -81,8 +81,12 @@ def check_spec(spec: ModelSpec, weights: Path) -> None:
     for category in net.categorical:
         known = len(spec.vocabularies.get(category.column, ()))
         _require(category.values == known, f"network.categorical '{category.column}'.values", "its vocabulary")
-        widths = {"index": 1, "onehot": category.values, "embedding": category.width}
+        codes = (None, category.values, category.values + 1)
+        _require(category.missing in codes, f"network.categorical '{category.column}'.missing", "its vocabulary")
+        widths = {"index": 1, "onehot": category.codes - 1, "embedding": category.width}
         _require(category.width == widths[category.encoding], "network.categorical.width", "its encoding")
+    filled = all(number.fill is not None for number in net.numeric if number.indicator)
+    _require(filled, "network.numeric.indicator", "fill: it is of a value that may not be missing")
     _require(all(size >= 1 for size in net.hidden_sizes), "network.hidden_sizes", "whole numbers from 1")
     _require(spec.split.version in range(1, HASH_VERSION + 1), "split.version", "a version of the row hash")
     _require(spec.temperature > 0, "temperature", "a number above 0")
@@ -98,10 +102,10 @@ def _require(fits: bool, name: str, other: str) -> None:
 
 def _expected_weights(net: NetSpec) -> int:
     """Return how many values the network of this description has: of layers, embeddings, and scaling."""
-    inputs = len(net.numeric) + sum(c.width for c in net.categorical)
+    inputs = len(net.numeric) + sum(n.indicator for n in net.numeric) + sum(c.width for c in net.categorical)
     sizes = [inputs, *net.hidden_sizes, net.outputs]
     layers = sum((before + 1) * after for before, after in itertools.pairwise(sizes))
-    embeddings = sum((c.values + 1) * c.width for c in net.categorical if c.encoding == "embedding")
+    embeddings = sum(c.codes * c.width for c in net.categorical if c.encoding == "embedding")
     return layers + embeddings + 2 * len(net.numeric)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from urllib.parse import unquote
 
 import numpy as np
@@ -22,6 +22,7 @@ from pyspark.sql import SparkSession
 
 from pipeline.data import wide_numbers
 from pipeline.data.manifest import NumericStats, RowGroup
+from pipeline.data.moments import ExactMoments, Moments, combine_moments, measure, measure_doubles
 from pipeline.runtime.session import progress
 from pipeline.runtime.storage import Folder
 
@@ -39,25 +40,8 @@ class Aggregates:
     """Number of codes of a class label; 0 for regression."""
     numeric: tuple[str, ...] = ()
     """Columns whose moments are computed."""
-
-
-@dataclass(frozen=True)
-class Moments:
-    """One numeric column of one file."""
-
-    mean: float
-    squares: float
-    """Sum of the squared deviations from the mean."""
-    min: float
-    max: float
-
-
-@dataclass(frozen=True)
-class ExactMoments(Moments):
-    """One DOUBLE column of one file, before its values are float32."""
-
-    rounding: float
-    """The largest difference between a value and its float32."""
+    codes: Mapping[str, int] = field(default_factory=dict)
+    """Columns of codes, and the code of "other", whose rows are counted."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +58,11 @@ class FileSummary:
     class_rows: list[int]
     """Rows of each code 0, 1, … of a class label, and last of any other; empty without classes."""
     moments: dict[str, Moments]
-    """Of the float32 values by numeric column; empty for a file without rows."""
+    """Of the float32 values by numeric column that has a value."""
     exact: dict[str, ExactMoments]
-    """By numeric column that is DOUBLE in the file; empty for a file without rows."""
+    """By numeric column that is DOUBLE in the file and has a value."""
+    others: dict[str, int]
+    """Rows with the code of "other" by column."""
 
     @property
     def rows(self) -> int:
@@ -117,6 +103,14 @@ class Summary:
         return {column: rows for column, rows in total.items() if rows}
 
     @property
+    def others(self) -> dict[str, int]:
+        """Rows with the code of "other", of each column that has one."""
+        total: Counter[str] = Counter()
+        for file in self.files:
+            total.update(file.others)
+        return {column: rows for column, rows in total.items() if rows}
+
+    @property
     def class_rows(self) -> list[int]:
         """Rows of each code of the label, and last of any other; empty without files or classes."""
         return [sum(rows) for rows in zip(*(file.class_rows for file in self.files), strict=True)]
@@ -128,15 +122,13 @@ class Summary:
         return [RowGroup(path=path, index=index, rows=rows) for path, index, rows in groups if rows]
 
     def statistics(self) -> dict[str, NumericStats]:
-        """Return the statistics of each numeric column, which must hold no NULL, over all rows.
+        """Return the statistics of the values of each numeric column that has one.
 
         A wide column has an offset, and its statistics are those of its float64 values.
         """
-        files = [file for file in self.files if file.rows]
-        rows = [file.rows for file in files]
-        exact, rounding = _combined(rows, [file.exact for file in files]), self.rounding
+        exact, rounding = combine_moments([file.exact for file in self.files]), self.rounding
         wide = {column: wide_numbers.wide_stats(stats, rounding[column]) for column, stats in exact.items()}
-        held = _combined(rows, [file.moments for file in files])
+        held = combine_moments([file.moments for file in self.files])
         return {column: wide.get(column) or wide_numbers.float32_stats(stats) for column, stats in held.items()}
 
     @property
@@ -147,28 +139,6 @@ class Summary:
             for column, moments in file.exact.items():
                 largest[column] = max(largest.get(column, 0.0), moments.rounding)
         return largest
-
-
-def _combined(rows: Sequence[int], moments: Sequence[Mapping[str, Moments]]) -> dict[str, NumericStats]:
-    """Return the statistics of each column, in float64, from the rows and the moments of each file.
-
-    Means and squared deviations of the files are combined as in Chan, Golub and LeVeque, Updating Formulae and a
-    Pairwise Algorithm for Computing Sample Variances (1979).
-    """
-    columns = list(moments[0])
-    # each of these is (files, columns)
-    weights = np.array(rows, dtype=np.float64)[:, np.newaxis]
-    means, squares, minima, maxima = (
-        np.array([[getattr(of_file[column], name) for column in columns] for of_file in moments])
-        for name in ("mean", "squares", "min", "max")
-    )
-    mean = (weights * means).sum(axis=0) / weights.sum()
-    deviations = squares.sum(axis=0) + (weights * (means - mean) ** 2).sum(axis=0)
-    std = np.sqrt(deviations / weights.sum())
-    numbers = zip(
-        columns, mean.tolist(), std.tolist(), minima.min(axis=0).tolist(), maxima.max(axis=0).tolist(), strict=True
-    )
-    return {column: NumericStats(mean=m, std=s, min=low, max=high) for column, m, s, low, high in numbers}
 
 
 def summarize(spark: SparkSession, folder: Folder, below: str, aggregates: Aggregates) -> Summary:
@@ -241,37 +211,11 @@ def _summarize_file(path: str, content: bytes | pa.Buffer, aggregates: Aggregate
         group_rows=[file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)],
         nulls={name: column.null_count for name, column in zip(table.column_names, table.columns, strict=True)},
         class_rows=class_rows,
-        moments=_moments(table, aggregates.numeric) if table.num_rows else {},
-        exact=_exact_moments(table, aggregates.numeric) if table.num_rows else {},
+        moments=measure(table, aggregates.numeric),
+        exact=measure_doubles(table, aggregates.numeric),
+        others={name: _count(table.column(name), code) for name, code in aggregates.codes.items()},
     )
 
 
-def _moments(table: pa.Table, columns: tuple[str, ...]) -> dict[str, Moments]:
-    """Return the moments of numeric columns without NULLs as float32, all columns at once: (columns, rows)."""
-    if not columns:
-        return {}
-    values = np.stack([table.column(name).to_numpy().astype(np.float32, copy=False) for name in columns])
-    values = values.astype(np.float64)
-    means, minima, maxima = values.mean(axis=1), values.min(axis=1), values.max(axis=1)
-    values -= means[:, np.newaxis]
-    squares = np.einsum("ij,ij->i", values, values)
-    numbers = zip(means.tolist(), squares.tolist(), minima.tolist(), maxima.tolist(), strict=True)
-    return {name: Moments(*moments) for name, moments in zip(columns, numbers, strict=True)}
-
-
-def _exact_moments(table: pa.Table, columns: tuple[str, ...]) -> dict[str, ExactMoments]:
-    """Return the moments of those numeric columns that are DOUBLE, one column at a time."""
-    exact = {}
-    for name in columns:
-        if table.schema.field(name).type != pa.float64():
-            continue
-        values = table.column(name).to_numpy()
-        rounding = np.abs(values - values.astype(np.float32)).max()
-        # Counted from the smallest value: the mean of large equal numbers would not be exactly that number.
-        low, high = values.min(), values.max()
-        values = values - low
-        mean = values.mean()
-        values -= mean
-        numbers = low + mean, np.dot(values, values), low, high, rounding
-        exact[name] = ExactMoments(*map(float, numbers))
-    return exact
+def _count(codes: pa.ChunkedArray, code: int) -> int:
+    return int((codes.drop_null().to_numpy() == code).sum())

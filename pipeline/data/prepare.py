@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from pyspark.errors import AnalysisException, ParseException
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     BooleanType,
@@ -41,7 +41,6 @@ CARRIED = "_carried"
 _KEY = "_split_key"
 
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
-_MAX_VOCABULARY = 1_000_000  # codes travel through float32, which is exact to 2^24
 _MAX_CLASSES = 1_000  # each rank keeps a matrix of classes x classes
 
 
@@ -64,9 +63,10 @@ def typed_rows(
 
     Numeric columns are FLOAT if features.sql makes only values that float32 holds, else DOUBLE; a value that is not
     finite as float32 is NULL. Categorical columns and class labels are STRING.
-    `split` is 'train', 'validation' or 'test' by ``sides``, and NULL where a used column is NULL, or a column that
-    decides about the split. It depends on the values of the row only, however the rows are partitioned. The column
-    CARRIED holds the value of ``carried``, an expression over ``rows``, if it is given.
+    `split` is 'train', 'validation' or 'test' by ``sides``. It is NULL where the label is NULL, or a column that
+    decides about the split, or a feature that a row must not lack. It depends on the values of the row only, however
+    the rows are partitioned. The column CARRIED holds the value of ``carried``, an expression over ``rows``, if it is
+    given.
 
     Raises:
         UserError: the SQL is wrong, or does not produce a column that the configuration names.
@@ -100,7 +100,7 @@ def typed_rows(
 
     key = None if parts[_KEY] is None else column(_KEY)
     values = {name: column(file) for name, file in stored.items()}
-    needed = [*values.values(), *([] if key is None else [key])]
+    needed = [values[name] for name in required_columns(config)] + ([] if key is None else [key])
     is_complete = F.coalesce(*[F.when(value.isNull(), F.lit(False)) for value in needed], F.lit(True))
     doubles = {n: values[n] for n in numbers if not isinstance(typed.schema[stored[n]].dataType, FloatType)}
     used = {name: value.cast("float") if name in doubles else value for name, value in values.items()}
@@ -110,6 +110,11 @@ def typed_rows(
         stored=stored,
         integer_label=_is_whole(result.schema[config.label.column].dataType),
     )
+
+
+def required_columns(config: Config) -> list[str]:
+    """Return the columns without which a row is dropped: some features, and the label."""
+    return [*(f.column for f in config.features.all if f.missing in ("drop", "refuse")), config.label.column]
 
 
 def find_cuts(spark: SparkSession, config: Config, source_bytes: int) -> TimeCuts | None:
@@ -132,31 +137,29 @@ def vocabularies(spark: SparkSession, config: Config, typed: TypedRows, sides: S
     """Return the values of each categorical feature, and of a class label, in the order of their codes.
 
     Values come from the configuration where it lists them. Else they take one pass over the source: a feature's values
-    come from the training rows by ``sides``, the label's from all rows.
+    come from the training rows by ``sides``, the label's from all rows. A hashed feature has buckets instead.
 
     Raises:
-        UserError: a column has no value, or too many to be a category.
+        UserError: a column has no value, or the label has too many to be classes.
     """
-    values = {f.column: _sorted_values(set(f.values)) for f in config.features.categorical if f.values is not None}
-    unlisted = [f.column for f in config.features.categorical if f.values is None]
+    features = config.features.categorical
+    values = {f.column: _sorted_values(set(f.values)) for f in features if f.values is not None}
+    values |= {f.column: [f"bucket {i}" for i in range(f.hash_buckets)] for f in features if f.hash_buckets is not None}
+    wanted = {f.column: _Wanted(f.min_count, f.max_values) for f in features if f.column not in values}
     label = config.label.column
     if config.label.classes is not None:
         values[label] = class_texts(config, typed, config.label.classes)
     elif config.label.task == "classification":
-        unlisted.append(label)
-    if unlisted:
-        with progress(spark, f"collecting the values of {', '.join(unlisted)}"):
-            values |= _collect_values(spark, config, unlisted, sides)
-    for name in unlisted:
-        key = "label.column" if name == label else "features.categorical"
-        if not values[name]:
+        wanted[label] = _Wanted(1, _MAX_CLASSES + 1)
+    if wanted:
+        with progress(spark, f"collecting the values of {', '.join(wanted)}"):
+            values |= _collect_values(spark, config, wanted, sides)
+    for name in wanted:
+        if not values[name] and name == label:
             problem = f"'{name}' has no value in any usable row: all were quarantined, or lack a column that is used"
-            raise config.mistake(key, problem)
-        if len(values[name]) > _MAX_VOCABULARY:
-            problem = f"'{name}' has {len(values[name]):,} different values, more than {_MAX_VOCABULARY:,}"
-            raise config.mistake(key, f"{problem}; is it an id?")
+            raise config.mistake("label.column", problem)
     if len(values.get(label, [])) > _MAX_CLASSES:
-        problem = f"'{label}' has {len(values[label]):,} different values, more than {_MAX_CLASSES:,} classes"
+        problem = f"'{label}' has more than {_MAX_CLASSES:,} different values, too many to be classes"
         raise config.mistake("label.column", f"{problem}; if it is a number, set label.task: regression")
     return values
 
@@ -168,34 +171,66 @@ def class_texts(config: Config, typed: TypedRows, classes: list[str]) -> list[st
     return classes
 
 
-def _collect_values(spark: SparkSession, config: Config, names: list[str], sides: Sides) -> dict[str, list[str]]:
-    def rows_of(name: str) -> Column:
-        return F.col(SPLIT).isNotNull() if name == config.label.column else F.col(SPLIT) == "train"
+@dataclass(frozen=True)
+class _Wanted:
+    """Which values of a column are collected: those of so many rows, and of them the most frequent ones."""
 
+    min_count: int
+    max_values: int
+
+
+def _collect_values(
+    spark: SparkSession, config: Config, wanted: dict[str, _Wanted], sides: Sides
+) -> dict[str, list[str]]:
+    """Return the sorted values of the columns; Spark counts them, and only those that are wanted reach the driver."""
     # This pass has rows of its own, that count nothing: when an executor is lost, its tasks run twice.
     records = read_records(spark, config, sides.settings.needed_columns)
     typed = typed_rows(spark, config, records.good(), sides)
-    sets = typed.frame.agg(
-        *[F.collect_set(F.when(rows_of(name), column(typed.stored[name]))) for name in names]
-    ).first()
-    assert sets is not None
-    return {name: _sorted_values(values) for name, values in zip(names, sets, strict=True)}
+
+    def pair(place: int, name: str) -> Column:
+        is_counted = F.col(SPLIT).isNotNull() if name == config.label.column else F.col(SPLIT) == "train"
+        value = column(typed.stored[name])
+        return F.when(is_counted & value.isNotNull(), F.struct(F.lit(place).alias("place"), value.alias("value")))
+
+    pairs = F.explode(F.array(*[pair(i, name) for i, name in enumerate(wanted)])).alias("pair")
+    counts = typed.frame.select(pairs).where("pair IS NOT NULL").groupBy("pair").agg(F.count(F.lit(1)).alias("rows"))
+    flat = counts.select("pair.place", "pair.value", "rows")
+    limits = [
+        F.when(F.col("place") == i, F.lit(getattr(limit, key)))
+        for key in ("min_count", "max_values")
+        for i, limit in enumerate(wanted.values())
+    ]
+    fewest, most = (F.coalesce(*part) for part in (limits[: len(wanted)], limits[len(wanted) :]))
+    by_rows = Window.partitionBy("place").orderBy(F.col("rows").desc(), "value")
+    ranked = flat.where(F.col("rows") >= fewest).withColumn("rank", F.row_number().over(by_rows))
+    found: dict[str, list[str]] = {name: [] for name in wanted}
+    names = [*wanted]
+    for row in ranked.where(F.col("rank") <= most).select("place", "value").collect():
+        found[names[row.place]].append(row.value)
+    return {name: _sorted_values(values) for name, values in found.items()}
 
 
-def encode(spark: SparkSession, typed: DataFrame, values: dict[str, list[str]]) -> DataFrame:
-    """Replace each value of these columns by its position in the vocabulary, unseen values by its length.
+def encode(
+    spark: SparkSession, config: Config, typed: TypedRows, frame: DataFrame, values: dict[str, list[str]]
+) -> DataFrame:
+    """Replace each value of the columns in ``values`` by its position there, other values by the number of values.
 
-    The columns have their names in the files.
+    ``frame`` has the columns under their names in the files. A missing value stays NULL.
     """
-    encoded = typed
-    for name, vocabulary in values.items():
+    encoded, hashed = frame, {f.column for f in config.features.categorical if f.hash_buckets is not None}
+    for feature, vocabulary in values.items():
+        name = typed.stored[feature]
+        others = [column(other) for other in encoded.columns if other != name]
+        if feature in hashed:  # as in model/scorer.py
+            code = F.pmod(F.crc32(F.encode(column(name), "UTF-8")), F.lit(len(vocabulary))).cast("bigint")
+            encoded = encoded.select(*others, code.alias(name))
+            continue
         # one JSON literal, not one literal per value: a vocabulary may hold 100,000 of them
         literal = F.from_json(F.lit(json.dumps(vocabulary)), "array<string>")
         codes = spark.range(1).select(F.posexplode(literal).alias(CODE, name))
-        others = [column(other) for other in encoded.columns if other != name]
         code = F.when(column(name).isNotNull(), F.coalesce(F.col(CODE), F.lit(len(vocabulary)))).cast("bigint")
         encoded = encoded.join(F.broadcast(codes), name, "left").select(*others, code.alias(name))
-    return encoded.select(*[column(name) for name in typed.columns])
+    return encoded.select(*[column(name) for name in frame.columns])
 
 
 def _finite(name: str, schema: StructType) -> Column:

@@ -13,6 +13,7 @@ from pipeline.config import Config
 from pipeline.data import (
     dealing,
     features_sql,
+    holes,
     kept,
     manifest,
     parity,
@@ -26,6 +27,7 @@ from pipeline.data import (
 from pipeline.data.manifest import SPLITS, LabelData, Manifest, Rows, SourceData, SplitData, SplitName
 from pipeline.data.oversampling import oversample
 from pipeline.data.parquet_summary import Aggregates, Summary, summarize
+from pipeline.data.quantiles import fit_quantiles
 from pipeline.data.source_csv import Records
 from pipeline.data.specs import Resolved
 from pipeline.data.split import ELSEWHERE, SPLIT, Sides
@@ -79,12 +81,14 @@ def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared
         if (existing := Manifest.read(folder)) is not None:
             kept.beat(folder)  # under the lock: who removes old data takes it, too
             log.info("reusing the data prepared earlier in %s: source and configuration are the same", folder)
+            holes.check_holes(config, existing)
             return Prepared(folder, existing, resolved, reused=True)
         if folder.exists():
             log.info("removing %s: it has no manifest, so its preparation was interrupted", folder)
             folder.remove()
         made = _prepare(spark, config, num_proc, resolved, source, folder)
         kept.beat(folder)
+        holes.check_holes(config, made)
         return Prepared(folder, made, resolved, reused=False)
 
 
@@ -98,10 +102,13 @@ def check_prepared_from(config: Config, data: Manifest) -> None:
 def _config_fingerprint(config: Config, num_proc: int) -> str:
     """Hash the settings that shape the data; a job that changes only others (epochs, scaling, …) reuses them."""
     shape = {
-        "source": config.source.model_dump(),
+        "source": config.source.model_dump(exclude={"max_quarantined", "max_dropped", "min_rows"}),
         "sql": config.features_sql,
-        "numeric": [f.column for f in config.features.numeric],
-        "categorical": [(f.column, f.values) for f in config.features.categorical],
+        "numeric": [(f.column, f.missing in ("drop", "refuse")) for f in config.features.numeric],
+        "categorical": [
+            (f.column, f.values, f.min_count, f.max_values, f.hash_buckets, f.missing != "value")
+            for f in config.features.categorical
+        ],
         "label": config.label.model_dump(),
         "split": config.split.model_dump(exclude={"oversample"}),
         "oversample": config.split.oversample,
@@ -143,31 +150,28 @@ def _build_data_set(
 
     # The pass: CSV to Parquet.
     stored = typed.stored
-    encoded = prepare.encode(spark, sampling.observe(typed), {stored[name]: texts for name, texts in values.items()})
+    encoded = prepare.encode(spark, config, typed, sampling.observe(typed), values)
     columns: dict[str, Any] = dict(encoded.drop(SPLIT).dtypes)
     _write(spark, config, encoded, dealing.group_rows(columns), source, folder)
 
     # Rows and statistics come from the files.
-    counted = Aggregates(stored[config.label.column], len(classes))
+    codes = {stored[f.column]: len(values[f.column]) for f in config.features.categorical}
+    counted = Aggregates(stored[config.label.column], len(classes), codes=codes)
     written = _summarize_splits(spark, folder, counted, columns)
     _check_no_other_split(config, records, folder)
-    dropped = summarize(spark, folder, _part(_DROPPED), counted)
-    (folder / _part(_DROPPED)).remove()
+    dropped = _summarize_dropped(spark, folder, counted)
     rows = _account(spark, config, records, written, dropped.rows, folder)
+    dropped_by_column = holes.missing_by_column(prepare.required_columns(config), stored, dropped)
     row_accounting.check_classes(config, classes, written)
-    dropped_by_column = {name: dropped.nulls[file] for name, file in stored.items() if file in dropped.nulls}
     row_accounting.log_rows(rows, dropped_by_column, config.split.oversample)
     sampling.keep(spark, folder)
 
-    statistics = written["train"].statistics()
+    statistics = _statistics(spark, config, stored, written["train"], folder)
     wide_numbers.log_merged_values(spark, folder, _part("train"), statistics, written["train"].rounding)
     # A double stays one only if it is wide: float32 holds the others.
     columns |= {name: "float" for name, stats in statistics.items() if not stats.offset}
-    splits = {
-        name: dealing.deal_evenly(spark, folder, name, summary, counted, columns, num_proc)
-        for name, summary in written.items()
-        if summary.rows  # there may be no test row
-    }
+    filled = {name: summary for name, summary in written.items() if summary.rows}  # there may be no test row
+    splits = {n: dealing.deal_evenly(spark, folder, n, s, counted, columns, num_proc) for n, s in filled.items()}
     _remove_empty_pass(folder)
     return Manifest(
         format_version=manifest.FORMAT_VERSION,
@@ -182,6 +186,7 @@ def _build_data_set(
         rows=rows,
         dropped_by_column=dropped_by_column,
         oversample=config.split.oversample,
+        **vars(holes.find_holes(config, stored, written)),
         numeric={f.column: statistics[stored[f.column]] for f in config.features.numeric},
         vocabularies={f.column: values[f.column] for f in config.features.categorical},
         label=_label_data(config, classes, statistics.get(stored[config.label.column])),
@@ -189,6 +194,21 @@ def _build_data_set(
         time_cuts=cuts,
         sha256={file.path: file.sha256 for summary in splits.values() for file in summary.files if file.rows},
     )
+
+
+def _statistics(
+    spark: SparkSession, config: Config, stored: dict[str, str], train: Summary, folder: Folder
+) -> dict[str, manifest.NumericStats]:
+    """Return the statistics of the training rows' values by the numeric columns' names in the files."""
+    statistics = train.statistics()
+    names = [stored[feature.column] for feature in config.features.numeric]
+    quantiles = fit_quantiles(spark, folder, _part("train"), names, train.rows)
+    empty = manifest.NumericStats(mean=0.0, std=0.0, min=0.0, max=0.0, quantiles=[0.0])
+    of_features = {
+        name: statistics[name].model_copy(update={"quantiles": quantiles[name]}) if quantiles[name] else empty
+        for name in names
+    }
+    return {**statistics, **of_features}
 
 
 def _account(
@@ -235,6 +255,13 @@ def _summarize_splits(
     """Return the summaries of what the pass has written, with the statistics of the training rows."""
     measured = replace(counted, numeric=tuple(name for name, kind in columns.items() if kind != "bigint"))
     return {name: summarize(spark, folder, _part(name), measured if name == "train" else counted) for name in SPLITS}
+
+
+def _summarize_dropped(spark: SparkSession, folder: Folder, counted: Aggregates) -> Summary:
+    """Return the summary of the dropped rows, which nobody needs any more."""
+    dropped = summarize(spark, folder, _part(_DROPPED), counted)
+    (folder / _part(_DROPPED)).remove()
+    return dropped
 
 
 def _check_no_other_split(config: Config, records: Records, folder: Folder) -> None:

@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.config import Config
+from pipeline.config.features import CategoricalFeature, NumericFeature
 from pipeline.model.dialect.tree import Node
 from pipeline.model.spec import HASH_VERSION, CategoricalInput, ModelSpec, NetSpec, NumericInput, RawColumn, SplitRule
 
 if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest, NumericStats
+
+
+_MOST_ONE_HOT = 8
+"""With `encoding: auto` a larger vocabulary gets learned vectors."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,12 @@ def net_spec(config: Config, data: Manifest) -> NetSpec:
     """Return the description of the network for this configuration and data."""
     stats = data.label.stats
     return NetSpec(
-        numeric=tuple(_numeric_input(f.column, f.scaling, data.numeric[f.column]) for f in config.features.numeric),
+        numeric=tuple(_numeric_input(feature, data.numeric[feature.column]) for feature in config.features.numeric),
         categorical=tuple(
-            CategoricalInput(f.column, f.encoding, values, _width(f.encoding, values, f.dim))
-            for f in config.features.categorical
-            for values in [len(data.vocabularies[f.column])]
+            _categorical_input(
+                feature, len(data.vocabularies[feature.column]), data.missing_in_training.get(feature.column, 0)
+            )
+            for feature in config.features.categorical
         ),
         hidden_sizes=tuple(config.model.hidden_sizes),
         dropout=config.model.dropout,
@@ -57,17 +63,43 @@ def net_spec(config: Config, data: Manifest) -> NetSpec:
     )
 
 
-def _numeric_input(column: str, scaling: str, stats: NumericStats) -> NumericInput:
+def _numeric_input(feature: NumericFeature, stats: NumericStats) -> NumericInput:
     """Return the scaling of one column; a column with a single value is shifted to 0 and not scaled.
 
     A wide column is counted from its offset, even without scaling.
     """
-    if scaling == "none":
-        return NumericInput(column, 0.0, 1.0, stats.offset)
-    if scaling == "standard":
-        return NumericInput(column, stats.mean - stats.offset, 1 / stats.std if stats.std else 1.0, stats.offset)
-    span = stats.max - stats.min
-    return NumericInput(column, stats.min - stats.offset, 1 / span if span else 1.0, stats.offset)
+    shift, scale = 0.0, 1.0
+    if feature.scaling == "standard":
+        shift, scale = stats.mean - stats.offset, 1 / stats.std if stats.std else 1.0
+    elif feature.scaling == "minmax":
+        span = stats.max - stats.min
+        shift, scale = stats.min - stats.offset, 1 / span if span else 1.0
+    fill = _fill(feature, stats)
+    return NumericInput(feature.column, shift, scale, stats.offset, fill, feature.indicator and fill is not None)
+
+
+def _fill(feature: NumericFeature, stats: NumericStats) -> float | None:
+    """Return what stands for a missing value, counted from the offset; None if nothing does."""
+    match feature.missing:
+        case "drop" | "refuse":
+            return None
+        case "median":
+            return stats.median - stats.offset
+        case "mean":
+            return stats.mean - stats.offset
+        case number:
+            return number - stats.offset
+
+
+def _categorical_input(feature: CategoricalFeature, values: int, missing_rows: int) -> CategoricalInput:
+    """Return the encoding of one category. A value that no training row lacks is "other" when it is missing."""
+    encoding = feature.encoding
+    if encoding == "auto":
+        encoding = "onehot" if values <= _MOST_ONE_HOT else "embedding"
+    missing = None if feature.missing != "value" else values + 1 if missing_rows else values
+    width = _width(encoding, values, feature.dim) + (encoding == "onehot" and (missing or 0) > values)
+    hashed = feature.hash_buckets is not None
+    return CategoricalInput(feature.column, encoding, values, width, missing, hashed)
 
 
 def _width(encoding: str, values: int, dim: int | None) -> int:
@@ -96,5 +128,5 @@ def model_spec(config: Config, data: Manifest, resolved: Resolved, temperature: 
         classes=data.label.classes,
         temperature=temperature,
         split=SplitRule(HASH_VERSION, *(cuts.validation_from, cuts.test_from) if cuts else ()),
-        encode_unknown=[f.column for f in config.features.categorical if f.unknown == "encode"],
+        encode_unknown=[f.column for f in config.features.categorical if f.unknown == "other"],
     )

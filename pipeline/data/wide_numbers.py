@@ -51,7 +51,13 @@ def log_merged_values(
         for name in doubtful:
             # No column of features.sql begins with an underscore.
             merged = (column(name) - F.lit(stats[name].offset)).cast("float").alias("_merged")
-            each = rows.select(column(name), merged).distinct().groupBy("_merged").agg(F.count("*").alias("_values"))
+            each = (
+                rows.where(column(name).isNotNull())
+                .select(column(name), merged)
+                .distinct()
+                .groupBy("_merged")
+                .agg(F.count("*").alias("_values"))
+            )
             together = F.sum(F.when(F.col("_values") > 1, F.col("_values")).otherwise(0))
             ((lost, distinct, kept),) = each.agg(together, F.sum("_values"), F.count("*")).collect()
             if lost:

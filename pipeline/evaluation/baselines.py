@@ -19,6 +19,7 @@ import numpy.typing as npt
 from pipeline.config import Config
 from pipeline.config.settings import LOWER_IS_BETTER
 from pipeline.data.manifest import Manifest, SplitName
+from pipeline.data.sample import sample_rows
 from pipeline.data.specs import Trained, net_spec
 from pipeline.model.offsets import relative
 from pipeline.runtime.console import log
@@ -35,8 +36,6 @@ MODEL = "model"
 _MOST_CLASSES = 50  # a tree grows for each class and round: with 1,000 classes it would take hours
 _MOST_CATEGORIES = 255  # of scikit-learn's trees; larger vocabularies are numbers to them
 _TOGETHER = 4_096
-_SHARES = 1_000_000
-_HASH = "_hash"  # no stored name begins with an underscore
 
 Matrix = npt.NDArray[np.float64]
 Answer = Callable[[Matrix], Matrix]
@@ -112,22 +111,12 @@ def measure(spark: SparkSession, config: Config, data: Manifest, folder: Folder,
 def _rows(spark: SparkSession, data: Manifest, folder: Folder, split: SplitName) -> tuple[Matrix, npt.NDArray[Any]]:
     """Return features (rows, features) and labels (rows,) of a split, of a large one about :data:`MOST_CELLS` values.
 
-    Features are as the network takes them. The hash of a row chooses it, and orders the rows.
+    Features are as the network takes them, NaN where one is missing.
     """
-    from pyspark.sql import functions as F
-
-    from pipeline.data.source_csv import column
-
     places = sorted({(folder / group.path.rpartition("/")[0]).spark for group in data.splits[split].row_groups})
-    columns = [*map(column, data.columns)]
-    frame = spark.read.parquet(*places).select(*columns, F.xxhash64(*columns).alias(_HASH))
-    most, rows = MOST_CELLS // len(columns), data.splits[split].rows
-    if rows > most:
-        frame = frame.where(F.pmod(F.col(_HASH), F.lit(_SHARES)) < round(_SHARES * most / rows))
-    table: Any = frame.toPandas()
-    order = table[_HASH].to_numpy().argsort(kind="stable")
+    table = sample_rows(spark, places, [*data.columns], data.splits[split].rows, MOST_CELLS)
     offsets = [data.offsets.get(name, 0.0) for name in data.stored]
-    values = [table[name].to_numpy()[order] for name in data.columns]
+    values = [table[name].to_numpy() for name in data.columns]
     *features, label = (relative(x, offset) for x, offset in zip(values, offsets, strict=True))
     labels = values[-1].astype(np.int64) if data.label.classes else label.astype(np.float64)
     return np.stack(features, axis=1).astype(np.float64), labels
@@ -186,13 +175,17 @@ def _constant(data: Manifest, features: Matrix, labels: npt.NDArray[Any]) -> Ans
 def _linear(data: Manifest, features: Matrix, labels: npt.NDArray[Any]) -> Answer:
     """Logistic or ridge regression on scaled numbers and one input for each category."""
     from sklearn.compose import make_column_transformer
+    from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
     _check_classes(data)
     numbers, codes = _places(data)
-    encode = make_column_transformer((StandardScaler(), numbers), (OneHotEncoder(handle_unknown="ignore"), codes))
+    scale = make_pipeline(
+        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler()
+    )
+    encode = make_column_transformer((scale, numbers), (OneHotEncoder(handle_unknown="ignore"), codes))
     model = LogisticRegression(max_iter=200) if data.label.classes else Ridge()
     return _answer(data, make_pipeline(encode, model).fit(features, labels))
 
@@ -203,7 +196,7 @@ def _trees(data: Manifest, features: Matrix, labels: npt.NDArray[Any]) -> Answer
 
     _check_classes(data)
     numbers, _ = _places(data)
-    few = [len(values) < _MOST_CATEGORIES for values in data.vocabularies.values()]
+    few = [len(values) + 1 < _MOST_CATEGORIES for values in data.vocabularies.values()]
     kind = HistGradientBoostingClassifier if data.label.classes else HistGradientBoostingRegressor
     # Copies of a row would be on both sides of the trees' own validation.
     stopping: Any = False if data.oversample > 1 else "auto"

@@ -17,6 +17,7 @@ Counts = npt.NDArray[np.float64]
 HISTOGRAM_BINS = 40
 CALIBRATION_BINS = 10
 _LISTED_SLICES = 20
+_NO_VALUES = ("(rare or unseen)", "(missing)")  # of the two codes after a vocabulary's
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ def worst_slices(sums: Sequence[Counts], vocabularies: dict[str, list[str]], is_
     for (feature, vocabulary), (rows, error) in zip(vocabularies.items(), (s.T for s in sums), strict=True):
         average = error.sum() / max(rows.sum(), 1)
         for code in np.flatnonzero(rows):
-            value = vocabulary[code] if code < len(vocabulary) else "(not seen in training)"
+            value = [*vocabulary[code : code + 1], *_NO_VALUES[max(0, code - len(vocabulary)) :]][0]
             mean = float(error[code] / rows[code])
             if (excess := float(error[code] - rows[code] * average)) > 0:
                 slices.append(Slice(feature, value, round(rows[code]), math.sqrt(mean) if is_rmse else mean, excess))

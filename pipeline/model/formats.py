@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-FORMAT = 5
+FORMAT = 6
 
 Tree = dict[str, Any]
 
@@ -173,10 +173,37 @@ def _from_4_to_5(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
     return model, {**settings, "split": split, "tracking": {**settings["tracking"], "gate": gate}}
 
 
+def _from_5_to_6(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
+    """Say what formats 1 to 5 did with missing and rare values: they dropped and refused the one, and kept the other.
+
+    The limits for a broken source are today's, since no job reads them of a model.
+    """
+    network = model["network"]
+    numeric = [{**number, "fill": None, "indicator": False} for number in network["numeric"]]
+    categorical = [{**category, "missing": None, "hashed": False} for category in network["categorical"]]
+    model = {**model, "network": {**network, "numeric": numeric, "categorical": categorical}}
+    if not settings:
+        return model, settings
+    limits = {"max_quarantined": 1.0, "max_dropped": 1.0, "min_rows": 1}
+    holes = {"missing": "drop", "max_missing": 1.0}
+    rare = {"min_count": 1, "max_values": 1_000_000, "hash_buckets": None}
+    features = settings["features"]
+    features = {
+        **features,
+        "numeric": [{**feature, **holes, "indicator": False} for feature in features["numeric"]],
+        "categorical": [
+            {**feature, **holes, **rare, **({"unknown": "other"} if feature.get("unknown") == "encode" else {})}
+            for feature in features["categorical"]
+        ],
+    }
+    return model, {**settings, "source": {**settings["source"], **limits}, "features": features}
+
+
 _STEPS: tuple[Callable[[Tree, Tree], tuple[Tree, Tree]], ...] = (
     _from_1_to_2,
     _from_2_to_3,
     _from_3_to_4,
     _from_4_to_5,
+    _from_5_to_6,
 )
 """The step at position i turns format i + 1 into format i + 2."""

@@ -20,6 +20,7 @@ class TabularNet(nn.Module):
     """Fully connected layers with ReLU between them, over scaled numbers and encoded categories.
 
     Input: float32 (rows, numeric + categorical columns), each number counted from its offset, the categories as codes.
+    A missing value is NaN.
     Output: float32 (rows, outputs): logits of the classes, or the predicted label in its own unit, counted from the
     label's offset.
     """
@@ -30,19 +31,28 @@ class TabularNet(nn.Module):
         # The scaling lives in the network, so no caller can forget it.
         self.shift: Tensor
         self.scale: Tensor
+        self.fill: Tensor
         self.register_buffer("shift", torch.tensor([n.shift for n in spec.numeric], dtype=torch.float32))
         self.register_buffer("scale", torch.tensor([n.scale for n in spec.numeric], dtype=torch.float32))
+        fills = [0.0 if n.fill is None else n.fill for n in spec.numeric]
+        self.register_buffer("fill", torch.tensor(fills, dtype=torch.float32), persistent=False)
+        self._filled = any(n.fill is not None for n in spec.numeric)
+        self._indicators = [i for i, n in enumerate(spec.numeric) if n.indicator]
         self.embeddings = nn.ModuleDict(
-            # one vector more than values: the last one is for unseen values
             {
-                _module_name(i, c.column): nn.Embedding(c.values + 1, c.width)
+                _module_name(i, c.column): nn.Embedding(c.codes, c.width)
                 for i, c in enumerate(spec.categorical)
                 if c.encoding == "embedding"
             }
         )
-        sizes = [len(spec.numeric) + sum(c.width for c in spec.categorical), *spec.hidden_sizes]
+        numbers = len(spec.numeric) + len(self._indicators)
+        sizes = [numbers + sum(c.width for c in spec.categorical), *spec.hidden_sizes]
         hidden = (_hidden_layer(inputs, outputs, spec.dropout) for inputs, outputs in itertools.pairwise(sizes))
-        self.layers = nn.Sequential(*itertools.chain(*hidden), nn.Linear(sizes[-1], spec.outputs))
+        layers = [*itertools.chain(*hidden), nn.Linear(sizes[-1], spec.outputs)]
+        with torch.no_grad():
+            # An indicator that is 0 in every training row must not speak when it is 1 for the first time.
+            next(layers[0].parameters())[:, len(spec.numeric) : numbers] = 0
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return (rows, outputs) for float32 (rows, columns)."""
@@ -60,23 +70,32 @@ class TabularNet(nn.Module):
         return super().load_state_dict(renamed, strict=strict, assign=assign)
 
     def _inputs(self, rows: Tensor) -> Tensor:
-        """Return what the first layer takes: the scaled numbers, then each category's encoding."""
+        """Return what the first layer takes: the scaled numbers, which are missing, then each category's encoding."""
         first = len(self.spec.numeric)
-        parts = [(rows[:, :first] - self.shift) * self.scale]
+        numbers = rows[:, :first]
+        parts = []
+        if self._filled:
+            is_missing = numbers.isnan()
+            numbers = torch.where(is_missing, self.fill, numbers)
+            parts = [is_missing[:, self._indicators].to(rows.dtype)] if self._indicators else []
+        parts = [(numbers - self.shift) * self.scale, *parts]
         parts += [self._encoded(i, c, rows[:, first + i]) for i, c in enumerate(self.spec.categorical)]
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
     def _encoded(self, position: int, category: CategoricalInput, codes: Tensor) -> Tensor:
         """Return (rows, width) for codes (rows,) of the category at this position of the specification."""
+        if category.missing is not None:
+            codes = torch.where(codes.isnan(), float(category.missing), codes)
         match category.encoding:
             case "index":  # the code is a number
                 return codes.unsqueeze(1)
             case "embedding":
                 vectors: Tensor = self.embeddings[_module_name(position, category.column)](codes.long())
                 return vectors
-            case "onehot":
-                one_hot = nn.functional.one_hot(codes.long(), category.values + 1)
-                return one_hot[:, :-1].to(codes.dtype)  # an unseen value is all zeros
+            case "onehot":  # "other" is all zeros
+                one_hot = nn.functional.one_hot(codes.long(), category.codes).to(codes.dtype)
+                kept = [one_hot[:, : category.values], one_hot[:, category.values + 1 :]]
+                return torch.cat(kept, dim=1) if category.codes > category.values + 1 else kept[0]
 
 
 def _module_name(position: int, column: str) -> str:

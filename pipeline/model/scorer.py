@@ -1,13 +1,14 @@
 """Raw rows in, predictions out: all that a packaged model needs, without Spark and without MLflow.
 
-A row gets no prediction, and a `reason` instead, when a feature of it is missing (NULL, NaN, or not a float32), when a
-value is not of its column's type, when a categorical feature has an unseen value (unless the feature says
-`unknown: encode`), or when its numbers are so large that the network has no finite answer. One bad row never spoils the
-others.
+A row gets no prediction, and a `reason` instead, when a value is not of its column's type, or when its numbers are so
+large that the network has no finite answer. A feature may be missing (NULL, NaN, or not a float32) if its training said
+what stands for it, else the row is refused, too. With `unknown: refuse` so is a category that was never seen. One bad
+row never spoils the others.
 """
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,21 +69,31 @@ class Scorer:
         return self._answers(self.net(torch.from_numpy(rows)), reasons)
 
     def _numbers(self, features: pd.DataFrame, number: NumericInput, reasons: Objects) -> npt.NDArray[np.float32]:
-        """Return one numeric column (rows,), counted from its offset, 0 where it is missing."""
+        """Return one numeric column (rows,), counted from its offset; NaN where it is missing, 0 if it must not be."""
         values = features[number.column].to_numpy(np.float64, na_value=np.nan)
         missing = ~np.isfinite(relative(values, 0.0))
-        _refuse(reasons, missing, f"{number.column} is missing")
-        return np.where(missing, np.float32(0), relative(values, number.offset))
+        if number.fill is None:
+            _refuse(reasons, missing, f"{number.column} is missing")
+        filled = np.float32(0 if number.fill is None else np.nan)
+        return np.where(missing, filled, relative(values, number.offset))
 
     def _codes(self, features: pd.DataFrame, category: CategoricalInput, reasons: Objects) -> npt.NDArray[np.float32]:
         """Return one categorical column (rows,) as codes; an unseen value has the code after the last one."""
         text = features[category.column].astype(object)
-        codes = self._vocabularies[category.column].get_indexer(text)
-        _refuse(reasons, text.isna().to_numpy(), f"{category.column} is missing")
+        missing = text.isna().to_numpy()
+        if category.hashed:
+            pairs = zip(text, missing, strict=True)
+            codes = np.array([0 if gone else bucket(value, category.values) for value, gone in pairs])
+        else:
+            codes = self._vocabularies[category.column].get_indexer(text)
+        if category.missing is None:
+            _refuse(reasons, missing, f"{category.column} is missing")
         if category.column not in self.spec.encode_unknown:
-            for row in np.flatnonzero(codes < 0):
+            for row in np.flatnonzero((codes < 0) & ~missing):
                 reasons[row] = reasons[row] or f"{category.column}: '{text.iloc[row]}' was never seen in training"
-        return np.where(codes < 0, category.values, codes).astype(np.float32)
+        codes = np.where(codes < 0, category.values, codes)
+        other = category.values if category.missing is None else category.missing
+        return np.where(missing, other, codes).astype(np.float32)
 
     def _answers(self, outputs: torch.Tensor, reasons: Objects) -> pd.DataFrame:
         """Return the network's outputs as the model's columns; a refused row has its reason only."""
@@ -99,6 +110,11 @@ class Scorer:
             numbers = outputs.squeeze(1).double().numpy() + self.spec.network.label_offset
             columns["prediction"] = np.where(refused, np.nan, numbers)
         return pd.DataFrame({**columns, "reason": reasons})
+
+
+def bucket(value: str, buckets: int) -> int:
+    """Return the bucket of a hashed value. Spark has the same function: `crc32(value) % buckets` of the UTF-8 bytes."""
+    return zlib.crc32(str(value).encode()) % buckets
 
 
 def raw_features(spec: ModelSpec) -> RawFeatures | TranslatedFeatures:

@@ -23,17 +23,30 @@ class NumericInput:
     scale: float
     offset: float = 0.0
     """Subtracted in float64, before x is float32; 0 for a column that float32 holds."""
+    fill: float | None = None
+    """Stands for a missing value, counted from the offset; None: a row that lacks the value is refused."""
+    indicator: bool = False
+    """Whether the network also takes whether the value was missing."""
 
 
 @dataclass(frozen=True)
 class CategoricalInput:
-    """One categorical column of codes 0 … values - 1, and `values` for an unseen value."""
+    """One categorical column of codes 0 … values - 1, and `values` for an unseen or a rare value: "other"."""
 
     column: str
     encoding: Literal["index", "onehot", "embedding"]
     values: int
     width: int
-    """Inputs of the first layer that it takes: 1, `values`, or the length of the learned vector."""
+    """Inputs of the first layer that it takes: 1, the codes except "other", or the length of the learned vector."""
+    missing: int | None = None
+    """The code of a missing value: `values` + 1, or that of "other"; None: a row that lacks the value is refused."""
+    hashed: bool = False
+    """Whether the code is a hash of the value, modulo `values`."""
+
+    @property
+    def codes(self) -> int:
+        """The number of different codes."""
+        return max(self.values, self.missing or 0) + 1
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,13 @@ from pipeline.training.task import Task
 def not_finite(task: Task, ranks: Ranks, where: str, features: Tensor) -> UserError:
     """Return the error for a step whose loss or gradient is not finite; all ranks call this together.
 
-    ``features`` (rows, features) is this rank's batch: a value in it that is not finite is the cause.
+    ``features`` (rows, features) is this rank's batch. An infinite value in it is the cause, or a missing one for which
+    nothing stands.
     """
-    names = [*task.data.numeric, *task.data.vocabularies]
-    bad: list[int] = (~torch.isfinite(features)).any(dim=0).nonzero().flatten().tolist()
+    names = task.config.feature_columns
+    required = [feature.missing in ("drop", "refuse") for feature in task.config.features.all]
+    is_bad = features.isinf() | (features.isnan() & torch.tensor(required, device=features.device))
+    bad: list[int] = is_bad.any(dim=0).nonzero().flatten().tolist()
     first = min((columns[0] for columns in ranks.gather(bad) if columns), default=None)
     problem = f"{where}: the loss is no longer a finite number"
     if first is not None:

@@ -25,6 +25,7 @@ from pipeline.training import checkpoint, components, elastic, partial_epoch, pl
 from pipeline.training.checkpoint import Progress
 from pipeline.training.divergence import check_losses, not_finite
 from pipeline.training.exchange import Exchange, Ranks
+from pipeline.training.hiding import Hiding
 from pipeline.training.importance import measure_importance
 from pipeline.training.loader import Shard, open_shard, steps_and_rows
 from pipeline.training.task import Task, TrainingResult
@@ -67,6 +68,7 @@ class Trainer:
         torch.manual_seed(self.settings.seed)
         self.net = TabularNet(net_spec(task.config, self.data)).to(self.device)
         ranks.broadcast(dict(self.net.named_parameters()))
+        self.hiding = Hiding(task.config, self.data)
         self.exchange = Exchange(self.net, ranks)
         peak = components.peak_learning_rate(self.settings, ranks.size)
         self.loss = components.make_loss(task.config.label.task, self.net.spec)
@@ -195,7 +197,7 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.schedule((epoch - 1) * steps + step)
             self.exchange.clear()
-            outputs = self.net(features)
+            outputs = self.net(self.hiding.hide(features))
             loss = self.loss(outputs, labels)
             # A sum, not a mean: each rank divides by the rows of the global batch. So every row weighs the same,
             # however unequal the ranks' last batches are.

@@ -96,9 +96,8 @@ def refused_rows(features: Tensor, task: Task) -> Tensor:
     """Return which rows, bool (rows,), the packaged model refuses for an unseen value."""
     data, numeric = task.data, len(task.data.numeric)
     refusing = [i for i, feature in enumerate(task.config.features.categorical) if feature.unknown == "refuse"]
-    sizes = [len(values) for values in data.vocabularies.values()]
-    unseen = torch.tensor(sizes, dtype=torch.int64, device=features.device)
-    return (features[:, numeric:].long() == unseen)[:, refusing].any(dim=1)
+    others = torch.tensor([float(len(values)) for values in data.vocabularies.values()], device=features.device)
+    return (features[:, numeric:] == others)[:, refusing].any(dim=1)
 
 
 @torch.no_grad()
@@ -111,8 +110,9 @@ def _all_sums(
     """
     net.eval()
     device, data, numeric = next(net.parameters()).device, task.data, len(task.data.numeric)
-    sizes = [len(values) + 1 for values in data.vocabularies.values()]
+    sizes = [len(values) + 2 for values in data.vocabularies.values()]  # with "other" and missing
     sums = MetricSums(data.label, device, with_detail=True, category_sizes=sizes)
+    missing = torch.tensor(sizes, dtype=torch.float32, device=device) - 1
     buckets = BucketSums(data.label, rows, device)
     for features, labels in shard.batches(BATCH_ROWS):
         features, labels = features.to(device), labels.to(device)
@@ -121,7 +121,9 @@ def _all_sums(
         outputs = outputs.double()
         answers = torch.softmax(outputs / temperature, dim=1) if data.label.classes else outputs
         refused = refused_rows(features, task)
-        sums.add(answers, labels, of_batch, codes=features[:, numeric:].long(), refused=refused)
+        codes = features[:, numeric:]
+        codes = torch.where(codes.isnan(), missing, codes).long()
+        sums.add(answers, labels, of_batch, codes=codes, refused=refused)
         buckets.add(answers, labels, refused, features)
     buckets.flush()
     return sums, buckets

@@ -51,9 +51,12 @@ def test_a_large_data_set_is_counted_by_the_executors(
     spark: SparkSession, use_case: UseCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = csv_rows(120).replace("1.5,", ",")  # a row without its `a` is dropped
-    here = shards.prepare_data(spark, use_case(source, split={"oversample": 2}), 2).manifest
+    features = {"numeric": [{"column": "a", "missing": "drop"}], "categorical": ["k"]}
+    dropping = use_case(source, split={"oversample": 2}, features=features)
+    here = shards.prepare_data(spark, dropping, 2).manifest
     monkeypatch.setattr(parquet_summary, "_DRIVER_FILES", 0)
-    by_spark = shards.prepare_data(spark, use_case(source, split={"oversample": 2}), 2).manifest
+    dropping = use_case(source, split={"oversample": 2}, features=features)
+    by_spark = shards.prepare_data(spark, dropping, 2).manifest
     assert by_spark.rows == here.rows
     assert here.rows.dropped == here.dropped_by_column["a"] > 0
     assert (by_spark.numeric, by_spark.dropped_by_column) == (here.numeric, here.dropped_by_column)

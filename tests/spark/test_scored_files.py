@@ -52,7 +52,7 @@ def model(spark: SparkSession, use_case: UseCase, tmp_path: Path) -> str:
         as_csv([HEADER, *source_rows()]),
         sql=SQL,
         source={"path": "data.csv", "schema": SCHEMA, "options": {"multiLine": True}},
-        features={"numeric": ["amount"], "categorical": [{"column": "k", "unknown": "encode"}]},
+        features={"numeric": ["amount"], "categorical": [{"column": "k", "unknown": "other"}]},
     )
     untrained_model(spark, config, tmp_path / "model")
     return str(tmp_path / "model")

@@ -59,7 +59,7 @@ def wide_case(use_case: UseCase) -> UseCase:
     def make(csv: str | None = None, sql: str = SQL, **sections: Any) -> Config:
         settings: dict[str, Any] = {
             "source": {"path": "data.csv", "schema": SCHEMA},
-            "features": {"numeric": NUMERIC, "categorical": []},
+            "features": {"numeric": [{"column": n, "missing": "drop"} for n in NUMERIC], "categorical": []},
             "label": LABEL,
             "model": {"hidden_sizes": [16]},
         }

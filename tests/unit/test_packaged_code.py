@@ -34,7 +34,9 @@ print(json.dumps(answers))
 @pytest.fixture
 def model(use_case: UseCase, tmp_path: Path) -> Path:
     """Return the folder of a model that answers 'odd' from a = 0 on, packaged by today's code."""
-    config, data = use_case(model={"hidden_sizes": []}), write_dataset(tmp_path / "data", 20, 10, 1)
+    features = {"numeric": ["a"], "categorical": [{"column": "k", "unknown": "refuse"}]}
+    config = use_case(model={"hidden_sizes": []}, features=features)
+    data = write_dataset(tmp_path / "data", 20, 10, 1)
     net = TabularNet(net_spec(config, data))
     with torch.no_grad():
         weights, biases = net.layers[0].parameters()
