@@ -69,12 +69,16 @@ NUMERIC: dict[str, list[Any]] = {
     "shift": ["__import__('os')", HUGE],
     "scale": [None, []],
     "offset": ["1e999", True],
+    "fill": ["x", HUGE, []],
+    "indicator": ["yes", 1, True],
 }
 CATEGORICAL: dict[str, list[Any]] = {
     "column": [HTML, "CulmenLength"],
     "encoding": ["../../etc/passwd", 3],
     "values": [HUGE, -5, 2**40 + 1, 4],
     "width": [HUGE, 0, 7],
+    "missing": [HUGE, -1, "4", 2],
+    "hashed": ["yes", None],
 }
 RAW: dict[str, list[Any]] = {
     "name": [5, None, ["Island"]],
