@@ -18,8 +18,10 @@ class NumericFeature(Settings):
 
     column: str
     """Name of the column in the result of features.sql."""
-    scaling: Literal["none", "standard", "minmax"] = "standard"
-    """`standard`: (x - mean) / std; `minmax`: to 0…1; both fitted on the training rows and stored in the model."""
+    scaling: Literal["none", "standard", "minmax", "robust", "quantile"] = "standard"
+    """`standard`: (x - mean) / std; `minmax`: to 0…1; `robust`: z = (x - median) / interquartile range, then the smooth
+    clip z / √(1 + (z / 3)²); `quantile`: to a normal distribution. All are fitted on the training rows and stored in
+    the model."""
     missing: Literal["median", "mean", "drop", "refuse"] | float = Field(default="median", union_mode="left_to_right")
     """What stands for a missing value: the training rows' `median` or `mean`, or a number. `drop`: training leaves the
     row out, and a model refuses it. `refuse`: like that, but a row that lacks it stops the training (exit 2)."""

@@ -157,6 +157,15 @@ class Model(Settings):
     """Width of each hidden layer; an empty list makes a linear model."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of hidden activations dropped in training."""
+    numeric_embedding: Literal["none", "periodic"] = "none"
+    """`periodic`: beside each number the network takes learned sines and cosines of it (Gorishniy et al. 2022), which
+    help where the answer does not change smoothly."""
+    frequencies: int = Field(default=24, ge=1)
+    """Of the periodic embedding: how many sines and cosines of each number."""
+    frequency_scale: float = Field(default=0.1, gt=0)
+    """Of the periodic embedding: the standard deviation of the frequencies before the first step."""
+    embedding_size: int = Field(default=12, ge=1)
+    """Of the periodic embedding: inputs of the first layer that each number becomes, beside the number itself."""
 
 
 class EarlyStopping(Settings):
@@ -183,8 +192,15 @@ class Training(Settings):
     """Multiply the learning rate by 1, by the number of ranks (Goyal et al. 2017), or by its square root."""
     warmup_epochs: float = Field(default=0, ge=0)
     """Epochs over which the learning rate rises linearly, step by step, from its 1-rank value (on one rank, from 0)."""
+    schedule: Literal["constant", "plateau", "cosine", "one_cycle"] = "constant"
+    """Of the learning rate: `plateau` multiplies it by 0.3 after every 8 epochs without a lower validation loss,
+    `cosine` lets it fall to 0 until the last epoch, `one_cycle` lets it rise and fall (Smith and Topin 2018)."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """The optimizer's weight_decay."""
+    """The optimizer's weight_decay; with `adamw` biases and learned vectors do not decay."""
+    gradient_clipping: float | None = Field(default=None, gt=0)
+    """The largest length of a step's gradient over all weights; a longer one is shortened. null: any length."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of a class label that is spread over all classes; it makes probabilities less sure."""
     early_stopping: EarlyStopping = EarlyStopping()
     """When to stop before the last epoch."""
     checkpoint_every: int = Field(default=1, ge=1)

@@ -84,6 +84,12 @@ class NumericStats(_Record):
     """At equal steps from 0 to 1, see data/quantiles.py; empty for a label, and in manifests of formats 1 to 4."""
 
     @property
+    def quartiles(self) -> tuple[float, float]:
+        """The values below which a quarter and three quarters are."""
+        steps = len(self.quantiles) - 1
+        return self.quantiles[steps // 4], self.quantiles[steps - steps // 4]
+
+    @property
     def median(self) -> float:
         """The middle one of the quantiles."""
         return self.quantiles[len(self.quantiles) // 2]

@@ -85,6 +85,13 @@ def check_spec(spec: ModelSpec, weights: Path) -> None:
         _require(category.missing in codes, f"network.categorical '{category.column}'.missing", "its vocabulary")
         widths = {"index": 1, "onehot": category.codes - 1, "embedding": category.width}
         _require(category.width == widths[category.encoding], "network.categorical.width", "its encoding")
+    for number in net.numeric:
+        rising = all(low < high for low, high in itertools.pairwise(number.knots))
+        _require(
+            rising and len(number.knots) == len(number.levels), "network.numeric.knots", "rising knots with levels"
+        )
+    waves = net.periodic
+    _require(waves is None or min(waves.frequencies, waves.width) >= 1, "network.periodic", "whole numbers from 1")
     filled = all(number.fill is not None for number in net.numeric if number.indicator)
     _require(filled, "network.numeric.indicator", "fill: it is of a value that may not be missing")
     _require(all(size >= 1 for size in net.hidden_sizes), "network.hidden_sizes", "whole numbers from 1")
@@ -102,11 +109,16 @@ def _require(fits: bool, name: str, other: str) -> None:
 
 def _expected_weights(net: NetSpec) -> int:
     """Return how many values the network of this description has: of layers, embeddings, and scaling."""
-    inputs = len(net.numeric) + sum(n.indicator for n in net.numeric) + sum(c.width for c in net.categorical)
+    numbers, waves = len(net.numeric), net.periodic
+    inputs = numbers + sum(n.indicator for n in net.numeric) + sum(c.width for c in net.categorical)
+    periodic = 0
+    if waves:
+        inputs += numbers * waves.width
+        periodic = numbers * (waves.frequencies * (1 + 2 * waves.width) + waves.width)
     sizes = [inputs, *net.hidden_sizes, net.outputs]
     layers = sum((before + 1) * after for before, after in itertools.pairwise(sizes))
     embeddings = sum(c.codes * c.width for c in net.categorical if c.encoding == "embedding")
-    return layers + embeddings + 2 * len(net.numeric)
+    return layers + embeddings + periodic + 2 * numbers
 
 
 def _stored_weights(weights: Path) -> int:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pipeline.config import Config
 from pipeline.config.features import CategoricalFeature, NumericFeature
 from pipeline.model.dialect.tree import Node
-from pipeline.model.spec import HASH_VERSION, CategoricalInput, ModelSpec, NetSpec, NumericInput, RawColumn, SplitRule
+from pipeline.model.spec import (
+    HASH_VERSION,
+    CategoricalInput,
+    ModelSpec,
+    NetSpec,
+    NumericInput,
+    Periodic,
+    RawColumn,
+    SplitRule,
+)
 
 if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest, NumericStats
@@ -59,8 +71,16 @@ def net_spec(config: Config, data: Manifest) -> NetSpec:
         outputs=len(data.label.classes) or 1,
         label_mean=stats.mean - stats.offset if stats else 0.0,
         label_std=(stats.std or 1.0) if stats else 1.0,
+        periodic=_periodic(config) if config.features.numeric else None,
         label_offset=stats.offset if stats else 0.0,
     )
+
+
+def _periodic(config: Config) -> Periodic | None:
+    settings = config.model
+    if settings.numeric_embedding == "none":
+        return None
+    return Periodic(settings.frequencies, settings.frequency_scale, settings.embedding_size)
 
 
 def _numeric_input(feature: NumericFeature, stats: NumericStats) -> NumericInput:
@@ -74,8 +94,31 @@ def _numeric_input(feature: NumericFeature, stats: NumericStats) -> NumericInput
     elif feature.scaling == "minmax":
         span = stats.max - stats.min
         shift, scale = stats.min - stats.offset, 1 / span if span else 1.0
+    elif feature.scaling == "robust":
+        low, high = stats.quartiles
+        spread = high - low or (stats.max - stats.min) / 2  # as RealMLP does (Holzmüller et al. 2024)
+        shift, scale = stats.median - stats.offset, 1 / spread if spread else 1.0
     fill = _fill(feature, stats)
-    return NumericInput(feature.column, shift, scale, stats.offset, fill, feature.indicator and fill is not None)
+    knots, levels = _normal_levels(stats) if feature.scaling == "quantile" else ((), ())
+    is_clipped = feature.scaling == "robust"
+    indicator = feature.indicator and fill is not None
+    return NumericInput(feature.column, shift, scale, stats.offset, fill, indicator, is_clipped, knots, levels)
+
+
+def _normal_levels(stats: NumericStats) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the different quantiles, counted from the offset, and the normal distribution's value at each.
+
+    A value that several quantiles share has the middle of their levels. A column with a single value becomes 0.
+    """
+    by_knot: dict[float, list[float]] = {}
+    steps = len(stats.quantiles) - 1
+    for i, quantile in enumerate(stats.quantiles):
+        by_knot.setdefault(float(np.float32(quantile - stats.offset)), []).append(i / max(1, steps))
+    last = 0.5 / max(1, steps)
+    levels = [min(1 - last, max(last, sum(levels) / len(levels))) for levels in by_knot.values()]
+    if len(levels) < 2:
+        return tuple(by_knot), (0.0,) * len(levels)
+    return tuple(by_knot), tuple(NormalDist().inv_cdf(level) for level in levels)
 
 
 def _fill(feature: NumericFeature, stats: NumericStats) -> float | None:

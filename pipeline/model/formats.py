@@ -179,14 +179,17 @@ def _from_5_to_6(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
     The limits for a broken source are today's, since no job reads them of a model.
     """
     network = model["network"]
-    numeric = [{**number, "fill": None, "indicator": False} for number in network["numeric"]]
+    plain: Tree = {"fill": None, "indicator": False, "is_clipped": False, "knots": [], "levels": []}
+    numeric = [{**number, **plain} for number in network["numeric"]]
     categorical = [{**category, "missing": None, "hashed": False} for category in network["categorical"]]
-    model = {**model, "network": {**network, "numeric": numeric, "categorical": categorical}}
+    model = {**model, "network": {**network, "numeric": numeric, "categorical": categorical, "periodic": None}}
     if not settings:
         return model, settings
     limits = {"max_quarantined": 1.0, "max_dropped": 1.0, "min_rows": 1}
     holes = {"missing": "drop", "max_missing": 1.0}
     rare = {"min_count": 1, "max_values": 1_000_000, "hash_buckets": None}
+    net = {"numeric_embedding": "none", "frequencies": 24, "frequency_scale": 0.1, "embedding_size": 12}
+    training = {"schedule": "constant", "gradient_clipping": None, "label_smoothing": 0.0}
     features = settings["features"]
     features = {
         **features,
@@ -196,7 +199,8 @@ def _from_5_to_6(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
             for feature in features["categorical"]
         ],
     }
-    return model, {**settings, "source": {**settings["source"], **limits}, "features": features}
+    sections: dict[str, Tree] = {"source": limits, "model": net, "training": training}
+    return model, {**settings, **{k: {**settings[k], **new} for k, new in sections.items()}, "features": features}
 
 
 _STEPS: tuple[Callable[[Tree, Tree], tuple[Tree, Tree]], ...] = (

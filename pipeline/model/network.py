@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from .numbers import Numbers, PeriodicEmbedding
 from .spec import CategoricalInput, NetSpec
 
 
@@ -28,16 +29,12 @@ class TabularNet(nn.Module):
     def __init__(self, spec: NetSpec) -> None:
         super().__init__()
         self.spec = spec
-        # The scaling lives in the network, so no caller can forget it.
         self.shift: Tensor
         self.scale: Tensor
-        self.fill: Tensor
         self.register_buffer("shift", torch.tensor([n.shift for n in spec.numeric], dtype=torch.float32))
         self.register_buffer("scale", torch.tensor([n.scale for n in spec.numeric], dtype=torch.float32))
-        fills = [0.0 if n.fill is None else n.fill for n in spec.numeric]
-        self.register_buffer("fill", torch.tensor(fills, dtype=torch.float32), persistent=False)
-        self._filled = any(n.fill is not None for n in spec.numeric)
-        self._indicators = [i for i, n in enumerate(spec.numeric) if n.indicator]
+        self._numbers = Numbers(spec.numeric)
+        self.periodic = PeriodicEmbedding(len(spec.numeric), spec.periodic) if spec.periodic else None
         self.embeddings = nn.ModuleDict(
             {
                 _module_name(i, c.column): nn.Embedding(c.codes, c.width)
@@ -45,8 +42,9 @@ class TabularNet(nn.Module):
                 if c.encoding == "embedding"
             }
         )
-        numbers = len(spec.numeric) + len(self._indicators)
-        sizes = [numbers + sum(c.width for c in spec.categorical), *spec.hidden_sizes]
+        numbers = len(spec.numeric) + len(self._numbers.indicators)
+        embedded = len(spec.numeric) * spec.periodic.width if spec.periodic else 0
+        sizes = [numbers + embedded + sum(c.width for c in spec.categorical), *spec.hidden_sizes]
         hidden = (_hidden_layer(inputs, outputs, spec.dropout) for inputs, outputs in itertools.pairwise(sizes))
         layers = [*itertools.chain(*hidden), nn.Linear(sizes[-1], spec.outputs)]
         with torch.no_grad():
@@ -70,15 +68,16 @@ class TabularNet(nn.Module):
         return super().load_state_dict(renamed, strict=strict, assign=assign)
 
     def _inputs(self, rows: Tensor) -> Tensor:
-        """Return what the first layer takes: the scaled numbers, which are missing, then each category's encoding."""
+        """Return what the first layer takes: scaled numbers, which are missing, their embeddings, the categories."""
         first = len(self.spec.numeric)
-        numbers = rows[:, :first]
-        parts = []
-        if self._filled:
-            is_missing = numbers.isnan()
-            numbers = torch.where(is_missing, self.fill, numbers)
-            parts = [is_missing[:, self._indicators].to(rows.dtype)] if self._indicators else []
-        parts = [(numbers - self.shift) * self.scale, *parts]
+        given = rows[:, :first]
+        numbers = self._numbers.filled(given)
+        scaled = self._numbers.bent(numbers, (numbers - self.shift) * self.scale)
+        parts = [scaled]
+        if self._numbers.indicators:
+            parts.append(self._numbers.missing(given))
+        if self.periodic is not None:
+            parts.append(self.periodic(scaled))
         parts += [self._encoded(i, c, rows[:, first + i]) for i, c in enumerate(self.spec.categorical)]
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 

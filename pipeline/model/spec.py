@@ -27,6 +27,12 @@ class NumericInput:
     """Stands for a missing value, counted from the offset; None: a row that lacks the value is refused."""
     indicator: bool = False
     """Whether the network also takes whether the value was missing."""
+    is_clipped: bool = False
+    """Whether the scaled value z then becomes z / √(1 + (z / 3)²), which never exceeds 3."""
+    knots: tuple[float, ...] = ()
+    """Values counted from the offset, rising. With them the network takes the straight line between their levels."""
+    levels: tuple[float, ...] = ()
+    """What the network takes of each knot, rising."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,17 @@ class CategoricalInput:
 
 
 @dataclass(frozen=True)
+class Periodic:
+    """Learned sines and cosines of each number."""
+
+    frequencies: int
+    scale: float
+    """Standard deviation of the frequencies before the first step."""
+    width: int
+    """Inputs of the first layer that each number becomes, beside the number itself."""
+
+
+@dataclass(frozen=True)
 class NetSpec:
     """All that is needed to build the network again."""
 
@@ -62,6 +79,8 @@ class NetSpec:
     label_mean: float
     label_std: float
     """Regression learns (label - mean) / std and answers in the label's own unit; 0 and 1 for classification."""
+    periodic: Periodic | None = None
+    """How numbers are embedded; None: they are not."""
     label_offset: float = 0.0
     """The label and its mean are counted from here; the prediction is the offset and the answer, added in float64."""
 
@@ -153,7 +172,11 @@ class ModelSpec:
         network = NetSpec(
             **{
                 **net,
-                "numeric": tuple(NumericInput(**n) for n in net["numeric"]),
+                "numeric": tuple(
+                    NumericInput(**{**n, "knots": tuple(n["knots"]), "levels": tuple(n["levels"])})
+                    for n in net["numeric"]
+                ),
+                "periodic": Periodic(**net["periodic"]) if net["periodic"] else None,
                 "categorical": tuple(CategoricalInput(**c) for c in net["categorical"]),
                 "hidden_sizes": tuple(net["hidden_sizes"]),
             }

@@ -71,8 +71,10 @@ class Trainer:
         self.hiding = Hiding(task.config, self.data)
         self.exchange = Exchange(self.net, ranks)
         peak = components.peak_learning_rate(self.settings, ranks.size)
-        self.loss = components.make_loss(task.config.label.task, self.net.spec)
-        self.optimizer = components.make_optimizer(self.settings, self.exchange.parameter, peak)
+        kind, decays = task.config.label.task, components.decaying(self.net)
+        self.loss = components.make_loss(kind, self.net.spec)
+        self.step_loss = components.make_loss(kind, self.net.spec, self.settings.label_smoothing)
+        self.optimizer = components.make_optimizer(self.settings, self.exchange.parameter, peak, decays)
 
         # Where the training stands: at its beginning, or where the checkpoint was written.
         self.progress = Progress(cache=task.cache)
@@ -191,14 +193,15 @@ class Trainer:
         shard, steps, last_line = self.shards["train"], len(self.batch_rows), time.monotonic()
         batches = shard.epoch(self.settings.batch_size, self.settings.seed, epoch, self.ranks.rank, skip=first_step)
         batch = next(batches, shard.no_rows)
+        losses = [record.validation.loss for record in self.progress.history]
         for step in range(first_step, steps):
             # A rank without rows takes the step all the same, or the others would wait for it for ever.
             features, labels = batch[0].to(self.device), batch[1].to(self.device)
             for group in self.optimizer.param_groups:
-                group["lr"] = self.schedule((epoch - 1) * steps + step)
+                group["lr"] = self.schedule((epoch - 1) * steps + step, losses)
             self.exchange.clear()
             outputs = self.net(self.hiding.hide(features))
-            loss = self.loss(outputs, labels)
+            loss = self.step_loss(outputs, labels)
             # A sum, not a mean: each rank divides by the rows of the global batch. So every row weighs the same,
             # however unequal the ranks' last batches are.
             (loss / self.batch_rows[step]).backward()  # type: ignore[no-untyped-call]
@@ -211,6 +214,7 @@ class Trainer:
             is_finite, is_stopping = self.exchange.finish()
             if not is_finite:
                 raise not_finite(self.task, self.ranks, f"epoch {epoch}, step {step + 1}", features)
+            components.clip_gradient(self.exchange.parameter, self.settings)
             self.optimizer.step()
             if is_stopping:
                 return step + 1

@@ -75,6 +75,9 @@ def measured(net: TabularNet, prepared: Prepared) -> Evaluation:
     return sums.evaluate()
 
 
+KIND = {"column": "k", "unknown": "refuse"}
+
+
 class Project:
     """One use case whose models are made by hand instead of trained."""
 
@@ -83,7 +86,7 @@ class Project:
         self._sections: dict[str, Any] = {
             "csv": csv(),
             "sql": SQL,
-            "features": {"numeric": [{"column": "a", "scaling": "none"}], "categorical": []},
+            "features": {"numeric": [{"column": "a", "scaling": "none", "missing": "drop"}], "categorical": []},
             "source": {"path": "data.csv", "schema": "a DOUBLE, k STRING, y STRING"},
             "model": {"hidden_sizes": []},
             "tracking": {"registered_model": "m"},
@@ -242,7 +245,7 @@ def test_a_champion_is_measured_by_its_own_sql(project: Project) -> None:
     # other features, of another scale, made by other SQL from the same CSV
     project.change(
         sql="SELECT a / 100 AS hundreds, k, y FROM raw",
-        features={"numeric": [{"column": "hundreds", "scaling": "none"}], "categorical": ["k"]},
+        features={"numeric": [{"column": "hundreds", "scaling": "none", "missing": "drop"}], "categorical": [KIND]},
         tracking={"registered_model": "m", "gate": {"min_rows": 20}},
     )
     second = project.judge([[100.0, 0, 0, 0], [0.0, 0, 0, 0]], [-99.95, 0.0])
@@ -259,7 +262,7 @@ def test_rows_that_a_champion_refuses_count_against_it(project: Project) -> None
     project.change(
         csv=csv().replace(",z,", ",x,"),
         sql="SELECT CAST(a AS FLOAT) AS a, k, y FROM raw",
-        features={"numeric": [{"column": "a", "scaling": "none"}], "categorical": ["k"]},
+        features={"numeric": [{"column": "a", "scaling": "none", "missing": "drop"}], "categorical": [KIND]},
         split={"group": "a"},  # a row stays on its side when its category changes
     )
     assert project.judge([[1.0, 0, 0], [0.0, 0, 0]], [-99.95, 0.0]).candidate == 1.0
@@ -395,7 +398,7 @@ def test_a_candidate_is_as_good_as_trained_though_it_refuses_unseen_values(
         use_case,
         csv="\n".join([rows[0], *rare, *rows[201:], ""]),
         sql="SELECT CAST(a AS FLOAT) AS a, k, y FROM raw",
-        features={"numeric": [{"column": "a", "scaling": "none"}], "categorical": ["k"]},
+        features={"numeric": [{"column": "a", "scaling": "none", "missing": "drop"}], "categorical": [KIND]},
     )
     width = len(project.prepared.manifest.vocabularies["k"])
     known = set(project.prepared.manifest.vocabularies["k"])
@@ -472,7 +475,7 @@ def test_they_are_compared_on_rows_that_the_champion_has_not_trained_on(project:
     champion = project.config
     project.change(
         sql="SELECT CAST(a AS FLOAT) AS a, k, y FROM raw",
-        features={"numeric": [{"column": "a", "scaling": "none"}], "categorical": ["k"]},
+        features={"numeric": [{"column": "a", "scaling": "none", "missing": "drop"}], "categorical": [KIND]},
         split={"seed": 6, "validation_fraction": 0.1, "test_fraction": 0.5},
     )
     decision = project.judge([[1.0, 0, 0, 0], [0.0, 0, 0, 0]], [-99.95, 0.0])

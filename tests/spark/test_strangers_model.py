@@ -22,7 +22,7 @@ from pipeline import predict
 from pipeline.data.manifest import Manifest, RowGroup
 from pipeline.data.packaged import load_scorer, read_model
 from pipeline.evaluation.metrics import EpochRecord
-from pipeline.model.spec import CategoricalInput, ModelSpec, NetSpec, NumericInput, RawColumn, SplitRule
+from pipeline.model.spec import CategoricalInput, ModelSpec, NetSpec, NumericInput, Periodic, RawColumn, SplitRule
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.storage import Folder
 from pipeline.training import checkpoint
@@ -48,6 +48,8 @@ def put(value: Any, *path: str | int) -> Callable[[Tree], None]:
     def change(tree: Tree) -> None:
         node: Any = tree
         for part in path[:-1]:
+            if node[part] is None:  # the model has no such record: its poison comes in a good one
+                node[part] = {"frequencies": 2, "scale": 0.1, "width": 2}
             node = node[part]
         node[path[-1]] = value
 
@@ -63,6 +65,7 @@ NETWORK: dict[str, list[Any]] = {
     "label_mean": ["x", None],
     "label_std": [[], "inf"],
     "label_offset": [HUGE, {}],
+    "periodic": [{}, "x", {"frequencies": 4, "scale": 0.1, "width": 3}],
 }
 NUMERIC: dict[str, list[Any]] = {
     "column": [HTML, 7, "Island"],
@@ -71,6 +74,14 @@ NUMERIC: dict[str, list[Any]] = {
     "offset": ["1e999", True],
     "fill": ["x", HUGE, []],
     "indicator": ["yes", 1, True],
+    "is_clipped": ["yes", None],
+    "knots": [[1.0, 1.0], [2.0, 1.0], ["x"], [1.0], "1", [HUGE]],
+    "levels": [[0.0], [None], "0"],
+}
+PERIODIC: dict[str, list[Any]] = {
+    "frequencies": [HUGE, 0, -3, "4"],
+    "scale": ["x", None],
+    "width": [HUGE, 0, -3, 2.5],
 }
 CATEGORICAL: dict[str, list[Any]] = {
     "column": [HTML, "CulmenLength"],
@@ -107,6 +118,7 @@ SPEC: dict[str, list[Any]] = {
 RECORDS: list[tuple[type, dict[str, list[Any]], tuple[str | int, ...]]] = [
     (ModelSpec, SPEC, ()),
     (SplitRule, SPLIT, ("split",)),
+    (Periodic, PERIODIC, ("network", "periodic")),
     (NetSpec, NETWORK, ("network",)),
     (NumericInput, NUMERIC, ("network", "numeric", 0)),
     (CategoricalInput, CATEGORICAL, ("network", "categorical", 0)),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import get_args
+import math
+from types import SimpleNamespace
+from typing import Any, cast, get_args
 
 import pytest
 import torch
@@ -10,10 +12,15 @@ from torch import nn
 
 from pipeline.config import Training
 from pipeline.config.sections import Label
+from pipeline.model.network import TabularNet
+from pipeline.model.spec import CategoricalInput, NetSpec, NumericInput, Periodic
 from pipeline.training.components import (
     LOSSES,
     LR_SCALINGS,
     OPTIMIZERS,
+    SCHEDULES,
+    decaying,
+    make_loss,
     make_optimizer,
     make_schedule,
     peak_learning_rate,
@@ -23,6 +30,7 @@ from pipeline.training.components import (
 def test_every_name_that_the_settings_allow_has_its_line_in_a_table() -> None:
     assert set(LOSSES) == set(get_args(Label.model_fields["task"].annotation))
     assert set(OPTIMIZERS) == set(get_args(Training.model_fields["optimizer"].annotation))
+    assert set(SCHEDULES) == set(get_args(Training.model_fields["schedule"].annotation))
     assert set(LR_SCALINGS) == set(get_args(Training.model_fields["lr_scaling"].annotation))
 
 
@@ -52,9 +60,83 @@ def test_the_learning_rate_grows_with_the_ranks(scaling: str, peak: float) -> No
 )
 def test_warm_up_rises_step_by_step(peak: float, expected: list[float]) -> None:
     schedule = make_schedule(Training(learning_rate=0.1, warmup_epochs=2), peak, steps_per_epoch=2)
-    assert [schedule(step) for step in range(6)] == pytest.approx(expected)
+    assert [schedule(step, []) for step in range(6)] == pytest.approx(expected)
 
 
 def test_without_warm_up_the_rate_is_constant() -> None:
     schedule = make_schedule(Training(), peak=0.3, steps_per_epoch=5)
-    assert [schedule(step) for step in (0, 1, 99)] == [0.3] * 3
+    assert [schedule(step, []) for step in (0, 1, 99)] == [0.3] * 3
+
+
+def test_the_rate_falls_after_every_eight_epochs_without_a_lower_loss() -> None:
+    schedule = make_schedule(Training(schedule="plateau"), peak=1.0, steps_per_epoch=3)
+    losses = [5.0, 4.0, *[4.0] * 8, *[4.5] * 8, 3.0, *[3.5] * 7]
+    rates = [schedule(3 * epoch, losses[:epoch]) for epoch in range(len(losses) + 1)]
+    assert rates == pytest.approx([1.0] * 10 + [0.3] * 8 + [0.09] * 9)
+    assert schedule(80, [*losses, 3.0]) == pytest.approx(0.027)  # the eighth epoch since the lowest
+
+
+def test_the_cosine_falls_to_0_over_all_steps() -> None:
+    schedule = make_schedule(Training(schedule="cosine", epochs=4), peak=2.0, steps_per_epoch=5)
+    rates = [schedule(step, []) for step in range(21)]
+    assert rates == pytest.approx([1 + math.cos(math.pi * step / 20) for step in range(21)])
+
+
+def test_one_cycle_is_torch_s() -> None:
+    steps, peak = 200, 0.5
+    schedule = make_schedule(Training(schedule="one_cycle", epochs=10), peak, steps_per_epoch=20)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    # torch counts from the first step to the last one, and this project to the end of the last one
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, steps + 1, pct_start=60 / (steps + 1) + 1e-9)
+    for step in range(steps):
+        assert schedule(step, []) == pytest.approx(theirs.get_last_lr()[0], abs=0.02 * peak)
+        optimizer.step()
+        theirs.step()
+    assert schedule(60, []) == pytest.approx(peak)
+
+
+def test_biases_and_learned_vectors_do_not_decay() -> None:
+    spec = NetSpec(
+        numeric=(NumericInput("a", 0.0, 1.0),),
+        categorical=(CategoricalInput("k", "embedding", 3, 2),),
+        hidden_sizes=(4,),
+        dropout=0.0,
+        outputs=2,
+        label_mean=0.0,
+        label_std=1.0,
+        periodic=Periodic(5, 0.1, 3),
+    )
+    net = TabularNet(spec)
+    names, sizes = zip(*[(name, parameter.numel()) for name, parameter in net.named_parameters()], strict=True)
+    marks = dict(zip(names, torch.split(decaying(net), list(sizes)), strict=True))
+    matrices = {"periodic.weight", "layers.0.weight", "layers.2.weight"}
+    assert {name: {mark.item() for mark in part} for name, part in marks.items()} == {
+        name: {float(name in matrices)} for name in names
+    }
+
+
+def test_adamw_lets_only_the_marked_weights_decay() -> None:
+    settings = Training.model_validate({"optimizer": "adamw", "weight_decay": 0.5})
+    marks, start, gradient = torch.tensor([1.0, 0.0]), torch.tensor([2.0, 2.0]), torch.tensor([0.3, 0.3])
+    ours, theirs, still = (nn.Parameter(start.clone()) for _ in range(3))
+    pairs = [
+        (ours, make_optimizer(settings, ours, 0.1, marks)),
+        (theirs, torch.optim.AdamW([theirs], lr=0.1, weight_decay=0.5)),
+        (still, torch.optim.AdamW([still], lr=0.1, weight_decay=0.0)),
+    ]
+    for _ in range(3):
+        for parameter, optimizer in pairs:
+            parameter.grad = gradient.clone()
+            optimizer.step()
+    assert ours[0].item() == theirs[0].item()
+    assert ours[1].item() == still[1].item()
+
+
+def test_label_smoothing_is_torch_s_and_validation_has_none() -> None:
+    spec = SimpleNamespace(label_std=1.0)
+    outputs, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    smooth = make_loss("classification", cast(Any, spec), 0.1)(outputs, labels)
+    theirs = nn.CrossEntropyLoss(reduction="sum", label_smoothing=0.1)(outputs, labels)
+    assert smooth.item() == theirs.item()
+    plain = nn.CrossEntropyLoss(reduction="sum")(outputs, labels)
+    assert make_loss("classification", cast(Any, spec))(outputs, labels).item() == plain.item() != smooth.item()
