@@ -132,6 +132,7 @@ def use_case(tmp_path: Path) -> UseCase:
             "features": {"numeric": ["a"], "categorical": ["k"]},
             "label": {"column": "y"},
             "split": {"validation_fraction": 0.3},
+            "model": {"preset": "none"},
             "run": {"work_dir": str(tmp_path / "work")},
         }
         for name, section in sections.items():

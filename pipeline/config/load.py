@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import mistakes, written
+from pipeline.config import mistakes, presets, written
 from pipeline.config.base import Key, Origin, depth, origin_of
 from pipeline.config.settings import Config
 from pipeline.config.written import Tree, Written
@@ -44,7 +44,7 @@ def load_config(files: ConfigFiles, overrides: Sequence[str] = ()) -> Config:
         tree, path = _override(tree, override)
         origins.append(Origin(_short(hide_password(f"--set {override}")), path=path))
         _refuse_old_names(tree, f"--set {override}")
-    return _validate(tree, origins)
+    return _validate(presets.fill(tree), origins)
 
 
 def validate(tree: Tree, name: str) -> Config:

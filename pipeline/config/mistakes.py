@@ -14,14 +14,24 @@ from pipeline.runtime.errors import nearest
 _SHORT = reprlib.Repr()  # YAML's anchors can make a list of billions out of a few lines
 _SHORT.maxlevel = 2
 
+_NUMBER_OR_AUTO = "a whole number of at least 1, or auto"
+_UNIONS = {
+    ("run", "num_proc"): _NUMBER_OR_AUTO,
+    ("training", "epochs"): _NUMBER_OR_AUTO,
+    ("training", "batch_size"): _NUMBER_OR_AUTO,
+    ("features", "numeric", "missing"): "median, mean, drop, refuse or a number",
+}
+"""What a setting may be that has several kinds of values."""
+
 
 def explain(error: ValidationError) -> tuple[str, Key]:
     """Return the first mistake of a validation in one sentence, with the number of the others, and its key."""
     mistakes = error.errors()
     first = next((m for m in mistakes if m["type"] == "extra_forbidden"), mistakes[0])
     loc = first["loc"]
-    if loc[:2] == ("run", "num_proc"):  # a union: pydantic reports every member that did not fit
-        mistakes = [m for m in mistakes if m["loc"][:2] != loc[:2]] + [first]
+    if union := _union_at(loc):  # pydantic reports every member that did not fit
+        mistakes = [m for m in mistakes if m["loc"][: len(union)] != union] + [first]
+        loc = union
     others = len({m["loc"] for m in mistakes}) - 1
     rest = f" (and {others} more mistake{'s' if others > 1 else ''})" if others > 0 else ""
     sentence = _sentence(first)
@@ -32,10 +42,11 @@ def explain(error: ValidationError) -> tuple[str, Key]:
 
 def _sentence(mistake: Any) -> str:
     """Say one mistake, as pydantic lists it."""
-    loc, key = mistake["loc"], ".".join(str(part) for part in mistake["loc"])
-    value = _SHORT.repr(mistake["input"])
-    if loc[:2] == ("run", "num_proc"):
-        return f"run.num_proc: must be a whole number of at least 1, or auto, not {value}"
+    loc, value = mistake["loc"], _SHORT.repr(mistake["input"])
+    union = _union_at(loc)
+    key = ".".join(str(part) for part in union or loc)
+    if union:
+        return f"{key}: must be {_UNIONS[_names(union)]}, not {value}"
     match mistake["type"]:
         case "extra_forbidden":
             return f"unknown key '{key}'{nearest(str(loc[-1]), keys(_section_at(loc[:-1])))}"
@@ -48,6 +59,15 @@ def _sentence(mistake: Any) -> str:
             return f"{key + ': ' if key else ''}{mistake['ctx']['error']}"
     message = mistake["msg"]
     return f"{key}: {message[0].lower()}{message[1:]}" + ("" if ", not " in message else f", not {value}")
+
+
+def _union_at(loc: Key) -> Key | None:
+    """Return the part of ``loc`` that is a setting of several kinds, None if it is another setting."""
+    return next((loc[:end] for end in range(2, len(loc) + 1) if _names(loc[:end]) in _UNIONS), None)
+
+
+def _names(loc: Key) -> tuple[str, ...]:
+    return tuple(part for part in loc if isinstance(part, str))
 
 
 def keys(section: type[BaseModel] | None) -> list[str]:

@@ -9,6 +9,7 @@ from typing import get_origin
 from pydantic import BaseModel
 
 from pipeline.config.base import section_of
+from pipeline.config.presets import PRESETS
 from pipeline.config.settings import Config
 
 
@@ -23,6 +24,13 @@ def reference(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str
         if section is not None:
             item = "[]." if get_origin(field.annotation) is list else "."
             yield from reference(section, key + item)
+
+
+def preset(name: str = "default") -> Iterator[str]:
+    """Yield the rows of the table of a preset: key, value."""
+    for section, values in PRESETS[name].items():
+        mark = "[]" if section == "features.numeric" else ""
+        yield from (f"| `{section}{mark}.{key}` | `{json.dumps(value)}` |" for key, value in values.items())
 
 
 def table() -> str:

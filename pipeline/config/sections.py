@@ -153,6 +153,8 @@ class Split(Settings):
 class Model(Settings):
     """The network: fully connected layers with ReLU between them."""
 
+    preset: Literal["default", "none"] = "default"
+    """Settings that you leave out: `default`, see [Presets](#presets), or `none`, which is as this table says."""
     hidden_sizes: list[Annotated[int, Field(ge=1)]] = Field(default=[64, 64])
     """Width of each hidden layer; an empty list makes a linear model."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -180,10 +182,11 @@ class EarlyStopping(Settings):
 class Training(Settings):
     """How the network learns."""
 
-    epochs: int = Field(default=20, ge=1)
-    """Passes over the training rows."""
-    batch_size: int = Field(default=32, ge=1)
-    """Rows per step and rank; the global batch is this times the number of ranks."""
+    epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default=20, union_mode="left_to_right")
+    """Passes over the training rows; `auto`: by the numbers of rows and columns, at most 200."""
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default=32, union_mode="left_to_right")
+    """Rows per step and rank; the global batch is this times the number of ranks. `auto`: a global batch of 64 to 512
+    rows by the number of training rows, and up to 8192 of more than a million; lr_scaling then does not count."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """torch.optim's Adam, AdamW, or SGD with momentum 0.9."""
     learning_rate: float = Field(default=0.001, gt=0)
@@ -193,8 +196,8 @@ class Training(Settings):
     warmup_epochs: float = Field(default=0, ge=0)
     """Epochs over which the learning rate rises linearly, step by step, from its 1-rank value (on one rank, from 0)."""
     schedule: Literal["constant", "plateau", "cosine", "one_cycle"] = "constant"
-    """Of the learning rate: `plateau` multiplies it by 0.3 after every 8 epochs without a lower validation loss,
-    `cosine` lets it fall to 0 until the last epoch, `one_cycle` lets it rise and fall (Smith and Topin 2018)."""
+    """Of the learning rate. `plateau` multiplies it by 0.3 after every 8 epochs without a lower validation loss.
+    `cosine` lets it fall to 0 until the last epoch, `one_cycle` lets it rise first (Smith and Topin 2018)."""
     weight_decay: float = Field(default=0.0, ge=0)
     """The optimizer's weight_decay; with `adamw` biases and learned vectors do not decay."""
     gradient_clipping: float | None = Field(default=None, gt=0)

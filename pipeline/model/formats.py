@@ -188,7 +188,13 @@ def _from_5_to_6(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
     limits = {"max_quarantined": 1.0, "max_dropped": 1.0, "min_rows": 1}
     holes = {"missing": "drop", "max_missing": 1.0}
     rare = {"min_count": 1, "max_values": 1_000_000, "hash_buckets": None}
-    net = {"numeric_embedding": "none", "frequencies": 24, "frequency_scale": 0.1, "embedding_size": 12}
+    net = {
+        "preset": "none",
+        "numeric_embedding": "none",
+        "frequencies": 24,
+        "frequency_scale": 0.1,
+        "embedding_size": 12,
+    }
     training = {"schedule": "constant", "gradient_clipping": None, "label_smoothing": 0.0}
     features = settings["features"]
     features = {

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pipeline.config import Training
 from pipeline.model.numbers import PeriodicEmbedding
 from pipeline.model.spec import NetSpec
+from pipeline.training.length import Length
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Of outputs (rows, outputs) and labels (rows,): the sum over the rows, a tensor of no dimension."""
@@ -126,30 +127,19 @@ def clip_gradient(parameter: nn.Parameter, settings: Training) -> None:
         nn.utils.clip_grad_norm_([parameter], settings.gradient_clipping)
 
 
-# ---- learning rate: training.lr_scaling, then the schedule after training.warmup_epochs ------------------------------
-
-LR_SCALINGS: dict[str, Callable[[int], float]] = {
-    "none": lambda num_proc: 1.0,
-    "linear": float,
-    "sqrt": math.sqrt,
-}
+# ---- learning rate: training.schedule, after training.warmup_epochs -------------------------------------------------
 
 
-def peak_learning_rate(settings: Training, num_proc: int) -> float:
-    """Return the learning rate after the warm-up, on ``num_proc`` ranks."""
-    return settings.learning_rate * LR_SCALINGS[settings.lr_scaling](num_proc)
-
-
-def constant(peak: float, steps_per_epoch: int, settings: Training) -> Schedule:
+def constant(length: Length, steps_per_epoch: int) -> Schedule:
     """Keep the learning rate as it is."""
-    return lambda step, losses: peak
+    return lambda step, losses: length.peak
 
 
-def plateau(peak: float, steps_per_epoch: int, settings: Training) -> Schedule:
+def plateau(length: Length, steps_per_epoch: int) -> Schedule:
     """Multiply the learning rate by 0.3 after every 8 epochs without a lower validation loss."""
 
     def learning_rate(step: int, losses: Sequence[float]) -> float:
-        rate, lowest, waited = peak, math.inf, 0
+        rate, lowest, waited = length.peak, math.inf, 0
         for loss in losses:
             waited = 0 if loss < lowest else waited + 1
             lowest = min(lowest, loss)
@@ -160,24 +150,24 @@ def plateau(peak: float, steps_per_epoch: int, settings: Training) -> Schedule:
     return learning_rate
 
 
-def cosine(peak: float, steps_per_epoch: int, settings: Training) -> Schedule:
+def cosine(length: Length, steps_per_epoch: int) -> Schedule:
     """Let the learning rate fall to 0 along half a cosine (Loshchilov and Hutter 2017)."""
-    steps = steps_per_epoch * settings.epochs
-    return lambda step, losses: peak * _half_cosine(step / steps)
+    steps = steps_per_epoch * length.epochs
+    return lambda step, losses: length.peak * _half_cosine(step / steps)
 
 
-def one_cycle(peak: float, steps_per_epoch: int, settings: Training) -> Schedule:
+def one_cycle(length: Length, steps_per_epoch: int) -> Schedule:
     """Let the learning rate rise over the first 30 % of the steps from 1/25 of its peak, then fall to 0.
 
     Smith and Topin 2018, "Super-Convergence", with cosines as in torch's OneCycleLR.
     """
-    steps = steps_per_epoch * settings.epochs
+    steps = steps_per_epoch * length.epochs
     rise = _CYCLE_RISE * steps
 
     def learning_rate(step: int, losses: Sequence[float]) -> float:
         if step < rise:
-            return peak * (1 - (1 - _CYCLE_START) * _half_cosine(step / rise))
-        return peak * _half_cosine((step - rise) / (steps - rise))
+            return length.peak * (1 - (1 - _CYCLE_START) * _half_cosine(step / rise))
+        return length.peak * _half_cosine((step - rise) / (steps - rise))
 
     return learning_rate
 
@@ -187,7 +177,7 @@ def _half_cosine(done: float) -> float:
     return (1 + math.cos(math.pi * min(1.0, done))) / 2
 
 
-SCHEDULES: dict[str, Callable[[float, int, Training], Schedule]] = {
+SCHEDULES: dict[str, Callable[[Length, int], Schedule]] = {
     "constant": constant,
     "plateau": plateau,
     "cosine": cosine,
@@ -195,12 +185,12 @@ SCHEDULES: dict[str, Callable[[float, int, Training], Schedule]] = {
 }
 
 
-def make_schedule(settings: Training, peak: float, steps_per_epoch: int) -> Schedule:
-    """Return `training.schedule`, with a linear rise to ``peak`` over `training.warmup_epochs` before it.
+def make_schedule(settings: Training, length: Length, steps_per_epoch: int) -> Schedule:
+    """Return `training.schedule`, with a linear rise to its peak over `training.warmup_epochs` before it.
 
     The rise starts at the unscaled rate (Goyal et al. 2017, "gradual warmup"), or at 0 if no scaling raises the rate.
     """
-    after = SCHEDULES[settings.schedule](peak, steps_per_epoch, settings)
+    after, peak = SCHEDULES[settings.schedule](length, steps_per_epoch), length.peak
     start = settings.learning_rate if peak > settings.learning_rate else 0.0
     warmup_steps = settings.warmup_epochs * steps_per_epoch
 

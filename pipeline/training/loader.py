@@ -218,11 +218,11 @@ def _tensors(data: Manifest, blocks: list[Block], place: Tensor | None = None) -
     return features, labels
 
 
-def check_rows(data: Manifest, folder: Folder, split: SplitName, epoch: int, rows: int) -> None:
-    """Raise RowAccountingError unless ``rows``, the sum over the ranks in this epoch, is what the manifest says."""
+def check_rows(data: Manifest, folder: Folder, split: SplitName, when: str, rows: int) -> None:
+    """Raise RowAccountingError unless ``rows``, the sum over the ranks, is what the manifest says."""
     expected = data.splits[split].rows
     if rows != expected:
-        problem = f"epoch {epoch}: the ranks read {rows} {split} rows, but the manifest holds {expected}"
+        problem = f"{when}: the ranks read {rows} {split} rows, but the manifest holds {expected}"
         raise RowAccountingError(f"{problem}; {advice(folder)}")
 
 

@@ -27,6 +27,7 @@ from pipeline.training.divergence import check_losses, not_finite
 from pipeline.training.exchange import Exchange, Ranks
 from pipeline.training.hiding import Hiding
 from pipeline.training.importance import measure_importance
+from pipeline.training.length import length_of
 from pipeline.training.loader import Shard, open_shard, steps_and_rows
 from pipeline.training.task import Task, TrainingResult
 from pipeline.training.temperature import fit_temperature
@@ -70,11 +71,11 @@ class Trainer:
         ranks.broadcast(dict(self.net.named_parameters()))
         self.hiding = Hiding(task.config, self.data)
         self.exchange = Exchange(self.net, ranks)
-        peak = components.peak_learning_rate(self.settings, ranks.size)
-        kind, decays = task.config.label.task, components.decaying(self.net)
-        self.loss = components.make_loss(kind, self.net.spec)
-        self.step_loss = components.make_loss(kind, self.net.spec, self.settings.label_smoothing)
-        self.optimizer = components.make_optimizer(self.settings, self.exchange.parameter, peak, decays)
+        self.length = length_of(self.settings, self.data, ranks.size)
+        kind, smoothings = task.config.label.task, (0.0, self.settings.label_smoothing)
+        self.loss, self.step_loss = (components.make_loss(kind, self.net.spec, share) for share in smoothings)
+        decays, weights = components.decaying(self.net), self.exchange.parameter
+        self.optimizer = components.make_optimizer(self.settings, weights, self.length.peak, decays)
 
         # Where the training stands: at its beginning, or where the checkpoint was written.
         self.progress = Progress(cache=task.cache)
@@ -90,8 +91,8 @@ class Trainer:
             split: open_shard(task.folder, self.data, split, ranks.rank, ranks.size, task.cache)
             for split in _USED_IN_EPOCHS
         }
-        self.batch_rows = steps_and_rows(self.data.splits["train"].shard_rows(ranks.size), self.settings.batch_size)
-        self.schedule = components.make_schedule(self.settings, peak, len(self.batch_rows))
+        self.batch_rows = steps_and_rows(self.data.splits["train"].shard_rows(ranks.size), self.length.batch_size)
+        self.schedule = components.make_schedule(self.settings, self.length, len(self.batch_rows))
         self._log_start(threads)
 
     def train(self, committed: elastic.Committed | None = None) -> TrainingResult | None:
@@ -120,7 +121,7 @@ class Trainer:
                     metrics.write(record)
                 self._save(files, committed)
             train_s = time.perf_counter() - begin
-            if self.progress.epoch < self.settings.epochs:
+            if self.progress.epoch < self.length.epochs:
                 self._log(f"stopped early: no lower validation loss for {self.settings.early_stopping.patience} epochs")
 
             # Inside the block: the other ranks must not wait until rank 0's writers are done.
@@ -180,7 +181,7 @@ class Trainer:
             ranks=self.ranks.size,
             ended_ms=int(time.time() * 1000),
         )
-        self._log(record.line(self.settings.epochs))
+        self._log(record.line(self.length.epochs))
         return record
 
     def _take_steps(self, epoch: int, first_step: int, sums: MetricSums) -> int:
@@ -191,7 +192,7 @@ class Trainer:
         """
         self.net.train()
         shard, steps, last_line = self.shards["train"], len(self.batch_rows), time.monotonic()
-        batches = shard.epoch(self.settings.batch_size, self.settings.seed, epoch, self.ranks.rank, skip=first_step)
+        batches = shard.epoch(self.length.batch_size, self.settings.seed, epoch, self.ranks.rank, skip=first_step)
         batch = next(batches, shard.no_rows)
         losses = [record.validation.loss for record in self.progress.history]
         for step in range(first_step, steps):
@@ -220,7 +221,7 @@ class Trainer:
                 return step + 1
             if time.monotonic() - last_line > _LOG_EVERY_S:
                 last_line = time.monotonic()
-                self._log(f"epoch {epoch}/{self.settings.epochs}  step {step + 1:,} of {steps:,}")
+                self._log(f"epoch {epoch}/{self.length.epochs}  step {step + 1:,} of {steps:,}")
         return steps
 
     # ---- between epochs ----------------------------------------------------------------------------------------------
@@ -239,7 +240,7 @@ class Trainer:
         """Return whether all epochs are done, or early stopping has waited long enough."""
         progress, patience = self.progress, self.settings.early_stopping.patience
         has_waited = patience is not None and progress.epoch - progress.lowest_epoch >= patience
-        return progress.epoch >= self.settings.epochs or (progress.epoch > 0 and has_waited)
+        return progress.epoch >= self.length.epochs or (progress.epoch > 0 and has_waited)
 
     def _save(self, files: checkpoint.Writer | None, committed: elastic.Committed | None) -> None:
         """Have rank 0 write a checkpoint if one is due; commit the state for elastic ranks."""
@@ -288,7 +289,7 @@ class Trainer:
         rows, size = self.data.splits["train"].rows, self.ranks.size
         self._log(
             f"training on {rows:,} rows, {len(self.batch_rows):,} steps per epoch of up to "
-            f"{self.settings.batch_size * size:,} rows, {size} rank(s) with {threads} thread(s), {self.device}, "
+            f"{self.length.batch_size * size:,} rows, {size} rank(s) with {threads} thread(s), {self.device}, "
             f"{'in memory' if self.task.cache == 'memory' else 'streamed'}"
         )
         if self.saved:

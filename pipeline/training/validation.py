@@ -46,7 +46,7 @@ def add_up(ranks: Ranks, task: Task, epoch: int, trained: MetricSums, validated:
     for (split, sums), total in zip(both.items(), vector.chunk(2), strict=True):
         sums.vector.copy_(total)
         metrics.append(sums.split_metrics())
-        check_rows(task.data, task.folder, split, epoch, metrics[-1].rows)
+        check_rows(task.data, task.folder, split, f"epoch {epoch}", metrics[-1].rows)
     return metrics
 
 
@@ -77,7 +77,7 @@ def evaluate(
         sums, buckets = _all_sums(net, loss, shards[split], task, temperature, rows)
         sums.vector.copy_(ranks.add_up(sums.vector, f"{split} rows"))
         evaluation = sums.evaluate(task.data.vocabularies, has_loss=True)
-        check_rows(task.data, task.folder, split, task.config.training.epochs, evaluation.rows)
+        check_rows(task.data, task.folder, split, "after the last epoch", evaluation.rows)
         if not len(buckets.vector):
             return evaluation
         buckets.vector.copy_(ranks.add_up(buckets.vector, f"buckets of {split} rows"))

@@ -32,7 +32,7 @@ def train(config_file: str, folder: str, epochs: int) -> list[float]:
     assert data is not None
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    rank, size, batch_size = dist.get_rank(), dist.get_world_size(), config.training.batch_size
+    rank, size, batch_size = dist.get_rank(), dist.get_world_size(), int(config.training.batch_size)
     names, label = [*data.numeric], data.label.column
     torch.manual_seed(0)
     net = DistributedDataParallel(TabularNet(net_spec(config, data)))

@@ -36,7 +36,7 @@ def main(config_file: str, folder: str, rank: int, num_proc: int, epochs: int) -
     torch.manual_seed(0)
     net = TabularNet(net_spec(config, data))
     optimizer = torch.optim.Adam(net.parameters(), lr=config.training.learning_rate)
-    batch, seconds = config.training.batch_size, []
+    batch, seconds = int(config.training.batch_size), []
     for _ in range(epochs):
         begin = time.perf_counter()
         features, labels = parts["train"]

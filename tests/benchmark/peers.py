@@ -174,7 +174,7 @@ def largest_share(config: Config, prepared: Prepared) -> float:
 
     The first feature identifies a row: hardly any two rows have the same value.
     """
-    first, size = config.feature_columns[0], config.training.batch_size
+    first, size = config.feature_columns[0], int(config.training.batch_size)
     files = [group.path for group in prepared.manifest.splits["train"].row_groups[::RANKS]]
     columns = [pq.read_table((prepared.folder / path).path, columns=[first])[first].to_numpy() for path in files]
     group_of = np.repeat(np.arange(len(files)), [len(column) for column in columns])

@@ -33,11 +33,11 @@ def write_use_case(folder: Path, csv: Path, hidden: int = 128, **training: Any) 
     """Write W2: the use case that learns the label of such a CSV; ``hidden`` neurons in each of two layers."""
     settings = {
         "source": {"path": str(csv), "schema": ", ".join([*(f"{name} FLOAT" for name in NAMES), "label INT"])},
-        "features": {"numeric": NAMES},
+        "features": {"numeric": [{"column": name, "missing": "drop"} for name in NAMES]},
         "label": {"column": "label", "classes": ["no", "yes"]},
         "split": {"validation_fraction": 0.1, "test_fraction": 0.0},
         "evaluation": {"baselines": [], "importance_repeats": 0},  # the peers have nothing of it
-        "model": {"hidden_sizes": [hidden, hidden]},
+        "model": {"preset": "none", "hidden_sizes": [hidden, hidden]},
         "training": {"epochs": 1, "batch_size": 1024, **training},
         "run": {"work_dir": str(folder / "work")},
         "tracking": {"experiment": "benchmark"},

@@ -43,7 +43,7 @@ def make_task(tmp_path: Path) -> MakeTask:
         source: {{path: none.csv, schema: "a DOUBLE, k STRING, y INT"}}
         features: {{numeric: [a], categorical: [{{column: k, encoding: embedding, dim: 2}}]}}
         label: {{column: y, classes: [even, odd]}}
-        model: {{hidden_sizes: [4], dropout: 0.1}}
+        model: {{preset: none, hidden_sizes: [4], dropout: 0.1}}
         training: {{epochs: {EPOCHS}, batch_size: 10}}
         run: {{work_dir: {tmp_path / "work"}}}
         """

@@ -63,6 +63,7 @@ def trained(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Tr
             "categorical": ["answer", {"column": "initial", "unknown": "refuse"}],
         },
         "label": {"column": "y"},
+        "model": {"preset": "none"},
         "training": {"epochs": 2},
         "run": {"work_dir": str(folder / "work"), "num_proc": 1},
     }

@@ -16,15 +16,14 @@ from pipeline.model.network import TabularNet
 from pipeline.model.spec import CategoricalInput, NetSpec, NumericInput, Periodic
 from pipeline.training.components import (
     LOSSES,
-    LR_SCALINGS,
     OPTIMIZERS,
     SCHEDULES,
     decaying,
     make_loss,
     make_optimizer,
     make_schedule,
-    peak_learning_rate,
 )
+from pipeline.training.length import LR_SCALINGS, Length, length_of, peak_learning_rate
 
 
 def test_every_name_that_the_settings_allow_has_its_line_in_a_table() -> None:
@@ -59,17 +58,17 @@ def test_the_learning_rate_grows_with_the_ranks(scaling: str, peak: float) -> No
     ],
 )
 def test_warm_up_rises_step_by_step(peak: float, expected: list[float]) -> None:
-    schedule = make_schedule(Training(learning_rate=0.1, warmup_epochs=2), peak, steps_per_epoch=2)
+    schedule = make_schedule(Training(learning_rate=0.1, warmup_epochs=2), Length(9, 1, peak), steps_per_epoch=2)
     assert [schedule(step, []) for step in range(6)] == pytest.approx(expected)
 
 
 def test_without_warm_up_the_rate_is_constant() -> None:
-    schedule = make_schedule(Training(), peak=0.3, steps_per_epoch=5)
+    schedule = make_schedule(Training(), Length(9, 1, 0.3), steps_per_epoch=5)
     assert [schedule(step, []) for step in (0, 1, 99)] == [0.3] * 3
 
 
 def test_the_rate_falls_after_every_eight_epochs_without_a_lower_loss() -> None:
-    schedule = make_schedule(Training(schedule="plateau"), peak=1.0, steps_per_epoch=3)
+    schedule = make_schedule(Training(schedule="plateau"), Length(99, 1, 1.0), steps_per_epoch=3)
     losses = [5.0, 4.0, *[4.0] * 8, *[4.5] * 8, 3.0, *[3.5] * 7]
     rates = [schedule(3 * epoch, losses[:epoch]) for epoch in range(len(losses) + 1)]
     assert rates == pytest.approx([1.0] * 10 + [0.3] * 8 + [0.09] * 9)
@@ -77,14 +76,14 @@ def test_the_rate_falls_after_every_eight_epochs_without_a_lower_loss() -> None:
 
 
 def test_the_cosine_falls_to_0_over_all_steps() -> None:
-    schedule = make_schedule(Training(schedule="cosine", epochs=4), peak=2.0, steps_per_epoch=5)
+    schedule = make_schedule(Training(schedule="cosine"), Length(4, 1, 2.0), steps_per_epoch=5)
     rates = [schedule(step, []) for step in range(21)]
     assert rates == pytest.approx([1 + math.cos(math.pi * step / 20) for step in range(21)])
 
 
 def test_one_cycle_is_torch_s() -> None:
     steps, peak = 200, 0.5
-    schedule = make_schedule(Training(schedule="one_cycle", epochs=10), peak, steps_per_epoch=20)
+    schedule = make_schedule(Training(schedule="one_cycle"), Length(10, 1, peak), steps_per_epoch=20)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     # torch counts from the first step to the last one, and this project to the end of the last one
     theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, steps + 1, pct_start=60 / (steps + 1) + 1e-9)
@@ -140,3 +139,37 @@ def test_label_smoothing_is_torch_s_and_validation_has_none() -> None:
     assert smooth.item() == theirs.item()
     plain = nn.CrossEntropyLoss(reduction="sum")(outputs, labels)
     assert make_loss("classification", cast(Any, spec))(outputs, labels).item() == plain.item() != smooth.item()
+
+
+def rows_of(rows: int, columns: int, num_proc: int) -> Any:
+    share = [-(-rows // num_proc)] * num_proc
+    split = SimpleNamespace(rows=rows, shard_rows=lambda ranks: share)
+    return SimpleNamespace(splits={"train": split}, numeric=dict.fromkeys(range(columns)), vocabularies={})
+
+
+AUTO = Training.model_validate({"batch_size": "auto", "epochs": "auto", "learning_rate": 0.01, "lr_scaling": "linear"})
+
+
+@pytest.mark.parametrize(
+    ("rows", "global_batch"),
+    [(200, 64), (10_000, 128), (50_000, 512), (900_000, 512), (4_000_000, 2_048), (10**9, 8_192)],
+)
+@pytest.mark.parametrize("num_proc", [1, 2, 4])
+def test_a_batch_by_the_rows_is_shared_by_the_ranks(rows: int, global_batch: int, num_proc: int) -> None:
+    length = length_of(AUTO, rows_of(rows, 10, num_proc), num_proc)
+    assert length.batch_size == global_batch // num_proc
+    assert length.peak == pytest.approx(0.01 * max(1, global_batch / 512) ** 0.5)
+
+
+def test_many_ranks_do_not_raise_the_rate_of_a_batch_by_the_rows() -> None:
+    length = length_of(AUTO, rows_of(10_000, 10, 64), 64)
+    assert length.batch_size == 16
+    assert length.peak == pytest.approx(0.01 * (16 * 64 / 128) ** 0.5)
+
+
+def test_the_epochs_follow_from_rows_and_columns() -> None:
+    few, many, wide = (length_of(AUTO, rows_of(*shape, 2), 2) for shape in [(300, 5), (230_000, 5), (230_000, 200)])
+    assert (few.epochs, many.epochs, wide.epochs) == (200, 33, 8)
+    given = length_of(Training(epochs=3, batch_size=7, learning_rate=0.1), rows_of(300, 5, 4), 4)
+    assert (given.epochs, given.batch_size) == (3, 7)
+    assert given.peak == pytest.approx(0.4)

@@ -7,17 +7,21 @@ import json
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from conftest import PENGUINS, UseCase
 from pipeline.config import Config, load_config
+from pipeline.config.features import NumericFeature
 from pipeline.config.load import MOVED
+from pipeline.config.presets import PRESETS
 from pipeline.config.reference import reference
+from pipeline.config.sections import Model, Training
 from pipeline.runtime.errors import UserError
 
 
@@ -35,8 +39,8 @@ def test_penguins_are_the_lab_s_settings() -> None:
         ("training.epoch=5", "unknown key 'training.epoch'; did you mean 'epochs'?"),
         ("trainin.epochs=5", "unknown key 'trainin'; did you mean 'training'?"),
         ("features.numeric.0.scalin=none", "unknown key 'features.numeric.0.scalin'; did you mean 'scaling'?"),
-        ("training.epochs=many", "training.epochs: input should be a valid integer"),
-        ("training.epochs=0", "training.epochs: input should be greater than or equal to 1"),
+        ("training.epochs=many", "training.epochs: must be a whole number of at least 1, or auto, not 'many'"),
+        ("training.epochs=0", "training.epochs: must be a whole number of at least 1, or auto, not 0"),
         ("training.learning_rate=.nan", "training.learning_rate: input should be a finite number"),
         ("training.optimizer=adm", "training.optimizer: 'adm' is not one of adam, adamw, sgd; did you mean 'adam'?"),
         ("features.numeric.0.scaling=standrd", "did you mean 'standard'?"),
@@ -295,7 +299,7 @@ def test_a_mistake_names_the_file_that_holds_it(tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.yaml"
     for text, mistake in {
         "training: {epoch: 5}": f"{overlay}: unknown key 'training.epoch'; did you mean 'epochs'?",
-        "training: {epochs: 0}": f"{overlay}: training.epochs: input should be greater than or equal to 1",
+        "training: {epochs: 0}": f"{overlay}: training.epochs: must be a whole number of at least 1, or auto, not 0",
         "run: {max_restarts: 0}": f"{overlay}: run.max_restarts is now recovery.max_restarts: ",
         "- 1": f"{overlay}: must hold a mapping with the keys ",
     }.items():
@@ -361,3 +365,39 @@ def test_a_list_of_billions_made_by_anchors_is_one_short_sentence(tmp_path: Path
     with pytest.raises(UserError, match=r"source\.path\.0: input should be a valid string") as raised:
         load_config(tmp_path / "pipeline.yaml")
     assert len(str(raised.value)) < 1000
+
+
+def test_a_preset_fills_what_a_use_case_leaves_out(tmp_path: Path) -> None:
+    (tmp_path / "features.sql").write_text("SELECT 1")
+    plain = "source: {path: x, schema: a INT}\nlabel: {column: y}\n"
+    (tmp_path / "pipeline.yaml").write_text(plain + "features: {numeric: [a, {column: b, scaling: none}, 2024]}\n")
+    config = load_config(tmp_path / "pipeline.yaml")
+    assert [(f.column, f.scaling) for f in config.features.numeric] == [
+        ("a", "quantile"),
+        ("b", "none"),
+        ("2024", "quantile"),
+    ]
+    assert (config.model.preset, config.model.numeric_embedding, config.training.epochs) == (
+        "default",
+        "periodic",
+        "auto",
+    )
+    some = load_config(tmp_path / "pipeline.yaml", ["training.epochs=7", "training.early_stopping.patience=2"])
+    assert (some.training.epochs, some.training.schedule, some.training.early_stopping.patience) == (7, "plateau", 2)
+    none = load_config(tmp_path / "pipeline.yaml", ["model.preset=none"])
+    assert none.model.model_dump(exclude={"preset"}) == Model().model_dump(exclude={"preset"})
+    assert none.training == Training()
+    assert none.features.numeric[0] == NumericFeature(column="a")
+    with pytest.raises(UserError, match=r"model\.preset"):
+        load_config(tmp_path / "pipeline.yaml", ["model.preset=best"])
+    # a packaged model states every setting, so that no preset of later days changes what it means
+    (tmp_path / "whole.yaml").write_text(none.to_yaml())
+    assert load_config(tmp_path / "whole.yaml").model_dump() == none.model_dump()
+
+
+def test_every_preset_has_a_name_in_the_settings_and_real_settings() -> None:
+    assert set(PRESETS) == set(get_args(Model.model_fields["preset"].annotation))
+    kinds: dict[str, type[BaseModel]] = {"features.numeric": NumericFeature, "model": Model, "training": Training}
+    for preset in PRESETS.values():
+        for section, values in preset.items():
+            assert set(values) <= set(kinds[section].model_fields)

@@ -110,9 +110,9 @@ def test_an_exchanged_row_group_is_an_error_with_both_numbers(tmp_path: Path) ->
 
 def test_the_epoch_s_total_is_checked(tmp_path: Path) -> None:
     data = write_dataset(tmp_path, 10, 4, 2)
-    check_rows(data, Folder(str(tmp_path)), "train", 1, 10)
+    check_rows(data, Folder(str(tmp_path)), "train", "epoch 1", 10)
     with pytest.raises(RowAccountingError, match=r"epoch 3: the ranks read 9 train rows, but the manifest holds 10"):
-        check_rows(data, Folder(str(tmp_path)), "train", 3, 9)
+        check_rows(data, Folder(str(tmp_path)), "train", "epoch 3", 9)
 
 
 def test_a_manifest_that_is_cut_off_counts_as_missing(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_training_that_stops_within_an_epoch_resumes_with_the_same_bytes(tmp_p
         source: {{path: none.csv, schema: "a DOUBLE, k STRING, y INT"}}
         features: {{numeric: [a], categorical: [k]}}
         label: {{column: y, classes: [even, odd]}}
-        model: {{hidden_sizes: [4], dropout: 0.3}}
+        model: {{preset: none, hidden_sizes: [4], dropout: 0.3}}
         training: {{epochs: 3, batch_size: 10}}
         run: {{work_dir: {tmp_path / "work"}}}
         """
