@@ -61,7 +61,7 @@ def _sentence(mistake: Any) -> str:
     return f"{key}: {message[0].lower()}{message[1:]}" + ("" if ", not " in message else f", not {value}")
 
 
-def _union_at(loc: Key) -> Key | None:
+def _union_at(loc: tuple[int | str, ...]) -> tuple[int | str, ...] | None:
     """Return the part of ``loc`` that is a setting of several kinds, None if it is another setting."""
     return next((loc[:end] for end in range(2, len(loc) + 1) if _names(loc[:end]) in _UNIONS), None)
 

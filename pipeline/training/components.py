@@ -55,6 +55,11 @@ def make_loss(task: str, spec: NetSpec, smoothing: float = 0.0) -> Loss:
     return LOSSES[task](spec, smoothing)
 
 
+def make_losses(task: str, spec: NetSpec, settings: Training) -> tuple[Loss, Loss]:
+    """Return the loss that measures, and the one that steps follow, which `training.label_smoothing` may smooth."""
+    return make_loss(task, spec), make_loss(task, spec, settings.label_smoothing)
+
+
 # ---- optimizer: by training.optimizer --------------------------------------------------------------------------------
 
 

@@ -72,8 +72,7 @@ class Trainer:
         self.hiding = Hiding(task.config, self.data)
         self.exchange = Exchange(self.net, ranks)
         self.length = length_of(self.settings, self.data, ranks.size)
-        kind, smoothings = task.config.label.task, (0.0, self.settings.label_smoothing)
-        self.loss, self.step_loss = (components.make_loss(kind, self.net.spec, share) for share in smoothings)
+        self.loss, self.step_loss = components.make_losses(task.config.label.task, self.net.spec, self.settings)
         decays, weights = components.decaying(self.net), self.exchange.parameter
         self.optimizer = components.make_optimizer(self.settings, weights, self.length.peak, decays)
 

@@ -57,7 +57,7 @@ def test_penguins_are_the_lab_s_settings() -> None:
         ("features.categorical.0.dim=3", "features.categorical.0: dim is for encoding: embedding"),
         ("features.numeric.1=CulmenLength", "features lists column 'CulmenLength' twice"),
         ("features={}", "features lists no column"),
-        ("training.epochs=true", "training.epochs: must be a number, not true"),
+        ("training.epochs=true", "training.epochs: must be a whole number of at least 1, or auto, not True"),
         ("run.num_proc=true", "run.num_proc: must be a whole number of at least 1, or auto, not True"),
         ("recovery.elastic={min: 3, max: 2}", "recovery.elastic: min 3 is more than max 2"),
         ("recovery.elastic={min: 1}", "recovery.elastic.max: is missing"),
