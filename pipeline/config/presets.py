@@ -9,12 +9,12 @@ from pipeline.config.written import Tree, Written
 
 DEFAULT: dict[str, Tree] = {
     "features.numeric": {"scaling": "quantile"},
-    "model": {"hidden_sizes": [256, 256], "dropout": 0.1, "numeric_embedding": "periodic"},
+    "model": {"hidden_sizes": [256, 256], "dropout": 0.2, "numeric_embedding": "periodic", "frequency_scale": 0.5},
     "training": {
         "epochs": "auto",
         "batch_size": "auto",
         "optimizer": "adamw",
-        "learning_rate": 0.002,
+        "learning_rate": 0.001,
         "lr_scaling": "sqrt",
         "schedule": "plateau",
         "weight_decay": 0.03,

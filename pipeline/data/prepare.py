@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from pyspark.errors import AnalysisException, ParseException
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, Row, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     BooleanType,
@@ -41,6 +41,7 @@ CARRIED = "_carried"
 _KEY = "_split_key"
 
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
+_FEW_VALUES = 10_000  # so many values reach the driver with their counts; of more, only those that are wanted
 _MAX_CLASSES = 1_000  # each rank keeps a matrix of classes x classes
 
 
@@ -195,6 +196,19 @@ def _collect_values(
     pairs = F.explode(F.array(*[pair(i, name) for i, name in enumerate(wanted)])).alias("pair")
     counts = typed.frame.select(pairs).where("pair IS NOT NULL").groupBy("pair").agg(F.count(F.lit(1)).alias("rows"))
     flat = counts.select("pair.place", "pair.value", "rows")
+    rows = flat.limit(_FEW_VALUES + 1).collect()
+    if len(rows) > _FEW_VALUES:
+        rows = _most_frequent(flat, wanted)
+    found: dict[str, list[str]] = {}
+    for place, (name, limit) in enumerate(wanted.items()):
+        of_column = [row for row in rows if row.place == place and row.rows >= limit.min_count]
+        of_column.sort(key=lambda row: (-row.rows, row.value))
+        found[name] = _sorted_values(row.value for row in of_column[: limit.max_values])
+    return found
+
+
+def _most_frequent(counts: DataFrame, wanted: dict[str, _Wanted]) -> list[Row]:
+    """Return the values that are wanted of many, ranked by Spark; ``counts`` has place, value and rows."""
     limits = [
         F.when(F.col("place") == i, F.lit(getattr(limit, key)))
         for key in ("min_count", "max_values")
@@ -202,12 +216,8 @@ def _collect_values(
     ]
     fewest, most = (F.coalesce(*part) for part in (limits[: len(wanted)], limits[len(wanted) :]))
     by_rows = Window.partitionBy("place").orderBy(F.col("rows").desc(), "value")
-    ranked = flat.where(F.col("rows") >= fewest).withColumn("rank", F.row_number().over(by_rows))
-    found: dict[str, list[str]] = {name: [] for name in wanted}
-    names = [*wanted]
-    for row in ranked.where(F.col("rank") <= most).select("place", "value").collect():
-        found[names[row.place]].append(row.value)
-    return {name: _sorted_values(values) for name, values in found.items()}
+    ranked = counts.where(F.col("rows") >= fewest).withColumn("rank", F.row_number().over(by_rows))
+    return ranked.where(F.col("rank") <= most).collect()
 
 
 def encode(

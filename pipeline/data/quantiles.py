@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from pipeline.data.sample import sample_rows
 from pipeline.runtime.session import progress
@@ -14,8 +16,9 @@ from pipeline.runtime.storage import Folder
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-STEPS = 256
-"""The quantiles are at 0, 1/256, …, 1, so that the median and the quartiles are among them."""
+_FEW_CELLS = 1_000_000
+STEPS = 512
+"""The quantiles are at 0, 1/512, …, 1, so that the median and the quartiles are among them."""
 MOST_CELLS = 10_000_000
 """So many values pass through the driver at most.
 
@@ -31,8 +34,16 @@ def fit_quantiles(
     """Return the quantiles of each column of the ``rows`` training rows in ``folder/below``; empty without a value."""
     if not columns:
         return {}
-    with progress(spark, f"finding the quantiles of {len(columns)} feature(s)"):
-        sample = sample_rows(spark, [(folder / below).spark], columns, rows, MOST_CELLS)
+    if folder.is_local and rows * len(columns) <= _FEW_CELLS:  # a moment, and no job of Spark
+        sample = pd.concat(pd.read_parquet(file, columns=[*columns]) for file in _files(folder, below))
+    else:
+        with progress(spark, f"finding the quantiles of {len(columns)} feature(s)"):
+            sample = sample_rows(spark, [(folder / below).spark], columns, rows, MOST_CELLS)
     steps = np.linspace(0, 1, STEPS + 1)
     values = {name: sample[name].dropna().to_numpy(np.float64) for name in columns}
     return {name: np.quantile(x, steps).tolist() if len(x) else [] for name, x in values.items()}
+
+
+def _files(folder: Folder, below: str) -> list[io.BytesIO]:
+    names = [name for name in (folder / below).names() if name.endswith(".parquet")]
+    return [io.BytesIO(folder.read(f"{below}/{name}")) for name in names]

@@ -57,7 +57,7 @@ def trained(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Tr
     (folder / "data.csv").write_text(as_csv(rows_of(600, seed=1)))
     (folder / "features.sql").write_text(SQL)
     settings = {
-        "source": {"path": "data.csv", "schema": SCHEMA},
+        "source": {"path": "data.csv", "schema": SCHEMA, "max_quarantined": 1},
         "features": {
             "numeric": NUMERIC,
             "categorical": ["answer", {"column": "initial", "unknown": "refuse"}],

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from conftest import UseCase, read_split, to_pandas
 from pipeline import predict
 from pipeline.config import Config
-from pipeline.data import quantiles, shards
+from pipeline.data import prepare, quantiles, shards
 from pipeline.data.manifest import SPLITS
 from pipeline.data.packaged import load_scorer
 from pipeline.data.parity import check_parity
@@ -93,7 +93,7 @@ def test_no_row_is_lost_and_every_number_is_of_the_training_rows(spark: SparkSes
         assert data.missing_in_training.get(name, 0) == train[name].isna().sum()
         assert [stats.mean, stats.std] == pytest.approx([values.mean(), values.std()], rel=1e-6)
         assert (stats.min, stats.max) == (values.min(), values.max())
-        assert stats.quantiles == pytest.approx(np.quantile(values, np.linspace(0, 1, 257)).tolist(), rel=1e-6)
+        assert stats.quantiles == pytest.approx(np.quantile(values, np.linspace(0, 1, 513)).tolist(), rel=1e-6)
         assert stats.median == pytest.approx(np.median(values), rel=1e-6)
     network = net_spec(config, data)
     hole, whole, at = network.numeric
@@ -104,7 +104,12 @@ def test_no_row_is_lost_and_every_number_is_of_the_training_rows(spark: SparkSes
     assert all(number.indicator for number in network.numeric)
 
 
-def test_rare_values_are_other_and_a_missing_one_is_a_value(spark: SparkSession, messy: UseCase) -> None:
+@pytest.mark.parametrize("ranked_by", ["driver", "spark"])
+def test_rare_values_are_other_and_a_missing_one_is_a_value(
+    spark: SparkSession, messy: UseCase, monkeypatch: pytest.MonkeyPatch, ranked_by: str
+) -> None:
+    if ranked_by == "spark":
+        monkeypatch.setattr(prepare, "_FEW_VALUES", 10)
     config = messy()
     prepared = shards.prepare_data(spark, config, 2)
     data, files = prepared.manifest, rows_of(spark, prepared)
@@ -264,10 +269,11 @@ def test_quantiles_of_a_large_split_are_those_of_a_sample_by_hash(
     from pipeline.runtime.storage import Folder
 
     monkeypatch.setattr(quantiles, "MOST_CELLS", 8_000)
+    monkeypatch.setattr(quantiles, "_FEW_CELLS", 0)
     found = quantiles.fit_quantiles(spark, Folder.at(str(tmp_path)), "train", ["a", "b"], 20_000)
-    steps = np.linspace(0, 1, 257)
+    steps = np.linspace(0, 1, 513)
     assert np.abs(np.array(found["a"]) - steps).max() < 0.03  # of 4,000 rows; four standard errors of the median
-    assert len(found["b"]) == 257
+    assert len(found["b"]) == 513
     KNOWN.setdefault("a", found["a"])
     assert found["a"] == KNOWN["a"]  # however Spark has cut the rows
 

@@ -32,7 +32,7 @@ BAD = {
 
 
 def test_bad_records_go_to_quarantine_with_file_record_and_reason(spark: SparkSession, use_case: UseCase) -> None:
-    config = use_case(csv_rows(60) + "\n".join([*BAD, ""]))
+    config = use_case(csv_rows(60) + "\n".join([*BAD, ""]), source={"max_quarantined": 0.1})
     prepared = prepare_data(spark, config, 2)
     rows = prepared.manifest.rows
     assert (rows.read, rows.quarantined, rows.dropped) == (60 + len(BAD), len(BAD), 0)
@@ -60,7 +60,9 @@ def test_bad_records_fail_names_the_first_and_leaves_no_data_set(spark: SparkSes
 
 def test_rows_with_a_null_in_a_used_column_are_dropped_and_counted(spark: SparkSession, use_case: UseCase) -> None:
     missing = ["NaN,x,0", ",x,0", "1e300,x,0", "1,,0", "1,x,"]  # not a number, null, too large for float32
-    manifest = prepare_data(spark, use_case(csv_rows(60) + "\n".join(missing)), 2).manifest
+    features = {name: [{"column": c, "missing": "drop"}] for name, c in (("numeric", "a"), ("categorical", "k"))}
+    config = use_case(csv_rows(60) + "\n".join(missing), features=features, source={"max_dropped": 0.1})
+    manifest = prepare_data(spark, config, 2).manifest
     assert (manifest.rows.read, manifest.rows.quarantined, manifest.rows.dropped) == (65, 0, 5)
     assert manifest.dropped_by_column == {"a": 3, "k": 1, "y": 1}
 

@@ -27,7 +27,7 @@ def stats(values: npt.NDArray[np.float64], offset: float = 0.0) -> NumericStats:
         min=values.min(),
         max=values.max(),
         offset=offset,
-        quantiles=np.quantile(values, np.linspace(0, 1, 257)).tolist(),
+        quantiles=np.quantile(values, np.linspace(0, 1, 513)).tolist(),
     )
 
 
