@@ -52,7 +52,7 @@ def length_of(settings: Training, data: Manifest, num_proc: int) -> Length:
         batch_size, peak = settings.batch_size, peak_learning_rate(settings, num_proc)
     if settings.epochs != "auto":
         return Length(settings.epochs, batch_size, peak)
-    steps = -(-max(split.shard_rows(num_proc)) // batch_size)
+    steps = -(-split.rows // (batch_size * num_proc))  # however many ranks share a batch
     columns = len(data.numeric) + len(data.vocabularies)
     affordable = round(_STEPS * min(1.0, _COLUMNS / columns) / steps)
     return Length(min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, affordable)), batch_size, peak)

@@ -29,8 +29,9 @@ def validate(net: TabularNet, loss: Loss, shard: Shard, task: Task, device: torc
     sums = MetricSums(task.data.label, device)
     for features, labels in shard.batches(BATCH_ROWS):
         features, labels = features.to(device), labels.to(device)
-        outputs = net(features)
-        sums.add(outputs, labels, loss(outputs, labels))
+        refused = refused_rows(features, task)
+        outputs = _answered(net, features, refused)
+        sums.add(outputs, labels, loss(outputs, labels), refused=refused)
     return sums
 
 
@@ -92,6 +93,16 @@ def evaluate(
     return Evaluations(measured, validation, on(split, 1.0) if temperature != 1 else None)
 
 
+def _answered(net: TabularNet, features: Tensor, refused: Tensor) -> Tensor:
+    """Return the outputs (rows, outputs); a refused row has those of a model that knows no better, in every epoch.
+
+    So rows that the packaged model refuses have no say in which epoch is kept.
+    """
+    outputs: Tensor = net(features)
+    knows_no_better = net.spec.label_mean if net.spec.outputs == 1 else 0.0
+    return torch.where(refused.unsqueeze(1), knows_no_better, outputs)
+
+
 def refused_rows(features: Tensor, task: Task) -> Tensor:
     """Return which rows, bool (rows,), the packaged model refuses for an unseen value."""
     data, numeric = task.data, len(task.data.numeric)
@@ -116,11 +127,11 @@ def _all_sums(
     buckets = BucketSums(data.label, rows, device)
     for features, labels in shard.batches(BATCH_ROWS):
         features, labels = features.to(device), labels.to(device)
-        outputs = net(features)
+        refused = refused_rows(features, task)
+        outputs = _answered(net, features, refused)
         of_batch = loss(outputs, labels)
         outputs = outputs.double()
         answers = torch.softmax(outputs / temperature, dim=1) if data.label.classes else outputs
-        refused = refused_rows(features, task)
         codes = features[:, numeric:]
         codes = torch.where(codes.isnan(), missing, codes).long()
         sums.add(answers, labels, of_batch, codes=codes, refused=refused)

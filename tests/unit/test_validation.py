@@ -1,0 +1,44 @@
+"""The validation rows choose the epoch: those that the packaged model refuses have no say in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from conftest import UseCase
+from datasets import write_dataset
+from pipeline.data.specs import net_spec
+from pipeline.model.network import TabularNet
+from pipeline.training.components import make_loss
+from pipeline.training.loader import MemoryShard
+from pipeline.training.validation import validate
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_rows_that_a_model_refuses_do_not_choose_the_epoch(use_case: UseCase, tmp_path: Path, task: str) -> None:
+    features = {"numeric": ["a"], "categorical": [{"column": "k", "unknown": "refuse", "encoding": "embedding"}]}
+    config = use_case(features=features, label={"column": "y", "task": task})
+    data = write_dataset(tmp_path / "data", 20, 10, 1).model_copy(update={"vocabularies": {"k": ["x", "y"]}})
+    if task == "regression":
+        stats = data.numeric["a"]
+        data = data.model_copy(update={"label": data.label.model_copy(update={"classes": [], "stats": stats})})
+    net = TabularNet(net_spec(config, data))
+    codes = torch.tensor([0.0, 1.0, 2.0, 2.0, 0.0])  # 2 is no code of the vocabulary
+    labels = torch.tensor([0, 1, 1, 0, 1]) if task == "classification" else torch.tensor([3.0, 4.0, 90.0, -7.0, 2.0])
+    shard = MemoryShard(torch.stack([torch.arange(5.0), codes], dim=1), labels)
+    given = cast(Any, SimpleNamespace(data=data, config=config))
+
+    def measured() -> Any:
+        return validate(net, make_loss(task, net.spec), shard, given, torch.device("cpu")).split_metrics()
+
+    before = measured()
+    with torch.no_grad():
+        net.embeddings["0_k"].weight[2] += 5.0
+    assert measured() == before
+    with torch.no_grad():
+        net.embeddings["0_k"].weight[1] += 5.0
+    assert measured().loss != before.loss
