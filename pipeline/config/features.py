@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.config.base import Settings
 
 
 def _as_column(value: Any) -> Any:
     return {"column": value} if isinstance(value, str) else value
+
+
+_FEWEST_ROWS = 5
+_LARGEST = 3.4e38  # float32
 
 
 class NumericFeature(Settings):
@@ -25,6 +29,14 @@ class NumericFeature(Settings):
     missing: Literal["median", "mean", "drop", "refuse"] | float = Field(default="median", union_mode="left_to_right")
     """What stands for a missing value: the training rows' `median` or `mean`, or a number. `drop`: training leaves the
     row out, and a model refuses it. `refuse`: like that, but a row that lacks it stops the training (exit 2)."""
+
+    @field_validator("missing")
+    @classmethod
+    def _is_held_by_float32(cls, missing: Any) -> Any:
+        if isinstance(missing, float) and abs(missing) > _LARGEST:
+            raise ValueError(f"{missing:g} is too large for float32")
+        return missing
+
     indicator: bool = True
     """Whether the network also takes, as an input of its own, whether the value was missing."""
     max_missing: float = Field(default=1.0, ge=0, le=1)
@@ -43,8 +55,9 @@ class CategoricalFeature(Settings):
     """Length of the learned vector; default min(600, round(1.6 · values^0.56))."""
     values: list[str] | None = Field(default=None, min_length=1)
     """The vocabulary. Without it, one more pass over the data collects the training rows' values."""
-    min_count: int = Field(default=5, ge=1)
-    """Values that fewer training rows have are not in the vocabulary: together they are "other"."""
+    min_count: int | None = Field(default=None, ge=1)
+    """Values that fewer training rows have are not in the vocabulary: together they are "other". Default: 5, and 1 with
+    `unknown: refuse`."""
     max_values: int = Field(default=10_000, ge=1, le=1_000_000)
     """The vocabulary holds at most so many values, the most frequent ones."""
     hash_buckets: int | None = Field(default=None, ge=2, le=1_000_000)
@@ -56,6 +69,11 @@ class CategoricalFeature(Settings):
     like that, but a row that lacks it stops the training (exit 2)."""
     max_missing: float = Field(default=1.0, ge=0, le=1)
     """The largest share of the usable rows that may lack the value; with more, the job stops (exit 2)."""
+
+    @property
+    def fewest_rows(self) -> int:
+        """Training rows that a value needs to be in the vocabulary."""
+        return self.min_count or (1 if self.unknown == "refuse" else _FEWEST_ROWS)
 
     @model_validator(mode="after")
     def _settings_agree(self) -> CategoricalFeature:

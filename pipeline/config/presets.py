@@ -22,6 +22,7 @@ DEFAULT: dict[str, Tree] = {
         "early_stopping": {"patience": 16, "min_delta": 0.0},
     },
 }
+_OF_THE_OPTIMIZER = ("learning_rate", "weight_decay")  # of another optimizer these would be wrong
 PRESETS: dict[str, dict[str, Tree]] = {"default": DEFAULT, "none": {}}
 """Of each preset the settings by section; `none` leaves each setting at its own default."""
 
@@ -34,13 +35,23 @@ def fill(tree: Mapping[str, Any]) -> Tree:
     for key, values in PRESETS.get(name, {}).items():
         section, _, items = key.partition(".")
         there = filled.get(section)
-        if isinstance(there, Written) and there.value is None:  # an empty section
-            there = None
         if items and isinstance(there, Mapping) and isinstance(there.get(items), list):
             filled[section] = {**there, items: [_filled_item(item, values) for item in there[items]]}
-        elif not items and (there is None or isinstance(there, Mapping)):
-            filled[section] = {**values, **(there or {})}
+        elif not items:
+            filled[section] = _filled(there, values)
     return filled
+
+
+def _filled(section: Any, values: Tree) -> Any:
+    """Return a section with what a preset adds to it, and to the sections in it."""
+    if section is None or (isinstance(section, Written) and section.value is None):  # an empty section
+        return values
+    if not isinstance(section, Mapping):
+        return section
+    if section.get("optimizer", values.get("optimizer")) != values.get("optimizer"):
+        values = {name: value for name, value in values.items() if name not in _OF_THE_OPTIMIZER}
+    inner = {n: _filled(section[n], v) for n, v in values.items() if isinstance(v, dict) and n in section}
+    return {**values, **section, **inner}
 
 
 def _filled_item(item: Any, values: Tree) -> Any:

@@ -156,7 +156,7 @@ class Model(Settings):
     preset: Literal["default", "none"] = "default"
     """Settings that you leave out: `default`, see [Presets](#presets), or `none`, which is as this table says."""
     hidden_sizes: list[Annotated[int, Field(ge=1)]] = Field(default=[64, 64])
-    """Width of each hidden layer; an empty list makes a linear model."""
+    """Width of each hidden layer; an empty list makes a model that is linear in what the first layer takes."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of hidden activations dropped in training."""
     numeric_embedding: Literal["none", "periodic"] = "none"
@@ -203,7 +203,8 @@ class Training(Settings):
     gradient_clipping: float | None = Field(default=None, gt=0)
     """The largest length of a step's gradient over all weights; a longer one is shortened. null: any length."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Share of a class label that is spread over all classes; it makes probabilities less sure."""
+    """Share of a class label that is spread over all classes; it makes probabilities less sure. The training loss of an
+    epoch then counts it, the validation loss does not."""
     early_stopping: EarlyStopping = EarlyStopping()
     """When to stop before the last epoch."""
     checkpoint_every: int = Field(default=1, ge=1)

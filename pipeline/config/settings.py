@@ -70,6 +70,12 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _smoothing_is_of_classes(self) -> Config:
+        if self.training.label_smoothing and self.label.task == "regression":
+            raise ValueError("training.label_smoothing is for classes, but label.task is regression")
+        return self
+
+    @model_validator(mode="after")
     def _num_proc_is_within_elastic(self) -> Config:
         ranks, elastic = self.run.num_proc, self.recovery.elastic
         if elastic and ranks != "auto" and not elastic.min <= ranks <= elastic.max:

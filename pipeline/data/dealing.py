@@ -77,7 +77,8 @@ def deal_evenly(
         of_a_row = F.xxhash64(*map(source_csv.column, frame.columns))
         tasks = -(-written.rows * _row_bytes(columns) // _MOST_OF_A_TASK)
         together = frame.coalesce(1) if tasks == 1 else frame.repartition(tasks, of_a_row)
-        ordered = together.sortWithinPartitions(of_a_row)
+        # the hash leaves NULL out, so rows with holes may share it
+        ordered = together.sortWithinPartitions(of_a_row, *map(source_csv.column, frame.columns))
         writer(ordered, _even_file_rows(written.rows, num_proc, group_rows(columns))).parquet((folder / split).spark)
     even = parquet_summary.summarize(spark, folder, split, aggregates)
     if even.rows != written.rows:

@@ -21,6 +21,8 @@ from pipeline.runtime.records import Unfit, check_bounds, check_class, check_typ
 
 _MOST_BYTES = {"model.json": 256 * 2**20, "pipeline.yaml": 2**20, "features.sql": 2**20}
 _DEEPEST = 200
+_MOST_KNOTS = 4_096  # each column has a row of as many as the one with most
+_LARGEST = 3.4e38  # float32
 
 
 def read_text(file: Path) -> str:
@@ -81,15 +83,16 @@ def check_spec(spec: ModelSpec, weights: Path) -> None:
     for category in net.categorical:
         known = len(spec.vocabularies.get(category.column, ()))
         _require(category.values == known, f"network.categorical '{category.column}'.values", "its vocabulary")
+        _require(category.values > 0 or not category.hashed, "network.categorical.hashed", "its number of buckets")
         codes = (None, category.values, category.values + 1)
         _require(category.missing in codes, f"network.categorical '{category.column}'.missing", "its vocabulary")
         widths = {"index": 1, "onehot": category.codes - 1, "embedding": category.width}
         _require(category.width == widths[category.encoding], "network.categorical.width", "its encoding")
     for number in net.numeric:
         rising = all(low < high for low, high in itertools.pairwise(number.knots))
-        _require(
-            rising and len(number.knots) == len(number.levels), "network.numeric.knots", "rising knots with levels"
-        )
+        fits = rising and len(number.knots) == len(number.levels) <= _MOST_KNOTS
+        _require(fits, "network.numeric.knots", f"at most {_MOST_KNOTS:,} rising knots with levels")
+        _require(abs(number.fill or 0.0) <= _LARGEST, "network.numeric.fill", "float32")
     waves = net.periodic
     _require(waves is None or min(waves.frequencies, waves.width) >= 1, "network.periodic", "whole numbers from 1")
     filled = all(number.fill is not None for number in net.numeric if number.indicator)

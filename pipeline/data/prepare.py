@@ -146,7 +146,7 @@ def vocabularies(spark: SparkSession, config: Config, typed: TypedRows, sides: S
     features = config.features.categorical
     values = {f.column: _sorted_values(set(f.values)) for f in features if f.values is not None}
     values |= {f.column: [f"bucket {i}" for i in range(f.hash_buckets)] for f in features if f.hash_buckets is not None}
-    wanted = {f.column: _Wanted(f.min_count, f.max_values) for f in features if f.column not in values}
+    wanted = {f.column: _Wanted(f.fewest_rows, f.max_values) for f in features if f.column not in values}
     label = config.label.column
     if config.label.classes is not None:
         values[label] = class_texts(config, typed, config.label.classes)
@@ -159,6 +159,10 @@ def vocabularies(spark: SparkSession, config: Config, typed: TypedRows, sides: S
         if not values[name] and name == label:
             problem = f"'{name}' has no value in any usable row: all were quarantined, or lack a column that is used"
             raise config.mistake("label.column", problem)
+        if not values[name] and wanted[name].min_count > 1:
+            problem = f"'{name}' has no value in {wanted[name].min_count} or more training rows"
+            advice = "leave it out, set its min_count: 1, or hash_buckets for an id"
+            raise config.mistake("features.categorical", f"{problem}: {advice}")
     if len(values.get(label, [])) > _MAX_CLASSES:
         problem = f"'{label}' has more than {_MAX_CLASSES:,} different values, too many to be classes"
         raise config.mistake("label.column", f"{problem}; if it is a number, set label.task: regression")

@@ -22,14 +22,14 @@ def sample_rows(
 ) -> pd.DataFrame:
     """Return about ``most_cells`` values of the Parquet files in ``places``, which hold ``rows`` rows, or all.
 
-    The hash of a row's values in ``columns`` chooses it, and orders the rows: how Spark has cut the rows into files
-    does not matter.
+    The hash of all of a row's values chooses it, and orders the rows: how Spark has cut the rows into files does not
+    matter. Equal rows are in the sample together, or none of them, so it may be larger; never more than twice as large.
     """
-    values = [*map(column, columns)]
-    frame = spark.read.parquet(*places).select(*values, F.xxhash64(*values).alias(_HASH))
+    there = spark.read.parquet(*places)
+    frame = there.select(*map(column, columns), F.xxhash64(*map(column, there.columns)).alias(_HASH))
     most = most_cells // len(columns)
     if rows > most:
-        frame = frame.where(F.pmod(F.col(_HASH), F.lit(_SHARES)) < round(_SHARES * most / rows))
+        frame = frame.where(F.pmod(F.col(_HASH), F.lit(_SHARES)) < round(_SHARES * most / rows)).limit(2 * most)
     table: Any = frame.toPandas()
     ordered: pd.DataFrame = table.iloc[table[_HASH].to_numpy().argsort(kind="stable")].drop(columns=_HASH)
     return ordered

@@ -106,7 +106,7 @@ def _config_fingerprint(config: Config, num_proc: int) -> str:
         "sql": config.features_sql,
         "numeric": [(f.column, f.missing in ("drop", "refuse")) for f in config.features.numeric],
         "categorical": [
-            (f.column, f.values, f.min_count, f.max_values, f.hash_buckets, f.missing != "value")
+            (f.column, f.values, f.fewest_rows, f.max_values, f.hash_buckets, f.missing != "value")
             for f in config.features.categorical
         ],
         "label": config.label.model_dump(),
@@ -203,12 +203,11 @@ def _statistics(
     statistics = train.statistics()
     names = [stored[feature.column] for feature in config.features.numeric]
     quantiles = fit_quantiles(spark, folder, _part("train"), names, train.rows)
-    empty = manifest.NumericStats(mean=0.0, std=0.0, min=0.0, max=0.0, quantiles=[0.0])
-    of_features = {
-        name: statistics[name].model_copy(update={"quantiles": quantiles[name]}) if quantiles[name] else empty
-        for name in names
-    }
-    return {**statistics, **of_features}
+    for name in names:
+        stats = statistics.get(name, manifest.NumericStats(mean=0.0, std=0.0, min=0.0, max=0.0))  # without a value
+        few = [stats.min, stats.mean, stats.max]  # the sample may miss all values of a feature that hardly any row has
+        statistics[name] = stats.model_copy(update={"quantiles": quantiles[name] or few})
+    return statistics
 
 
 def _account(

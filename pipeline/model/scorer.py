@@ -114,7 +114,8 @@ class Scorer:
 
 def bucket(value: str, buckets: int) -> int:
     """Return the bucket of a hashed value. Spark has the same function: `crc32(value) % buckets` of the UTF-8 bytes."""
-    return zlib.crc32(str(value).encode()) % buckets
+    # to Java half of a character is a question mark, too
+    return zlib.crc32(str(value).encode("utf-8", "replace")) % buckets
 
 
 def raw_features(spec: ModelSpec) -> RawFeatures | TranslatedFeatures:

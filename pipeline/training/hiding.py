@@ -18,7 +18,10 @@ class Hiding:
     def __init__(self, config: Config, data: Manifest) -> None:
         places, others = [], []
         for place, feature in enumerate(config.features.categorical, start=len(config.features.numeric)):
-            if feature.unknown == "other" and not feature.hash_buckets and feature.column not in data.other_in_training:
+            # a missing value is "other", too, where no training row lacks the value
+            is_answered = feature.unknown == "other" and not feature.hash_buckets
+            is_answered |= feature.missing == "value" and feature.column not in data.missing_in_training
+            if is_answered and feature.column not in data.other_in_training:
                 places.append(place)
                 others.append(float(len(data.vocabularies[feature.column])))
         self._places, self._others = torch.tensor(places, dtype=torch.int64), torch.tensor(others)

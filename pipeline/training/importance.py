@@ -72,7 +72,8 @@ def _rows_by_hash(shard: Shard, task: Task, most: int) -> Batch:
         if share < 1:
             chosen &= row_hash(features, labels) % _SHARES < round(share * _SHARES)
         parts.append((features[chosen], labels[chosen]))
-    features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+    # equal rows are chosen together, so there may be more
+    features, labels = (torch.cat(part)[:most] for part in zip(*parts, strict=True))
     return features, labels
 
 

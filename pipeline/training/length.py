@@ -42,7 +42,7 @@ def length_of(settings: Training, data: Manifest, num_proc: int) -> Length:
     rows, not from the ranks, and the learning rate is that of the settings. It grows with the square root of a batch
     that is larger than usual (Malladi et al. 2022: the rule that holds for Adam).
     """
-    split = data.splits["train"]
+    split, wanted = data.splits["train"], 0
     if settings.batch_size == "auto":
         wanted = _global_batch(split.rows)
         batch_size = max(_FEWEST_RANK_ROWS, -(-wanted // num_proc))
@@ -52,7 +52,8 @@ def length_of(settings: Training, data: Manifest, num_proc: int) -> Length:
         batch_size, peak = settings.batch_size, peak_learning_rate(settings, num_proc)
     if settings.epochs != "auto":
         return Length(settings.epochs, batch_size, peak)
-    steps = -(-split.rows // (batch_size * num_proc))  # however many ranks share a batch
+    # by the batch that is wanted: as many epochs, however many ranks share it
+    steps = -(-split.rows // (wanted or batch_size * num_proc))
     columns = len(data.numeric) + len(data.vocabularies)
     affordable = round(_STEPS * min(1.0, _COLUMNS / columns) / steps)
     return Length(min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, affordable)), batch_size, peak)

@@ -141,7 +141,7 @@ def test_the_report_is_complete_and_loads_no_other_file(penguins: Penguins) -> N
     rows, evaluation = summary["rows"], json.loads(artifact("evaluation/evaluation.json"))
     for words in (
         f"read {rows['read']} 100.0 % quarantined: do not fit the schema 0 0.0 %",
-        "dropped: a used column is missing 2 0.6 %",
+        "dropped: a required column is missing 2 0.6 %",
         f"to train on {rows['train']}",
         f"to validate on {rows['validation']}",
         f"to test on {rows['test']}",

@@ -72,10 +72,10 @@ NUMERIC: dict[str, list[Any]] = {
     "shift": ["__import__('os')", HUGE],
     "scale": [None, []],
     "offset": ["1e999", True],
-    "fill": ["x", HUGE, []],
+    "fill": ["x", HUGE, [], 1e300],
     "indicator": ["yes", 1, True],
     "is_clipped": ["yes", None],
-    "knots": [[1.0, 1.0], [2.0, 1.0], ["x"], [1.0], "1", [HUGE]],
+    "knots": [[float(i) for i in range(5_000)], [1.0, 1.0], [2.0, 1.0], ["x"], [1.0], "1", [HUGE]],
     "levels": [[0.0], [None], "0"],
 }
 PERIODIC: dict[str, list[Any]] = {

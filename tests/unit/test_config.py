@@ -384,6 +384,10 @@ def test_a_preset_fills_what_a_use_case_leaves_out(tmp_path: Path) -> None:
     )
     some = load_config(tmp_path / "pipeline.yaml", ["training.epochs=7", "training.early_stopping.patience=2"])
     assert (some.training.epochs, some.training.schedule, some.training.early_stopping.patience) == (7, "plateau", 2)
+    delta = load_config(tmp_path / "pipeline.yaml", ["training.early_stopping.min_delta=0.1"]).training.early_stopping
+    assert (delta.patience, delta.min_delta) == (16, 0.1)
+    other = load_config(tmp_path / "pipeline.yaml", ["training.optimizer=adam"]).training
+    assert (other.weight_decay, other.learning_rate, other.schedule) == (0.0, 0.001, "plateau")
     none = load_config(tmp_path / "pipeline.yaml", ["model.preset=none"])
     assert none.model.model_dump(exclude={"preset"}) == Model().model_dump(exclude={"preset"})
     assert none.training == Training()
