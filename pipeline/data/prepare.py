@@ -155,7 +155,7 @@ def vocabularies(spark: SparkSession, config: Config, typed: TypedRows, sides: S
     if wanted:
         with progress(spark, f"collecting the values of {', '.join(wanted)}"):
             values |= _collect_values(spark, config, wanted, sides)
-    for name in wanted:
+    for name in sorted(wanted, key=lambda name: name != label):  # the label first: without it there is no usable row
         if not values[name] and name == label:
             problem = f"'{name}' has no value in any usable row: all were quarantined, or lack a column that is used"
             raise config.mistake("label.column", problem)

@@ -27,6 +27,7 @@ from pipeline.training.loader import read_shard
 pytestmark = pytest.mark.fault("hostile input")
 HEADER = "a,k,y\n"
 ROWS = csv_rows(60)
+DROPPING = {name: [{"column": c, "missing": "drop"}] for name, c in (("numeric", "a"), ("categorical", "k"))}
 PACKED = gzip.compress(csv_rows(5000).encode())
 
 
@@ -46,7 +47,7 @@ def test_a_source_without_anything_to_learn_is_one_sentence(
     spark: SparkSession, use_case: UseCase, csv: str, sentence: str
 ) -> None:
     with pytest.raises(UserError, match=sentence):
-        shards.prepare_data(spark, use_case(csv), 2)
+        shards.prepare_data(spark, use_case(csv, features=DROPPING), 2)
 
 
 @pytest.mark.parametrize(
@@ -68,13 +69,15 @@ def test_a_source_without_anything_to_learn_is_one_sentence(
 def test_odd_records_are_read_right_or_quarantined(
     spark: SparkSession, use_case: UseCase, csv: str | bytes, read: int, quarantined: int, dropped: int
 ) -> None:
-    rows = shards.prepare_data(spark, use_case(csv), 2).manifest.rows
+    rows = shards.prepare_data(spark, use_case(csv, features=DROPPING), 2).manifest.rows
     assert (rows.read, rows.quarantined, rows.dropped) == (read, quarantined, dropped)
 
 
 def test_records_that_reader_options_make_readable_are_read(spark: SparkSession, use_case: UseCase) -> None:
+    features = {"numeric": ["a"], "categorical": [{"column": "k", "min_count": 1}]}
     latin = use_case(
         ROWS.encode() + "3,é,1\n".encode("latin-1"),
+        features=features,
         source={"options": {"encoding": "latin1"}},
         split={"validation_fraction": 0.1},
     )
@@ -153,7 +156,7 @@ def _datasets(config: Config) -> list[Folder]:
 def test_every_record_of_a_random_csv_is_accounted_for(
     spark: SparkSession, use_case: UseCase, lines: list[str]
 ) -> None:
-    config = use_case(ROWS + "".join(f"{line}\n" for line in lines))
+    config = use_case(ROWS + "".join(f"{line}\n" for line in lines), source={"max_quarantined": 1})
     rows = shards.prepare_data(spark, config, 2).manifest.rows
     assert rows.read == rows.quarantined + rows.dropped + rows.train + rows.validation + rows.test
     assert rows.read >= 60
