@@ -78,6 +78,11 @@ def check_holes(config: Config, data: Manifest) -> None:
         if lacking > feature.max_missing * usable:
             problem = f"{_share(lacking, usable)} usable rows lack '{name}', but at most"
             raise config.mistake(f"{at}.max_missing", f"{problem} {feature.max_missing:.2%} may")
+    for feature in config.features.categorical:
+        if not data.vocabularies[feature.column]:
+            problem = "no value of '%s' is in %d or more training rows, so it tells the model nothing"
+            advice = "leave it out, set its min_count: 1, or hash_buckets for an id"
+            log.warning(f"{problem}: {advice}", feature.column, feature.fewest_rows)
     _log("missing values, which the model can answer", data.missing, usable)
     _log('rare values, which are "other"', data.other_in_training, rows.train)
 

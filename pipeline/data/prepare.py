@@ -155,14 +155,9 @@ def vocabularies(spark: SparkSession, config: Config, typed: TypedRows, sides: S
     if wanted:
         with progress(spark, f"collecting the values of {', '.join(wanted)}"):
             values |= _collect_values(spark, config, wanted, sides)
-    for name in sorted(wanted, key=lambda name: name != label):  # the label first: without it there is no usable row
-        if not values[name] and name == label:
-            problem = f"'{name}' has no value in any usable row: all were quarantined, or lack a column that is used"
-            raise config.mistake("label.column", problem)
-        if not values[name] and wanted[name].min_count > 1:
-            problem = f"'{name}' has no value in {wanted[name].min_count} or more training rows"
-            advice = "leave it out, set its min_count: 1, or hash_buckets for an id"
-            raise config.mistake("features.categorical", f"{problem}: {advice}")
+    if label in wanted and not values[label]:
+        problem = f"'{label}' has no value in any usable row: all were quarantined, or lack a column that is used"
+        raise config.mistake("label.column", problem)
     if len(values.get(label, [])) > _MAX_CLASSES:
         problem = f"'{label}' has more than {_MAX_CLASSES:,} different values, too many to be classes"
         raise config.mistake("label.column", f"{problem}; if it is a number, set label.task: regression")

@@ -41,7 +41,9 @@ def make_task(tmp_path: Path) -> MakeTask:
     (tmp_path / "pipeline.yaml").write_text(
         f"""
         source: {{path: none.csv, schema: "a DOUBLE, k STRING, y INT"}}
-        features: {{numeric: [{{column: a, missing: drop}}], categorical: [{{column: k, encoding: embedding, dim: 2, unknown: refuse, missing: drop}}]}}
+        features:
+          numeric: [{{column: a, missing: drop}}]
+          categorical: [{{column: k, encoding: embedding, dim: 2, unknown: refuse, missing: drop}}]
         label: {{column: y, classes: [even, odd]}}
         model: {{preset: none, hidden_sizes: [4], dropout: 0.1}}
         training: {{epochs: {EPOCHS}, batch_size: 10}}

@@ -247,6 +247,18 @@ def test_a_broken_feed_is_one_sentence(
         shards.prepare_data(spark, config, 1)
 
 
+def test_a_category_that_is_an_id_is_named(
+    spark: SparkSession, messy: UseCase, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = messy(features={"numeric": ["whole"], "categorical": ["id"]})
+    with caplog.at_level("WARNING"):
+        prepared = shards.prepare_data(spark, config, 1)
+    assert prepared.manifest.vocabularies == {"id": []}
+    assert "no value of 'id' is in 5 or more training rows, so it tells the model nothing: leave it out" in caplog.text
+    net = TabularNet(net_spec(config, prepared.manifest))
+    assert torch.isfinite(net(torch.tensor([[1.0, 0.0], [float("nan"), float("nan")]]))).all()
+
+
 def test_a_limit_that_is_raised_needs_no_new_preparation(spark: SparkSession, messy: UseCase) -> None:
     features: list[Any] = ["hole", "whole"]
     with pytest.raises(UserError, match="has no value"):
