@@ -75,7 +75,7 @@ def measured(net: TabularNet, prepared: Prepared) -> Evaluation:
     return sums.evaluate()
 
 
-KIND = {"column": "k", "unknown": "refuse"}
+KIND = {"column": "k", "encoding": "onehot", "unknown": "refuse", "missing": "drop"}
 
 
 class Project:
