@@ -67,7 +67,7 @@ def check_holes(config: Config, data: Manifest) -> None:
             problem = f"{lacking:,} rows lack '{feature.column}', but missing: refuse allows none"
             raise config.mistake(f"{at}.missing", problem)
     if rows.dropped > source.max_dropped * fitting:
-        columns = ", ".join(f"{lacking:,} lack {name}" for name, lacking in data.dropped_by_column.items()) or "?"
+        columns = ", ".join(f"{lacking:,} lack {name}" for name, lacking in data.dropped_by_column.items())
         problem = f"{_share(rows.dropped, fitting)} rows were dropped for a missing value ({columns}), but at most"
         raise config.mistake("source.max_dropped", f"{problem} {source.max_dropped:.2%} may: {_DROPPED}")
     for at, feature in _features(config):

@@ -137,8 +137,9 @@ def find_cuts(spark: SparkSession, config: Config, source_bytes: int) -> TimeCut
 def vocabularies(spark: SparkSession, config: Config, typed: TypedRows, sides: Sides) -> dict[str, list[str]]:
     """Return the values of each categorical feature, and of a class label, in the order of their codes.
 
-    Values come from the configuration where it lists them. Else they take one pass over the source: a feature's values
-    come from the training rows by ``sides``, the label's from all rows. A hashed feature has buckets instead.
+    Values come from the configuration where it lists them. Else they take one pass over the source, or two if there are
+    more than 10,000 different ones: a feature's values come from the training rows by ``sides``, the label's from all
+    rows. A hashed feature has buckets instead.
 
     Raises:
         UserError: a column has no value, or the label has too many to be classes.
@@ -207,7 +208,10 @@ def _collect_values(
 
 
 def _most_frequent(counts: DataFrame, wanted: dict[str, _Wanted]) -> list[Row]:
-    """Return the values that are wanted of many, ranked by Spark; ``counts`` has place, value and rows."""
+    """Return the values that are wanted of many, ranked by Spark: at most `max_values` of each column.
+
+    ``counts`` has place, value and rows.
+    """
     limits = [
         F.when(F.col("place") == i, F.lit(getattr(limit, key)))
         for key in ("min_count", "max_values")

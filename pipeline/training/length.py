@@ -38,8 +38,8 @@ class Length:
 def length_of(settings: Training, data: Manifest, num_proc: int) -> Length:
     """Return the length of a training on ``num_proc`` ranks.
 
-    With `batch_size: auto` the global batch follows from the
-    rows, not from the ranks, and the learning rate is that of the settings. It grows with the square root of a batch
+    With `batch_size: auto` the global batch follows from the rows, and the learning rate is that of the settings. A
+    rank takes at least 16 rows, so many ranks make the batch larger. The rate grows with the square root of a batch
     that is larger than usual (Malladi et al. 2022: the rule that holds for Adam).
     """
     split, wanted = data.splits["train"], 0
