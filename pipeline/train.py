@@ -15,7 +15,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from pipeline import gate
-from pipeline.config import ConfigFiles, load_config
+from pipeline.config import Config, ConfigFiles, load_config
 from pipeline.data import kept, parity, shards
 from pipeline.data.specs import Resolved, Trained
 from pipeline.evaluation import baselines, figures, report
@@ -74,15 +74,13 @@ def train(
             runs.log_setup(uri, run_id, config, prepared.manifest, _versions(), num_proc)
         cores = executors.cores(spark)
         task = Task(config, prepared.manifest, prepared.folder, uri, run_id, cores, training.folder, cache=cache)
-        Thread(target=_import_ahead, daemon=True).start()
+        Thread(target=_import_ahead, args=[config], daemon=True).start()
         outcome = restarts.run_ranks(spark, task, num_proc)
         weights = checkpoint.read_weights(task.checkpoints, outcome.result.weights_sha256)
-        trained = Trained(weights, outcome.result.temperature)
+        trained = Trained(weights, outcome.result.temperature, outcome.result.threshold)
         watch.lap("launch and train")
         try:
-            model_uri = _log_model(task, outcome, prepared.resolved, trained)
-            watch.lap("package")
-            decision, beside = _judge_and_report(spark, task, outcome.result, trained, model_uri, watch, gated)
+            model_uri, decision, beside = _deliver(spark, task, outcome, prepared.resolved, trained, watch, gated)
         except Exception as error:  # no failure after the training may cost the model
             raise _keep_locally(task, outcome.result, prepared.resolved, trained, error) from (
                 None if store.is_down(error) else error
@@ -103,6 +101,7 @@ def _log_model(task: Task, outcome: restarts.Outcome, resolved: Resolved, traine
     metrics |= {f"best_validation_{name}": value for name, value in validated.items() if name != "epoch"}
     metrics |= {
         "temperature": result.temperature,
+        "threshold": result.threshold,
         "restarts": outcome.restarts,
         "resets": result.resets,
         "peak_memory_mib": max(result.peak_mib),
@@ -118,46 +117,52 @@ def _log_model(task: Task, outcome: restarts.Outcome, resolved: Resolved, traine
     return model_uri
 
 
-def _judge_and_report(
+def _deliver(
     spark: SparkSession,
     task: Task,
-    result: TrainingResult,
+    outcome: restarts.Outcome,
+    resolved: Resolved,
     trained: Trained,
-    model_uri: str,
     watch: Stopwatch,
     gated: bool,
-) -> tuple[Decision | None, Beside | None]:
-    """Let the gate decide, if it may, measure the baselines, log figures and report; return decision and baselines."""
-    uri, run_id, config, decision = task.tracking_uri, task.run_id, task.config, None
-    run = report.TrainedRun(
-        name=config.folder.name,
-        run_id=run_id,
-        data=task.data,
-        split=config.split,
-        metric=config.gate_metric,
-        history=result.history,
-        best_epoch=result.best.epoch,
-        evaluation=result.evaluation,
-        validation=result.validation,
-        uncalibrated=result.uncalibrated,
-        temperature=result.temperature,
-        importance=result.importance,
-    )
-    with ThreadPoolExecutor(2) as pool:  # while Spark works for the gate
+) -> tuple[str, Decision | None, Beside | None]:
+    """Log the model, let the gate decide, if it may, log the report; return the model's URI, decision and baselines."""
+    uri, config, result = task.tracking_uri, task.config, outcome.result
+    run, decision = _trained_run(task, result), None
+    with ThreadPoolExecutor(2) as pool:  # while the driver waits for the store and for Spark
         fitting = pool.submit(baselines.measure, spark, config, task.data, task.folder, trained)
         drawing = pool.submit(_log_figures, uri, run)
+        model_uri = _log_model(task, outcome, resolved, trained)
+        watch.lap("package")
         if config.tracking.registered_model and gated:
-            logged = runs.LoggedRun(run_id, model_uri, result.evaluation.metrics, task.data)
+            logged = runs.LoggedRun(task.run_id, model_uri, result.evaluation.metrics, task.data)
             decision = gate.judge_candidate(spark, config, uri, logged)
             watch.lap("gate")
         svg, beside = drawing.result(), fitting.result()
     watch.lap("baselines")
     if beside:
         log.info("on the same rows: %s", beside.line(config.gate_metric))
-        runs.log_outcome(uri, run_id, beside.as_metrics(), {})
+        runs.log_outcome(uri, task.run_id, beside.as_metrics(), {})
     page = report.render(run, decision, beside, _timing(watch, result), svg)
-    runs.log_text(uri, run_id, page, "report.html")
-    return decision, beside
+    runs.log_text(uri, task.run_id, page, "report.html")
+    return model_uri, decision, beside
+
+
+def _trained_run(task: Task, result: TrainingResult) -> report.TrainedRun:
+    return report.TrainedRun(
+        name=task.config.folder.name,
+        run_id=task.run_id,
+        data=task.data,
+        config=task.config,
+        history=result.history,
+        best_epoch=result.best.epoch,
+        evaluation=result.evaluation,
+        validation=result.validation,
+        uncalibrated=result.uncalibrated,
+        temperature=result.temperature,
+        threshold=result.threshold,
+        importance=result.importance,
+    )
 
 
 def _log_figures(uri: str, trained: report.TrainedRun) -> dict[str, str]:
@@ -213,6 +218,7 @@ def _summary(
         "metrics_of": task.data.measured_split,
         "baselines": beside.as_json() if beside else {},
         "temperature": result.temperature,
+        "threshold": result.threshold,
         "validation_metrics": _kept_metrics(result, result.validation),
         "reused_data": reused,
         "num_proc": len(result.places),
@@ -226,10 +232,13 @@ def _summary(
     }
 
 
-def _import_ahead() -> None:
-    """Import what packaging and the report need while the ranks start; the import takes seconds."""
-    with suppress(ImportError):  # the import in the packaging raises it again
+def _import_ahead(config: Config) -> None:
+    """Import what packaging and baselines need while the ranks start; the import takes seconds."""
+    with suppress(ImportError):  # the import where it is needed raises it again
         import pipeline.model.scorer  # noqa: F401
+
+        if config.evaluation.baselines:
+            import sklearn.ensemble  # noqa: F401
 
 
 def _kept_metrics(result: TrainingResult, evaluation: Evaluation) -> dict[str, float | None]:

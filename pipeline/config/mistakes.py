@@ -20,6 +20,8 @@ _UNIONS = {
     ("training", "epochs"): _NUMBER_OR_AUTO,
     ("training", "batch_size"): _NUMBER_OR_AUTO,
     ("features", "numeric", "missing"): "median, mean, drop, refuse or a number",
+    ("label", "threshold"): "a number between 0 and 1, f1, recall>=0.8 or precision>=0.9",
+    ("training", "class_weights"): "none, balanced or a weight above 0 by class",
 }
 """What a setting may be that has several kinds of values."""
 

@@ -93,26 +93,6 @@ class Source(Settings):
         return {"header": True, "escape": '"', "enforceschema": False, **wide, **given}
 
 
-class Label(Settings):
-    """What the network learns to predict."""
-
-    column: str
-    """Name of the column in the result of features.sql."""
-    task: Literal["classification", "regression"] = "classification"
-    """Classes, or a number."""
-    classes: list[str] | None = Field(default=None, min_length=2)
-    """Class names: of an integer label the names of 0, 1, 2, …, of a string label its values; default: what the data
-    hold."""
-
-    @model_validator(mode="after")
-    def _classes_need_classification(self) -> Label:
-        if self.classes is not None and self.task == "regression":
-            raise ValueError("classes is for task: classification, but task is regression")
-        if self.classes is not None and len(set(self.classes)) != len(self.classes):
-            raise ValueError("classes names a class twice")
-        return self
-
-
 class Split(Settings):
     """Which rows the network learns from, which choose among its epochs, and which measure the result."""
 
@@ -205,6 +185,11 @@ class Training(Settings):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of a class label that is spread over all classes; it makes probabilities less sure. The training loss of an
     epoch then counts it, the validation loss does not."""
+    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default="none", union_mode="left_to_right"
+    )
+    """How much a row of each class weighs in the loss: `balanced` makes the classes weigh the same, as scikit-learn
+    does, or a weight by class, such as `{yes: 5}`; the others weigh 1. Probabilities then fit the weighted rows."""
     early_stopping: EarlyStopping = EarlyStopping()
     """When to stop before the last epoch."""
     checkpoint_every: int = Field(default=1, ge=1)

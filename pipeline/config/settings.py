@@ -9,12 +9,13 @@ from pydantic import model_validator
 
 from pipeline.config.base import Origin, Settings, origin_of
 from pipeline.config.features import Features
-from pipeline.config.sections import Evaluation, Label, Model, Recovery, Run, Source, Split, Training
+from pipeline.config.label import Label
+from pipeline.config.sections import Evaluation, Model, Recovery, Run, Source, Split, Training
 from pipeline.config.tracking import Tracking
 from pipeline.runtime import storage
 from pipeline.runtime.errors import UserError, nearest, reason
 
-CLASSIFICATION_METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "calibration_error")
+CLASSIFICATION_METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "log_loss", "calibration_error")
 REGRESSION_METRICS = ("rmse", "mae", "r2")
 LOWER_IS_BETTER = ("log_loss", "calibration_error", "rmse", "mae")
 
@@ -56,6 +57,9 @@ class Config(Settings):
                 raise ValueError(f"features lists column '{name}' twice")
             if name.lower() == self.label.column.lower():
                 raise ValueError(f"label.column '{name}' is also listed in features: the answer would be an input")
+        weight = self.label.weight
+        if weight is not None and weight.lower() in (*lower, self.label.column.lower()):
+            raise ValueError(f"label.weight '{weight}' is also a feature or the label; a weight is neither")
         return self
 
     @model_validator(mode="after")
@@ -67,12 +71,20 @@ class Config(Settings):
             if name not in known:
                 task = f"of a {self.label.task}{nearest(name, known)}"
                 raise ValueError(f"tracking.gate.{key} '{name}' is not a metric {task}")
+            if name == "pr_auc" and self.label.positive is None:
+                raise ValueError(f"tracking.gate.{key} 'pr_auc' is of one class: set label.positive")
         return self
 
     @model_validator(mode="after")
-    def _smoothing_is_of_classes(self) -> Config:
-        if self.training.label_smoothing and self.label.task == "regression":
-            raise ValueError("training.label_smoothing is for classes, but label.task is regression")
+    def _classes_are_of_classification(self) -> Config:
+        weights = self.training.class_weights
+        for key in ("label_smoothing", "class_weights"):
+            if getattr(self.training, key) not in (0, "none") and self.label.task == "regression":
+                raise ValueError(f"training.{key} is for classes, but label.task is regression")
+        for name in weights if isinstance(weights, dict) else ():
+            if self.label.classes is not None and name not in self.label.classes:
+                known = f"{', '.join(self.label.classes)}{nearest(name, self.label.classes)}"
+                raise ValueError(f"training.class_weights '{name}' is not one of {known}")
         return self
 
     @model_validator(mode="after")

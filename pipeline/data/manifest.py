@@ -104,6 +104,13 @@ class LabelData(_Record):
     """Class names in the order of their codes 0, 1, …; empty for regression."""
     stats: NumericStats | None
     """Regression only."""
+    positive: str | None = None
+    """Of two classes the one that precision, recall, f1 and pr_auc are of, as the settings of the job say."""
+
+    @property
+    def positive_code(self) -> int | None:
+        """The code of the positive class."""
+        return None if self.positive is None else self.classes.index(self.positive)
 
 
 class TimeCuts(_Record):
@@ -144,7 +151,7 @@ class Manifest(_Record):
     use_case: str = ""
     """The name of the configuration's folder, for `run.keep_data`; older manifests do not state it."""
     columns: dict[str, Literal["float", "double", "bigint"]]
-    """Columns of the Parquet files under their names there: numeric features, categorical codes, then the label.
+    """Columns of the Parquet files under their names there: numeric features, categorical codes, the label, the weight.
 
     A wide column is a double. A float may be a double in the files, too: the pass over the source writes it before all
     values are known, and it is cast when it is read.
@@ -166,6 +173,8 @@ class Manifest(_Record):
     With `hash_buckets` they are the names of the buckets.
     """
     label: LabelData
+    weight: str | None = None
+    """Column of features.sql with the weight of each row, a float; None: all rows weigh the same."""
     splits: dict[SplitName, SplitData]
     """Without `test` when no row is kept for it."""
     time_cuts: TimeCuts | None = None
@@ -188,6 +197,11 @@ class Manifest(_Record):
     def stored(self) -> dict[str, str]:
         """The name in the Parquet files of each feature and of the label, in their order."""
         return stored_names([*self.numeric, *self.vocabularies, self.label.column])
+
+    @property
+    def weight_stored(self) -> str | None:
+        """The name in the Parquet files of the weight."""
+        return None if self.weight is None else [*self.columns][-1]
 
     @property
     def offsets(self) -> dict[str, float]:

@@ -100,6 +100,9 @@ def check_spec(spec: ModelSpec, weights: Path) -> None:
     _require(all(size >= 1 for size in net.hidden_sizes), "network.hidden_sizes", "whole numbers from 1")
     _require(spec.split.version in range(1, HASH_VERSION + 1), "split.version", "a version of the row hash")
     _require(spec.temperature > 0, "temperature", "a number above 0")
+    is_of_two = spec.positive in spec.classes and len(spec.classes) == 2
+    _require(spec.positive is None or is_of_two, "positive", "two classes")
+    _require(0 < spec.threshold < 1, "threshold", "a probability")
     _require(0 <= net.dropout < 1, "network.dropout", "a share")
     stored = _stored_weights(weights)
     _require(_expected_weights(net) == stored, "network", f"weights.safetensors, which holds {stored:,} values")

@@ -1,17 +1,16 @@
 """Preparation in Spark SQL: the user's features.sql, the leak-free split and the encodings.
 
-Except for the vocabularies everything here is lazy: it builds one plan, and the pass of shards.py runs it.
+All but the search for `split.time`'s cuts is lazy: it builds one plan, and the pass of shards.py runs it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from pyspark.errors import AnalysisException, ParseException
-from pyspark.sql import Column, DataFrame, Row, SparkSession, Window
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     BooleanType,
@@ -33,7 +32,6 @@ from pipeline.data.names import CODE, stored_names
 from pipeline.data.source_csv import column, read_records, sentence
 from pipeline.data.split import SPLIT, Sides
 from pipeline.runtime.errors import nearest
-from pipeline.runtime.session import progress
 
 CARRIED = "_carried"
 """The column that holds what the caller lets each row carry; no stored name begins with an underscore."""
@@ -41,8 +39,6 @@ CARRIED = "_carried"
 _KEY = "_split_key"
 
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
-_FEW_VALUES = 10_000  # so many values reach the driver with their counts; of more, only those that are wanted
-_MAX_CLASSES = 1_000  # each rank keeps a matrix of classes x classes
 
 
 @dataclass(frozen=True)
@@ -50,9 +46,9 @@ class TypedRows:
     """The result of features.sql in the types that the network needs."""
 
     frame: DataFrame
-    """Feature columns in their order, the label, `split`, under their names in the files; and CARRIED, if wanted."""
+    """Features in their order, label, weight if any, `split`, under their names in the files; CARRIED, if wanted."""
     stored: dict[str, str]
-    """The name in the files of each feature and of the label."""
+    """The name in the files of each feature, of the label, and of the weight."""
     integer_label: bool
     """Whether features.sql produced the label as an integer or a boolean."""
 
@@ -86,7 +82,7 @@ def typed_rows(
         raise config.mistake("features.sql", f"{sql_file}: {sentence(error)}") from None
     _check_columns(config, result)
 
-    stored = stored_names([*config.feature_columns, config.label.column])
+    stored, weight = stored_names(used_columns(config)), config.label.weight
     numbers = [f.column for f in config.features.numeric]
     numeric = [_finite(name, result.schema) for name in numbers]
     categorical = [column(f.column).cast("string") for f in config.features.categorical]
@@ -95,7 +91,9 @@ def typed_rows(
         label = _finite(config.label.column, result.schema)
     else:
         label = _class_text(config, result)
-    named = [value.alias(name) for value, name in zip([*numeric, *categorical, label], stored.values(), strict=True)]
+    weights = [] if weight is None else [_finite(weight, result.schema).cast("float")]
+    made = [*numeric, *categorical, label, *weights]
+    named = [value.alias(name) for value, name in zip(made, stored.values(), strict=True)]
     along = [kept[name].alias(name) for name, value in parts.items() if kept is not None and value is not None]
     typed = result.select(*named, *along)
 
@@ -104,7 +102,7 @@ def typed_rows(
     needed = [values[name] for name in required_columns(config)] + ([] if key is None else [key])
     is_complete = F.coalesce(*[F.when(value.isNull(), F.lit(False)) for value in needed], F.lit(True))
     doubles = {n: values[n] for n in numbers if not isinstance(typed.schema[stored[n]].dataType, FloatType)}
-    used = {name: value.cast("float") if name in doubles else value for name, value in values.items()}
+    used = {n: value.cast("float") if n in doubles else value for n, value in values.items() if n != weight}
     side = F.when(is_complete, sides.split(key, used, doubles)).alias(SPLIT)
     return TypedRows(
         frame=typed.select("*", side).drop(_KEY),
@@ -113,9 +111,18 @@ def typed_rows(
     )
 
 
+def used_columns(config: Config) -> list[str]:
+    """Return the columns of features.sql that are used, in their order in the files: features, label, weight."""
+    return [*config.feature_columns, *_beside_features(config)]
+
+
 def required_columns(config: Config) -> list[str]:
-    """Return the columns without which a row is dropped: some features, and the label."""
-    return [*(f.column for f in config.features.all if f.missing in ("drop", "refuse")), config.label.column]
+    """Return the columns without which a row is dropped: some features, the label, and the weight."""
+    return [*(f.column for f in config.features.all if f.missing in ("drop", "refuse")), *_beside_features(config)]
+
+
+def _beside_features(config: Config) -> list[str]:
+    return [config.label.column, *([config.label.weight] if config.label.weight is not None else [])]
 
 
 def find_cuts(spark: SparkSession, config: Config, source_bytes: int) -> TimeCuts | None:
@@ -134,93 +141,11 @@ def find_cuts(spark: SparkSession, config: Config, source_bytes: int) -> TimeCut
     return split.find_cuts(spark, config, usable, source_bytes)
 
 
-def vocabularies(spark: SparkSession, config: Config, typed: TypedRows, sides: Sides) -> dict[str, list[str]]:
-    """Return the values of each categorical feature, and of a class label, in the order of their codes.
-
-    Values come from the configuration where it lists them. Else they take one pass over the source, or two if there are
-    more than 10,000 different ones: a feature's values come from the training rows by ``sides``, the label's from all
-    rows. A hashed feature has buckets instead.
-
-    Raises:
-        UserError: a column has no value, or the label has too many to be classes.
-    """
-    features = config.features.categorical
-    values = {f.column: _sorted_values(set(f.values)) for f in features if f.values is not None}
-    values |= {f.column: [f"bucket {i}" for i in range(f.hash_buckets)] for f in features if f.hash_buckets is not None}
-    wanted = {f.column: _Wanted(f.fewest_rows, f.max_values) for f in features if f.column not in values}
-    label = config.label.column
-    if config.label.classes is not None:
-        values[label] = class_texts(config, typed, config.label.classes)
-    elif config.label.task == "classification":
-        wanted[label] = _Wanted(1, _MAX_CLASSES + 1)
-    if wanted:
-        with progress(spark, f"collecting the values of {', '.join(wanted)}"):
-            values |= _collect_values(spark, config, wanted, sides)
-    if label in wanted and not values[label]:
-        problem = f"'{label}' has no value in any usable row: all were quarantined, or lack a column that is used"
-        raise config.mistake("label.column", problem)
-    if len(values.get(label, [])) > _MAX_CLASSES:
-        problem = f"'{label}' has more than {_MAX_CLASSES:,} different values, too many to be classes"
-        raise config.mistake("label.column", f"{problem}; if it is a number, set label.task: regression")
-    return values
-
-
 def class_texts(config: Config, typed: TypedRows, classes: list[str]) -> list[str]:
     """Return the label's text for each class: an integer label counts from 0 if `label.classes` names the classes."""
     if config.label.classes is not None and typed.integer_label:
         return [str(code) for code in range(len(classes))]
     return classes
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """Which values of a column are collected: those of so many rows, and of them the most frequent ones."""
-
-    min_count: int
-    max_values: int
-
-
-def _collect_values(
-    spark: SparkSession, config: Config, wanted: dict[str, _Wanted], sides: Sides
-) -> dict[str, list[str]]:
-    """Return the sorted values of the columns; Spark counts them, and only those that are wanted reach the driver."""
-    # This pass has rows of its own, that count nothing: when an executor is lost, its tasks run twice.
-    records = read_records(spark, config, sides.settings.needed_columns)
-    typed = typed_rows(spark, config, records.good(), sides)
-
-    def pair(place: int, name: str) -> Column:
-        is_counted = F.col(SPLIT).isNotNull() if name == config.label.column else F.col(SPLIT) == "train"
-        value = column(typed.stored[name])
-        return F.when(is_counted & value.isNotNull(), F.struct(F.lit(place).alias("place"), value.alias("value")))
-
-    pairs = F.explode(F.array(*[pair(i, name) for i, name in enumerate(wanted)])).alias("pair")
-    counts = typed.frame.select(pairs).where("pair IS NOT NULL").groupBy("pair").agg(F.count(F.lit(1)).alias("rows"))
-    flat = counts.select("pair.place", "pair.value", "rows")
-    rows = flat.limit(_FEW_VALUES + 1).collect()
-    if len(rows) > _FEW_VALUES:
-        rows = _most_frequent(flat, wanted)
-    found: dict[str, list[str]] = {}
-    for place, (name, limit) in enumerate(wanted.items()):
-        of_column = [row for row in rows if row.place == place and row.rows >= limit.min_count]
-        of_column.sort(key=lambda row: (-row.rows, row.value))
-        found[name] = _sorted_values(row.value for row in of_column[: limit.max_values])
-    return found
-
-
-def _most_frequent(counts: DataFrame, wanted: dict[str, _Wanted]) -> list[Row]:
-    """Return the values that are wanted of many, ranked by Spark: at most `max_values` of each column.
-
-    ``counts`` has place, value and rows.
-    """
-    limits = [
-        F.when(F.col("place") == i, F.lit(getattr(limit, key)))
-        for key in ("min_count", "max_values")
-        for i, limit in enumerate(wanted.values())
-    ]
-    fewest, most = (F.coalesce(*part) for part in (limits[: len(wanted)], limits[len(wanted) :]))
-    by_rows = Window.partitionBy("place").orderBy(F.col("rows").desc(), "value")
-    ranked = counts.where(F.col("rows") >= fewest).withColumn("rank", F.row_number().over(by_rows))
-    return ranked.where(F.col("rank") <= most).collect()
 
 
 def encode(
@@ -266,15 +191,6 @@ def _is_whole(kind: DataType) -> bool:
     return isinstance(kind, IntegralType | BooleanType)
 
 
-def _sorted_values(values: Iterable[str]) -> list[str]:
-    """Sort as numbers when all are whole numbers (2 before 10), else as text."""
-    values = list(values)
-    try:
-        return sorted(values, key=lambda value: (int(value), value))
-    except ValueError:
-        return sorted(values)
-
-
 def _check_columns(config: Config, result: DataFrame) -> None:
     """Raise UserError unless features.sql produced every column that the configuration names, in a usable type."""
     numeric, categorical, sql = config.features.numeric, config.features.categorical, config.features.sql
@@ -282,6 +198,7 @@ def _check_columns(config: Config, result: DataFrame) -> None:
         *((f"features.numeric.{i}.column", f.column, "numeric") for i, f in enumerate(numeric)),
         *((f"features.categorical.{i}.column", f.column, "categorical") for i, f in enumerate(categorical)),
         ("label.column", config.label.column, "label"),
+        *([("label.weight", config.label.weight, "numeric")] if config.label.weight is not None else []),
     ]
     lower = [name.lower() for name in result.columns]  # `a` and `A` are the same column for Spark
     for key, name, kind in used:

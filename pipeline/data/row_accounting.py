@@ -13,13 +13,38 @@ from pipeline.config import Config
 from pipeline.data.manifest import SPLITS, Rows, SplitName
 from pipeline.data.parquet_summary import Summary
 from pipeline.data.quarantine import write_quarantine
+from pipeline.data.source_csv import Records
 from pipeline.runtime.console import log
-from pipeline.runtime.errors import StorageError
-from pipeline.runtime.session import progress
+from pipeline.runtime.errors import StorageError, nearest
+from pipeline.runtime.session import observed, progress
 from pipeline.runtime.storage import Folder
 
 _FEW_ROWS = 10
 """A class with fewer training rows than this is named in a warning."""
+_LISTED = 10
+
+
+def account(
+    spark: SparkSession,
+    config: Config,
+    records: Records,
+    written: dict[SplitName, Summary],
+    dropped: int,
+    folder: Folder,
+) -> Rows:
+    """Return where the rows of the source are, checked; write the records that do not fit."""
+    counts = observed(records.counts)
+    rows = Rows(
+        read=counts["read"],
+        quarantined=counts["bad"],
+        dropped=dropped,
+        train=written["train"].rows // config.split.oversample,
+        validation=written["validation"].rows,
+        test=written["test"].rows,
+    )
+    quarantine(spark, config, rows, folder)
+    check_rows(config, folder, rows, written)
+    return rows
 
 
 def quarantine(spark: SparkSession, config: Config, rows: Rows, folder: Folder) -> None:
@@ -103,6 +128,36 @@ def check_classes(config: Config, classes: list[str], written: Mapping[SplitName
             "%s has classes that differ in case only: %s; map them in features.sql if one is meant", label, alike
         )
     _log_rare_classes(classes, by_split)
+
+
+def check_named_classes(config: Config, classes: list[str]) -> None:
+    """Raise UserError unless `label.positive` and `training.class_weights` name classes that there are."""
+    positive, weights = config.label.positive, config.training.class_weights
+    if positive is not None and len(classes) != 2:
+        raise config.mistake("label.positive", f"is for two classes, but '{config.label.column}' has {len(classes)}")
+    named = {"label.positive": [] if positive is None else [positive]}
+    named["training.class_weights"] = [*weights] if isinstance(weights, dict) else []
+    for key, names in named.items():
+        for name in names:
+            if name not in classes:
+                problem = f"'{name}' is not a class of '{config.label.column}': {', '.join(classes[:_LISTED])}"
+                raise config.mistake(key, f"{problem}{nearest(name, classes)}")
+
+
+def check_weights(config: Config, stored: Mapping[str, str], written: Mapping[SplitName, Summary]) -> None:
+    """Raise UserError unless every row's weight is at least 0, and some training and validation row's is above 0."""
+    if config.label.weight is None:
+        return
+    for split, summary in written.items():
+        stats = summary.statistics().get(stored[config.label.weight])
+        if stats is None:  # there may be no test row
+            continue
+        if stats.min < 0:
+            problem = f"'{config.label.weight}' is {stats.min:g} in a {split} row; a weight is at least 0"
+            raise config.mistake("label.weight", f"{problem}: correct it in {config.features.sql}")
+        if stats.max == 0 and split != "test":
+            problem = f"'{config.label.weight}' is 0 in every {split} row, so there is nothing to learn from"
+            raise config.mistake("label.weight", problem)
 
 
 def _log_rare_classes(classes: list[str], by_split: Mapping[SplitName, list[int]]) -> None:

@@ -22,9 +22,10 @@ from pipeline.data import (
     source_csv,
     source_files,
     split,
+    vocabularies,
     wide_numbers,
 )
-from pipeline.data.manifest import SPLITS, LabelData, Manifest, Rows, SourceData, SplitData, SplitName
+from pipeline.data.manifest import SPLITS, LabelData, Manifest, SourceData, SplitData, SplitName
 from pipeline.data.oversampling import oversample
 from pipeline.data.parquet_summary import Aggregates, Summary, summarize
 from pipeline.data.quantiles import fit_quantiles
@@ -34,7 +35,7 @@ from pipeline.data.split import ELSEWHERE, SPLIT, Sides
 from pipeline.runtime import lock, storage
 from pipeline.runtime.console import log
 from pipeline.runtime.errors import StorageError, one_line, reason
-from pipeline.runtime.session import observed, progress
+from pipeline.runtime.session import progress
 from pipeline.runtime.storage import Folder
 from pipeline.runtime.versions import project_version
 
@@ -81,15 +82,25 @@ def prepare_data(spark: SparkSession, config: Config, num_proc: int) -> Prepared
         if (existing := Manifest.read(folder)) is not None:
             kept.beat(folder)  # under the lock: who removes old data takes it, too
             log.info("reusing the data prepared earlier in %s: source and configuration are the same", folder)
-            holes.check_holes(config, existing)
-            return Prepared(folder, existing, resolved, reused=True)
+            return Prepared(folder, _checked(config, existing), resolved, reused=True)
         if folder.exists():
             log.info("removing %s: it has no manifest, so its preparation was interrupted", folder)
             folder.remove()
         made = _prepare(spark, config, num_proc, resolved, source, folder)
         kept.beat(folder)
-        holes.check_holes(config, made)
-        return Prepared(folder, made, resolved, reused=False)
+        return Prepared(folder, _checked(config, made), resolved, reused=False)
+
+
+def _checked(config: Config, data: Manifest) -> Manifest:
+    """Check the data against the settings that do not shape them; return them with the positive class of the job.
+
+    Raises:
+        UserError: the source is broken, or its classes are others than the settings name.
+    """
+    holes.check_holes(config, data)
+    row_accounting.check_named_classes(config, data.label.classes)
+    label = data.label.model_copy(update={"positive": config.label.positive})
+    return data.model_copy(update={"label": label})
 
 
 def check_prepared_from(config: Config, data: Manifest) -> None:
@@ -109,7 +120,7 @@ def _config_fingerprint(config: Config, num_proc: int) -> str:
             (f.column, f.values, f.fewest_rows, f.max_values, f.hash_buckets, f.missing != "value")
             for f in config.features.categorical
         ],
-        "label": config.label.model_dump(),
+        "label": config.label.model_dump(exclude={"positive", "threshold"}),
         "split": config.split.model_dump(exclude={"oversample"}),
         "oversample": config.split.oversample,
         "num_proc": num_proc,
@@ -145,7 +156,7 @@ def _build_data_set(
     sides = Sides.of(config.split, cuts)
     sampling = parity.Sampling(config, resolved, records, parity.estimate(spark, config, resolved, source))
     typed = prepare.typed_rows(spark, config, sampling.rows, sides, sampling.carried)
-    values = prepare.vocabularies(spark, config, typed, sides)
+    values = vocabularies.find_vocabularies(spark, config, typed, sides)
     classes = config.label.classes or values.get(config.label.column, [])
 
     # The pass: CSV to Parquet.
@@ -155,14 +166,14 @@ def _build_data_set(
     _write(spark, config, encoded, dealing.group_rows(columns), source, folder)
 
     # Rows and statistics come from the files.
-    codes = {stored[f.column]: len(values[f.column]) for f in config.features.categorical}
-    counted = Aggregates(stored[config.label.column], len(classes), codes=codes)
+    counted = _counted(config, stored, values, len(classes))
     written = _summarize_splits(spark, folder, counted, columns)
     _check_no_other_split(config, records, folder)
     dropped = _summarize_dropped(spark, folder, counted)
-    rows = _account(spark, config, records, written, dropped.rows, folder)
+    rows = row_accounting.account(spark, config, records, written, dropped.rows, folder)
     dropped_by_column = holes.missing_by_column(prepare.required_columns(config), stored, dropped)
     row_accounting.check_classes(config, classes, written)
+    row_accounting.check_weights(config, stored, written)
     row_accounting.log_rows(rows, dropped_by_column, config.split.oversample)
     sampling.keep(spark, folder)
 
@@ -190,10 +201,21 @@ def _build_data_set(
         numeric={f.column: statistics[stored[f.column]] for f in config.features.numeric},
         vocabularies={f.column: values[f.column] for f in config.features.categorical},
         label=_label_data(config, classes, statistics.get(stored[config.label.column])),
+        weight=config.label.weight,
         splits={name: _split_data(summary, len(classes), num_proc) for name, summary in splits.items()},
         time_cuts=cuts,
         sha256={file.path: file.sha256 for summary in splits.values() for file in summary.files if file.rows},
     )
+
+
+def _counted(config: Config, stored: dict[str, str], values: dict[str, list[str]], classes: int) -> Aggregates:
+    codes = {stored[f.column]: len(values[f.column]) for f in config.features.categorical}
+    weight = config.label.weight
+    return Aggregates(stored[config.label.column], classes, () if weight is None else (stored[weight],), codes)
+
+
+def _label_data(config: Config, classes: list[str], stats: manifest.NumericStats | None) -> LabelData:
+    return LabelData(column=config.label.column, task=config.label.task, classes=classes, stats=stats)
 
 
 def _statistics(
@@ -208,29 +230,6 @@ def _statistics(
         few = [stats.min, stats.mean, stats.max]  # the sample may miss all values of a feature that hardly any row has
         statistics[name] = stats.model_copy(update={"quantiles": quantiles[name] or few})
     return statistics
-
-
-def _account(
-    spark: SparkSession,
-    config: Config,
-    records: Records,
-    written: dict[SplitName, Summary],
-    dropped: int,
-    folder: Folder,
-) -> Rows:
-    """Return where the rows of the source are, checked; write the records that do not fit."""
-    counts = observed(records.counts)
-    rows = Rows(
-        read=counts["read"],
-        quarantined=counts["bad"],
-        dropped=dropped,
-        train=written["train"].rows // config.split.oversample,
-        validation=written["validation"].rows,
-        test=written["test"].rows,
-    )
-    row_accounting.quarantine(spark, config, rows, folder)
-    row_accounting.check_rows(config, folder, rows, written)
-    return rows
 
 
 def _write(
@@ -280,10 +279,6 @@ def _remove_empty_pass(folder: Folder) -> None:
     """Remove the folder of the pass if all splits were written again."""
     if not any(name.startswith(SPLIT) for name in (folder / _PASS).names()):
         (folder / _PASS).remove()
-
-
-def _label_data(config: Config, classes: list[str], stats: manifest.NumericStats | None) -> LabelData:
-    return LabelData(column=config.label.column, task=config.label.task, classes=classes, stats=stats)
 
 
 def _split_data(summary: Summary, classes: int, num_proc: int) -> SplitData:

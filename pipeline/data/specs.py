@@ -53,6 +53,8 @@ class Trained:
     """As a safetensors file."""
     temperature: float = 1.0
     """What the network's outputs are divided by: see training/temperature.py."""
+    threshold: float = 0.5
+    """The positive class is predicted from this probability on: see evaluation/threshold.py."""
 
 
 def net_spec(config: Config, data: Manifest) -> NetSpec:
@@ -154,12 +156,29 @@ def _width(encoding: str, values: int, dim: int | None) -> int:
     return dim or min(600, round(1.6 * values**0.56))
 
 
+def class_weights(config: Config, data: Manifest) -> list[float] | None:
+    """Return how much a row of each class weighs, as `training.class_weights` says; None if all weigh 1.
+
+    `balanced` gives a class of n of all N training rows, with k classes, the weight N / (k n): scikit-learn's formula
+    (King and Zeng 2001). Copies of rows count.
+    """
+    settings, classes = config.training.class_weights, data.label.classes
+    if settings == "none":
+        return None
+    if isinstance(settings, dict):
+        return [settings.get(name, 1.0) for name in classes]
+    counts = data.splits["train"].class_counts
+    return [sum(counts) / (len(classes) * max(1, count)) for count in counts]
+
+
 def missing_texts(config: Config) -> tuple[str, ...]:
     """Return the texts of a field that has no value."""
     return tuple(dict.fromkeys(("", config.source.null_value)))
 
 
-def model_spec(config: Config, data: Manifest, resolved: Resolved, temperature: float = 1.0) -> ModelSpec:
+def model_spec(
+    config: Config, data: Manifest, resolved: Resolved, temperature: float = 1.0, threshold: float = 0.5
+) -> ModelSpec:
     """Return the description that is packaged with the weights."""
     cuts = data.time_cuts
     return ModelSpec(
@@ -170,6 +189,8 @@ def model_spec(config: Config, data: Manifest, resolved: Resolved, temperature: 
         vocabularies=data.vocabularies,
         classes=data.label.classes,
         temperature=temperature,
+        positive=config.label.positive,
+        threshold=threshold,
         split=SplitRule(HASH_VERSION, *(cuts.validation_from, cuts.test_from) if cuts else ()),
         encode_unknown=[f.column for f in config.features.categorical if f.unknown == "other"],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +49,20 @@ DIFFERENCES = 4
 
 _AUC_BINS = 4_096  # of all classes together, in the sums of a bucket
 
-Answers = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
-"""Probabilities (rows, classes) or numbers (rows,) counted from the label's offset, and which rows are refused."""
+
+class Answers(NamedTuple):
+    """What a model says of some rows."""
+
+    values: npt.NDArray[np.float64]
+    """Probabilities (rows, classes), or numbers (rows,) counted from the label's offset."""
+    refused: npt.NDArray[np.bool_]
+    """Which rows (rows,) have no answer."""
+    predicted: npt.NDArray[np.int64] | None
+    """The codes of the predicted classes (rows,), by the model's own threshold; anything for a refused row."""
+
+    def at(self, rows: npt.NDArray[np.bool_]) -> Answers:
+        """Return the answers to some of the rows."""
+        return Answers(self.values[rows], self.refused[rows], None if self.predicted is None else self.predicted[rows])
 
 
 class MeanSums:
@@ -61,13 +73,13 @@ class MeanSums:
 
         self._metric, self.vector = metric, torch.zeros(2, dtype=torch.float64)
 
-    def add(self, answers: Tensor, labels: Tensor, *, refused: Tensor) -> None:
+    def add(self, answers: Tensor, labels: Tensor, *, refused: Tensor, predicted: Tensor | None) -> None:
         """Count a batch as :meth:`MetricSums.add` does."""
         import torch
 
         right = answers.gather(1, labels.unsqueeze(1)).squeeze(1)
         if self._metric == "accuracy":
-            values = ((answers.argmax(dim=1) == labels) & ~refused).double()
+            values = ((predicted == labels) & ~refused).double()
         else:
             tiny = float(np.finfo(np.float64).eps)
             no_answer = torch.full_like(right, 1 / answers.shape[1])
@@ -90,7 +102,7 @@ def sums_of(label: LabelData, metric: str | None = None) -> MetricSums | MeanSum
     if metric in ("accuracy", "log_loss"):
         return MeanSums(metric)
     needs_detail = bool(label.classes)
-    bins = max(16, _AUC_BINS // max(1, len(label.classes))) if metric == "roc_auc" else 1
+    bins = max(16, _AUC_BINS // max(1, len(label.classes))) if metric in ("roc_auc", "pr_auc") else 1
     return MetricSums(label, with_detail=needs_detail, score_bins=bins)
 
 
@@ -138,18 +150,19 @@ class _Sums:
         _add(self._whole, pair[0], actual)
         if len(pair) == 1:
             repeated = np.repeat(self._constant, len(actual), axis=0)
-            pair.append((repeated, np.zeros(len(actual), dtype=bool)))
+            most_frequent = repeated.argmax(axis=1) if label.classes else None
+            pair.append(Answers(repeated, np.zeros(len(actual), dtype=bool), most_frequent))
         compared = ~batch.column(KNOWN).to_numpy(zero_copy_only=False)[known]
         hashes = batch.column(HASH).to_numpy()[known]
         self._add_to_sketch(hashes)
         buckets = hashes % BUCKETS
         for bucket in np.unique(buckets[compared]):
             inside = compared & (buckets == bucket)
-            for what, (values, refused) in zip((CANDIDATE, REFERENCE), pair, strict=True):
+            for what, given in zip((CANDIDATE, REFERENCE), pair, strict=True):
                 sums = self._in_buckets.setdefault((what, int(bucket)), sums_of(label, self._metric))
-                _add(sums, (values[inside], refused[inside]), actual[inside])
+                _add(sums, given.at(inside), actual[inside])
         if label.classes:
-            ours, theirs = (~refused & (values.argmax(axis=1) == actual) for values, refused in pair)
+            ours, theirs = (~given.refused & (given.predicted == actual) for given in pair)
             self._alone[:2] += (ours & ~theirs & compared).sum(), (theirs & ~ours & compared).sum()
         self._alone[3] += compared.sum()
         if len(self._scorers) > 1:
@@ -165,9 +178,14 @@ class _Sums:
         self._sketch = dict(sorted(self._sketch.items())[:SKETCHED])
 
     def _answers(self, batch: pa.RecordBatch, model: int, known: npt.NDArray[np.bool_]) -> Answers:
+        import pandas as pd
+
         scorer = self._scorers[model]
         scored = scorer.score(score.read_inputs(batch, scorer.spec, f"{MODEL}{model}_"))
-        return _values(scored, self._label)[known], scored["reason"].notna().to_numpy()[known]
+        values, refused = _values(scored, self._label), scored["reason"].notna().to_numpy()
+        classes = pd.Index(self._label.classes, dtype=object)
+        predicted = classes.get_indexer(scored["prediction"]) if self._label.classes else None
+        return Answers(values, refused, predicted).at(known)
 
     def cells(self) -> Iterator[pa.RecordBatch]:
         """Yield the sums as :data:`CELLS`."""
@@ -183,8 +201,9 @@ class _Sums:
 def _add(sums: MetricSums | MeanSums, answers: Answers, actual: npt.NDArray[Any]) -> None:
     import torch
 
-    values, refused = answers
-    sums.add(torch.from_numpy(values), torch.from_numpy(actual), refused=torch.from_numpy(refused))
+    predicted = None if answers.predicted is None else torch.from_numpy(answers.predicted)
+    refused = torch.from_numpy(answers.refused)
+    sums.add(torch.from_numpy(answers.values), torch.from_numpy(actual), refused=refused, predicted=predicted)
 
 
 def _cells(what: int, bucket: int, vector: Any) -> pa.RecordBatch:

@@ -1,6 +1,7 @@
 """What the network is worth: the same rows with a constant answer, a linear model and boosted trees.
 
-They are scikit-learn's with its own defaults, fitted on the prepared training rows and measured on the measured split.
+They are scikit-learn's with its own defaults, fitted on the prepared training rows, which weigh as in the network's
+loss, and measured on the measured split. Their `label.threshold` is chosen on the validation rows as the network's is.
 Of a large split the rows are chosen by a hash of their values, and the network is measured on those same rows.
 """
 
@@ -20,7 +21,7 @@ from pipeline.config import Config
 from pipeline.config.settings import LOWER_IS_BETTER
 from pipeline.data.manifest import Manifest, SplitName
 from pipeline.data.sample import sample_rows
-from pipeline.data.specs import Trained, net_spec
+from pipeline.data.specs import Trained, class_weights, net_spec
 from pipeline.model.offsets import relative
 from pipeline.runtime.console import log
 from pipeline.runtime.errors import one_line
@@ -28,6 +29,8 @@ from pipeline.runtime.storage import Folder
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from pipeline.evaluation.sums import MetricSums
 
 MOST_CELLS = 20_000_000
 """So many values of each split pass through the driver at most."""
@@ -40,6 +43,18 @@ _TOGETHER = 4_096
 Matrix = npt.NDArray[np.float64]
 Answer = Callable[[Matrix], Matrix]
 """Takes features (rows, features) to probabilities (rows, classes) or numbers (rows,)."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of a split."""
+
+    features: Matrix
+    """(rows, features), as the network takes them, NaN where one is missing."""
+    labels: npt.NDArray[Any]
+    """(rows,): codes, or numbers counted from the label's offset."""
+    weights: npt.NDArray[np.float64] | None
+    """(rows,), in the loss; None if all weigh 1."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +106,12 @@ def measure(spark: SparkSession, config: Config, data: Manifest, folder: Folder,
     try:
         begin = time.perf_counter()
         log.info("fitting baselines: %s", ", ".join(config.evaluation.baselines))
-        train, train_labels = _rows(spark, data, folder, "train")
-        features, labels = _rows(spark, data, folder, data.measured_split)
-        network = _network(config, data, trained)
-        metrics = {MODEL: _metrics(data, network(features), labels, _refused(config, data, features))}
+        train, tested = (_rows(spark, config, data, folder, split) for split in ("train", data.measured_split))
+        is_rule = config.label.threshold_rule is not None
+        validation = _rows(spark, config, data, folder, "validation") if is_rule else None
+        answers = _network(config, data, trained)(tested.features)
+        refused = _refused(config, data, tested.features)
+        metrics = {MODEL: _metrics(data, answers, tested, trained.threshold, refused)}
     except Exception as error:  # Spark, or no memory in the driver
         log.warning("there are no baselines: %s", one_line(error), exc_info=True)
         return None
@@ -102,24 +119,26 @@ def measure(spark: SparkSession, config: Config, data: Manifest, folder: Folder,
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a solver that has not converged: the result is what it is
-                metrics[name] = _metrics(data, _FITTERS[name](data, train, train_labels)(features), labels)
+                answer = _FITTERS[name](data, train)
+                threshold = _threshold(config, data, answer, validation)
+                metrics[name] = _metrics(data, answer(tested.features), tested, threshold)
         except Exception as error:  # whatever scikit-learn does not take
             log.warning("the baseline %s is left out: %s", name, one_line(error))
-    return Beside(metrics, len(train_labels), len(labels), round(time.perf_counter() - begin, 3))
+    return Beside(metrics, len(train.labels), len(tested.labels), round(time.perf_counter() - begin, 3))
 
 
-def _rows(spark: SparkSession, data: Manifest, folder: Folder, split: SplitName) -> tuple[Matrix, npt.NDArray[Any]]:
-    """Return features (rows, features) and labels (rows,) of a split, of a large one about :data:`MOST_CELLS` values.
-
-    Features are as the network takes them, NaN where one is missing.
-    """
+def _rows(spark: SparkSession, config: Config, data: Manifest, folder: Folder, split: SplitName) -> _Rows:
+    """Return the rows of a split, of a large one about :data:`MOST_CELLS` values."""
     places = sorted({(folder / group.path.rpartition("/")[0]).spark for group in data.splits[split].row_groups})
     table = sample_rows(spark, places, [*data.columns], data.splits[split].rows, MOST_CELLS)
-    offsets = [data.offsets.get(name, 0.0) for name in data.stored]
-    values = [table[name].to_numpy() for name in data.columns]
-    *features, label = (relative(x, offset) for x, offset in zip(values, offsets, strict=True))
-    labels = values[-1].astype(np.int64) if data.label.classes else label.astype(np.float64)
-    return np.stack(features, axis=1).astype(np.float64), labels
+    *features, label = (
+        relative(table[file].to_numpy(), data.offsets.get(name, 0.0)) for name, file in data.stored.items()
+    )
+    labels = label.astype(np.int64 if data.label.classes else np.float64)
+    weights = None if data.weight_stored is None else table[data.weight_stored].to_numpy(np.float64)
+    if (of_classes := class_weights(config, data)) is not None:
+        weights = np.array(of_classes)[labels] * (1.0 if weights is None else weights)
+    return _Rows(np.stack(features, axis=1).astype(np.float64), labels, weights)
 
 
 def _refused(config: Config, data: Manifest, features: Matrix) -> npt.NDArray[np.bool_]:
@@ -150,29 +169,47 @@ def _network(config: Config, data: Manifest, trained: Trained) -> Answer:
 
 
 def _metrics(
-    data: Manifest, answers: Matrix, labels: npt.NDArray[Any], refused: npt.NDArray[np.bool_] | None = None
+    data: Manifest, answers: Matrix, rows: _Rows, threshold: float, refused: npt.NDArray[np.bool_] | None = None
 ) -> dict[str, float]:
     """Return all metrics of some answers."""
     import torch
 
-    from pipeline.evaluation.sums import MetricSums
+    from pipeline.model.choice import chosen_classes
 
-    sums = MetricSums(data.label, with_detail=True)
-    no_answer = None if refused is None else torch.from_numpy(refused)
-    sums.add(torch.from_numpy(answers), torch.from_numpy(labels), refused=no_answer)
+    given, no_answer = torch.from_numpy(answers), None if refused is None else torch.from_numpy(refused)
+    chosen = chosen_classes(given, data.label.positive_code, threshold) if data.label.classes else None
+    sums = _sums(data)
+    sums.add(given, torch.from_numpy(rows.labels), refused=no_answer, predicted=chosen)
     return sums.evaluate().metrics
 
 
-def _constant(data: Manifest, features: Matrix, labels: npt.NDArray[Any]) -> Answer:
-    """Answer with the training rows' shares of the classes, or their mean."""
+def _threshold(config: Config, data: Manifest, answer: Answer, validation: _Rows | None) -> float:
+    """Return `label.threshold`, chosen on the validation rows if it is a rule."""
+    import torch
+
+    if validation is None or config.label.threshold_rule is None:
+        return float(config.label.threshold)
+    sums = _sums(data)
+    sums.add(torch.from_numpy(answer(validation.features)), torch.from_numpy(validation.labels))
+    return sums.threshold(config.label.threshold_rule) or 0.5
+
+
+def _sums(data: Manifest) -> MetricSums:
+    from pipeline.evaluation.sums import MetricSums
+
+    return MetricSums(data.label, with_detail=True)
+
+
+def _constant(data: Manifest, train: _Rows) -> Answer:
+    """Answer with the training rows' shares of the classes, or their mean; rows weigh as in the loss."""
     if not data.label.classes:
-        mean = labels.mean()
+        mean = np.average(train.labels, weights=train.weights)
         return lambda rows: np.full(len(rows), mean)
-    shares = np.bincount(labels, minlength=len(data.label.classes)) / len(labels)
-    return lambda rows: np.tile(shares, (len(rows), 1))
+    counts = np.bincount(train.labels, train.weights, minlength=len(data.label.classes))
+    return lambda rows: np.tile(counts / counts.sum(), (len(rows), 1))
 
 
-def _linear(data: Manifest, features: Matrix, labels: npt.NDArray[Any]) -> Answer:
+def _linear(data: Manifest, train: _Rows) -> Answer:
     """Logistic or ridge regression on scaled numbers and one input for each category."""
     from sklearn.compose import make_column_transformer
     from sklearn.impute import SimpleImputer
@@ -187,10 +224,11 @@ def _linear(data: Manifest, features: Matrix, labels: npt.NDArray[Any]) -> Answe
     )
     encode = make_column_transformer((scale, numbers), (OneHotEncoder(handle_unknown="ignore"), codes))
     model = LogisticRegression(max_iter=200) if data.label.classes else Ridge()
-    return _answer(data, make_pipeline(encode, model).fit(features, labels))
+    weights = {f"{type(model).__name__.lower()}__sample_weight": train.weights}
+    return _answer(data, make_pipeline(encode, model).fit(train.features, train.labels, **weights))
 
 
-def _trees(data: Manifest, features: Matrix, labels: npt.NDArray[Any]) -> Answer:
+def _trees(data: Manifest, train: _Rows) -> Answer:
     """Gradient boosting as it is when nothing is tuned."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
@@ -201,7 +239,7 @@ def _trees(data: Manifest, features: Matrix, labels: npt.NDArray[Any]) -> Answer
     # Copies of a row would be on both sides of the trees' own validation.
     stopping: Any = False if data.oversample > 1 else "auto"
     model = kind(categorical_features=[False] * len(numbers) + few, early_stopping=stopping, random_state=0)
-    return _answer(data, model.fit(features, labels))
+    return _answer(data, model.fit(train.features, train.labels, sample_weight=train.weights))
 
 
 def _check_classes(data: Manifest) -> None:
@@ -228,7 +266,7 @@ def _answer(data: Manifest, model: Any) -> Answer:
     return answer
 
 
-_FITTERS: dict[str, Callable[[Manifest, Matrix, npt.NDArray[Any]], Answer]] = {
+_FITTERS: dict[str, Callable[[Manifest, _Rows], Answer]] = {
     "constant": _constant,
     "linear": _linear,
     "trees": _trees,

@@ -31,34 +31,37 @@ class BucketSums:
         classes = len(label.classes)
         self._label, self._share = label, min(1.0, MOST_ROWS / max(1, rows))
         self._bins = max(16, _SCORE_BINS // max(1, classes))
-        self._waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._waiting: list[tuple[Tensor, ...]] = []
         buckets = 0 if classes > _MOST_CLASSES or not rows else BUCKETS
         self.vector = torch.zeros((buckets, len(self._sums().vector)), dtype=torch.float64, device=device)
 
     def _sums(self, device: torch.device | str = "cpu") -> MetricSums:
         return MetricSums(self._label, device, with_detail=bool(self._label.classes), score_bins=self._bins)
 
-    def add(self, answers: Tensor, labels: Tensor, refused: Tensor, features: Tensor) -> None:
+    def add(
+        self, answers: Tensor, labels: Tensor, refused: Tensor, features: Tensor, predicted: Tensor | None = None
+    ) -> None:
         """Count a batch as :meth:`MetricSums.add` does; ``features`` (rows, features) decide about the bucket."""
         if not len(self.vector):
             return
         place = row_hash(features, labels)
         chosen = place % MOST_ROWS < round(self._share * MOST_ROWS)
-        batch = (answers, labels, refused, place // MOST_ROWS % BUCKETS)
-        self._waiting.append(tuple(part[chosen] for part in batch))  # type: ignore[arg-type]
-        if sum(len(waiting[1]) for waiting in self._waiting) >= _TOGETHER:
+        batch = (place // MOST_ROWS % BUCKETS, answers, labels, refused, *([] if predicted is None else [predicted]))
+        self._waiting.append(tuple(part[chosen] for part in batch))
+        if sum(len(waiting[0]) for waiting in self._waiting) >= _TOGETHER:
             self.flush()
 
     def flush(self) -> None:
         """Count what waits; before the vector is read."""
         if not self._waiting:
             return
-        answers, labels, refused, buckets = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+        buckets, answers, labels, refused, *predicted = map(torch.cat, zip(*self._waiting, strict=True))
         self._waiting.clear()
         for bucket in torch.unique(buckets).tolist():
             inside = buckets == bucket
             sums = self._sums(self.vector.device)
-            sums.add(answers[inside], labels[inside], refused=refused[inside])
+            chosen = predicted[0][inside] if predicted else None
+            sums.add(answers[inside], labels[inside], refused=refused[inside], predicted=chosen)
             self.vector[bucket] += sums.vector
 
     def standard_errors(self) -> dict[str, float]:

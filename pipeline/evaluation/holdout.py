@@ -167,7 +167,8 @@ def _test_rows(
     typed = prepare.typed_rows(spark, config, good, sides, carried)
     label = column(typed.stored[config.label.column]).alias(answers.LABEL)
     # equal rows, and all rows of a group, have one hash
-    of_row = [column(prepare.CARRIED)[answers.HASH]] if config.split.group else [*map(column, typed.stored.values())]
+    values = [column(file) for name, file in typed.stored.items() if name != config.label.weight]
+    of_row = [column(prepare.CARRIED)[answers.HASH]] if config.split.group else values
     of_row_hash = F.xxhash64(*of_row).alias(answers.HASH)
     of_carried = [column(prepare.CARRIED)[name].alias(name) for name in (_RAW, answers.SAMPLED)]
     rows = typed.frame.where(F.col(SPLIT) == "test").select(*of_carried, of_row_hash, label)

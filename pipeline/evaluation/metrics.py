@@ -52,8 +52,8 @@ class Evaluation:
     refused: int
     """Rows that the model had no answer for; each counts like the answer of a model that knows no better."""
     metrics: dict[str, float]
-    """accuracy, log_loss, calibration_error, and precision, recall, f1, roc_auc as means over the classes; or rmse, mae
-    and r2."""
+    """accuracy, log_loss, calibration_error, and precision, recall, f1, roc_auc as means over the classes, or these and
+    pr_auc of the positive class; or rmse, mae and r2."""
     classes: list[ClassScores] = field(default_factory=list)
     confusion: list[list[int]] = field(default_factory=list)
     """(classes, classes) rows; first index actual, second predicted."""
@@ -188,6 +188,15 @@ def mean_scores(scores: Sequence[ClassScores], confusion: Counts) -> dict[str, f
     return means | {"roc_auc": _mean([score.roc_auc for score in scores if not math.isnan(score.roc_auc)])}
 
 
+def positive_scores(positive: ClassScores, scores: Counts) -> dict[str, float]:
+    """Return precision, recall, f1, roc_auc and pr_auc of the positive class.
+
+    ``scores``: (2, bins) rows by score, of the other class and of this one.
+    """
+    values = {name: getattr(positive, name) for name in ("precision", "recall", "f1", "roc_auc")}
+    return values | {"pr_auc": _average_precision(*scores)}
+
+
 def calibration_error(calibration: Counts) -> float:
     """Return the expected calibration error (Guo et al. 2017, "On calibration of modern neural networks").
 
@@ -228,6 +237,18 @@ def _roc_auc(others: Counts, positives: Counts) -> float:
         return math.nan
     below = np.cumsum(others) - others
     return float((positives * (below + others / 2)).sum() / pairs)
+
+
+def _average_precision(others: Counts, positives: Counts) -> float:
+    """Return the area under the curve of precision over recall as scikit-learn's average_precision_score sums it.
+
+    The histograms are of the same scores. Rows of one bin count as equal.
+    """
+    if not positives.sum():
+        return math.nan
+    hits, chosen = np.cumsum(positives[::-1]), np.cumsum((positives + others)[::-1])
+    precision = hits / np.maximum(chosen, 1e-300)
+    return float((positives[::-1] * precision).sum() / positives.sum())
 
 
 def _mean(values: Sequence[float]) -> float:

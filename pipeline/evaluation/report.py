@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.config import Split
+from pipeline.config import Config
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import figures
 from pipeline.evaluation.intervals import interval
@@ -32,9 +32,7 @@ class TrainedRun:
     """Of the use case."""
     run_id: str
     data: Manifest
-    split: Split
-    metric: str
-    """What the gate looks at."""
+    config: Config
     history: Sequence[EpochRecord]
     best_epoch: int
     """The epoch whose weights are kept."""
@@ -45,6 +43,7 @@ class TrainedRun:
     uncalibrated: Evaluation | None
     """Like ``evaluation``, before temperature scaling; None where nothing is scaled."""
     temperature: float
+    threshold: float
     importance: Sequence[Importance]
 
 
@@ -82,12 +81,18 @@ def render(
 
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {"number": _number, "share": _share, "whole": lambda value: f"{value:,}"}
+    metric, weights = run.config.gate_metric, run.config.training.class_weights
     template = page.from_string((Path(__file__).parent / "report.html.j2").read_text(encoding="utf-8"))
     return template.render(
         name=run.name,
         run_id=run.run_id,
         data=run.data,
-        split=run.split,
+        split=run.config.split,
+        threshold_rule=run.config.label.threshold if run.config.label.threshold_rule else None,
+        weighing=[
+            *([f"label.weight: {run.data.weight}"] if run.data.weight else []),
+            *([f"training.class_weights: {weights}"] if weights != "none" else []),
+        ],
         best_epoch=run.best_epoch,
         epochs=len(run.history),
         evaluation=run.evaluation,
@@ -95,10 +100,11 @@ def render(
         validation=run.validation,
         uncalibrated=run.uncalibrated,
         temperature=run.temperature,
+        threshold=run.threshold,
         decision=decision,
         beside=beside,
-        metric=run.metric,
-        better=beside.better(run.metric) if beside else [],
+        metric=metric,
+        better=beside.better(metric) if beside else [],
         seconds=seconds,
         figures={name: Markup(text) for name, text in svg.items()},
     )

@@ -13,15 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.config.label import ThresholdRule
 from pipeline.data.manifest import LabelData
 from pipeline.evaluation import metrics
 from pipeline.evaluation.metrics import CALIBRATION_BINS, HISTOGRAM_BINS, Counts, Evaluation, SplitMetrics
+from pipeline.evaluation.threshold import best_edge
 
 # Scores are binned by asinh of the log-odds against 1 in as many as there are classes. The bins are fine around the
 # score of a model that knows no better, and still separate 1e-100 from 1e-101.
 _SCORE_RANGE = 7.0
 _SCORE_BINS = 2**14  # per class; fewer for more than 16 classes
 _FEWEST_SCORE_BINS = 2**11  # so that 1,000 classes take 32 MiB
+
+
+def _probability(place: float) -> float:
+    """Return the probability of two classes whose score is at ``place``, from 0 to 1, of the range of scores."""
+    probability = 1 / (1 + math.exp(-math.sinh((2 * place - 1) * _SCORE_RANGE)))
+    return min(probability, 1 - 2**-53)
 
 
 class MetricSums:
@@ -39,18 +47,20 @@ class MetricSums:
         with_detail: bool = False,
         category_sizes: Sequence[int] = (),
         score_bins: int | None = None,
+        is_weighted: bool = False,
     ) -> None:
         """Start from zero.
 
         ``category_sizes`` are the numbers of codes of the features to slice by, unseen values included.
-        ``score_bins`` is the number of bins of each class's scores, from which ROC AUC follows.
+        ``score_bins`` is the number of bins of each class's scores, from which ROC AUC follows. ``is_weighted`` says
+        that rows have weights in the loss; all else counts each row once.
         """
         self._label = label
         self._with_detail = with_detail
         classes = len(label.classes)
         # The last column of the confusion matrix is "no answer".
         shapes: dict[str, tuple[int, ...]] = {"confusion": (classes, classes + 1)} if classes else {"errors": (4,)}
-        shapes |= {"loss": (), "rows": ()}
+        shapes |= {"loss": (), "rows": ()} | ({"weight": ()} if is_weighted else {})
         if with_detail and classes:
             bins = score_bins or max(_FEWEST_SCORE_BINS, min(_SCORE_BINS, 16 * _SCORE_BINS // classes))
             shapes |= {"log_loss": (), "scores": (classes, 2, bins), "calibration": (CALIBRATION_BINS, 3)}
@@ -82,6 +92,8 @@ class MetricSums:
         *,
         codes: Tensor | None = None,
         refused: Tensor | None = None,
+        predicted: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         """Count one batch; nothing is waited for.
 
@@ -90,12 +102,18 @@ class MetricSums:
         ``loss``: the sum over the rows. ``codes``: int64
         (rows, categorical features) to slice by. Where ``refused`` (rows,) is true, the model has no answer. The row
         counts like the answer of a model that knows no better: no class at equal probabilities, or the mean label.
+        ``predicted`` (rows,) are the codes of the predicted classes, if these are not the most probable ones.
+        ``weights`` (rows,) are those by which the loss was multiplied.
         """
         self._part["rows"].add_(len(labels))
+        if weights is not None:
+            self._part["weight"].add_(weights.sum())
         if loss is not None:
             self._part["loss"].add_(loss)
-        add = self._add_classes if self._label.classes else self._add_numbers
-        error = add(answers, labels, refused)
+        if self._label.classes:
+            error = self._add_classes(answers, labels, refused, predicted)
+        else:
+            error = self._add_numbers(answers, labels, refused)
         for i in range(codes.shape[1] if codes is not None else 0):
             assert codes is not None
             self._count(f"slice{i}", codes[:, i] * 2)
@@ -107,10 +125,10 @@ class MetricSums:
         weights = torch.ones_like(cells, dtype=torch.float64) if weights is None else weights
         self._part[name].view(-1).scatter_add_(0, cells, weights)
 
-    def _add_classes(self, answers: Tensor, labels: Tensor, refused: Tensor | None) -> Tensor:
+    def _add_classes(self, answers: Tensor, labels: Tensor, refused: Tensor | None, predicted: Tensor | None) -> Tensor:
         """Count answers that are classes; return which rows are wrong: bool (rows,)."""
         classes = len(self._label.classes)
-        predicted = answers.argmax(dim=1)
+        predicted = answers.argmax(dim=1) if predicted is None else predicted
         if refused is not None:
             predicted = torch.where(refused, classes, predicted)
             answers = torch.where(refused.unsqueeze(1), 1 / classes, answers)
@@ -169,8 +187,10 @@ class MetricSums:
         return SplitMetrics(round(self._part["rows"].item()), self._mean("loss"), self._base_metrics())
 
     def _mean(self, name: str) -> float:
-        rows = self._part["rows"].item()
-        return self._part[name].item() / rows if rows else math.nan
+        """Return a mean over the rows; of the loss, over their weights."""
+        by = "weight" if name == "loss" and "weight" in self._part else "rows"
+        total = self._part[by].item()
+        return self._part[name].item() / total if total else math.nan
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -201,14 +221,19 @@ class MetricSums:
                 slices=slices,
             )
         confusion, calibration = self._counts("confusion"), self._counts("calibration")
-        scores = metrics.class_scores(classes, confusion, self._counts("scores"))
+        histograms = self._counts("scores")
+        scores, positive = metrics.class_scores(classes, confusion, histograms), self._label.positive_code
+        if positive is None:
+            of_classes = metrics.mean_scores(scores, confusion)
+        else:
+            of_classes = metrics.positive_scores(scores[positive], histograms[positive])
         return Evaluation(
             rows=rows,
             refused=round(confusion[:, -1].sum()),
             loss=loss,
             metrics={
                 **self._base_metrics(),
-                **metrics.mean_scores(scores, confusion),
+                **of_classes,
                 "log_loss": self._mean("log_loss"),
                 "calibration_error": metrics.calibration_error(calibration),
             },
@@ -217,6 +242,14 @@ class MetricSums:
             calibration=metrics.calibration_bins(calibration),
             slices=slices,
         )
+
+    def threshold(self, rule: ThresholdRule) -> float | None:
+        """Return the probability from which on the positive class is predicted; None without a row of each class."""
+        code = self._label.positive_code
+        assert code is not None
+        others, positives = self._counts("scores")[code]
+        edge = best_edge(rule, others, positives)
+        return None if edge is None else _probability(edge / len(others))
 
     def _counts(self, name: str) -> Counts:
         counts: Counts = self._part[name].cpu().numpy()

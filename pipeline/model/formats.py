@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-FORMAT = 6
+FORMAT = 7
 
 Tree = dict[str, Any]
 
@@ -209,11 +209,22 @@ def _from_5_to_6(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
     return model, {**settings, **{k: {**settings[k], **new} for k, new in sections.items()}, "features": features}
 
 
+def _from_6_to_7(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
+    """Say which class is predicted, the most probable one, and that all rows weigh the same."""
+    model = {**model, "positive": None, "threshold": 0.5}
+    if not settings:
+        return model, settings
+    label = {"positive": None, "threshold": 0.5, "weight": None, **settings["label"]}
+    training = {"class_weights": "none", **settings["training"]}
+    return model, {**settings, "label": label, "training": training}
+
+
 _STEPS: tuple[Callable[[Tree, Tree], tuple[Tree, Tree]], ...] = (
     _from_1_to_2,
     _from_2_to_3,
     _from_3_to_4,
     _from_4_to_5,
     _from_5_to_6,
+    _from_6_to_7,
 )
 """The step at position i turns format i + 1 into format i + 2."""

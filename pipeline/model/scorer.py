@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
+from .choice import chosen_classes
 from .features import RawFeatures
 from .network import TabularNet
 from .offsets import relative
@@ -101,8 +102,10 @@ class Scorer:
         refused = np.array([reason is not None for reason in reasons], dtype=bool)
         columns: dict[str, Any] = {}
         if self.spec.classes:
-            probabilities = torch.softmax(outputs.double() / self.spec.temperature, dim=1).numpy()
-            names = np.array(self.spec.classes, dtype=object)[probabilities.argmax(axis=1)]
+            softmax = torch.softmax(outputs.double() / self.spec.temperature, dim=1)
+            positive = None if self.spec.positive is None else self.spec.classes.index(self.spec.positive)
+            chosen = chosen_classes(softmax, positive, self.spec.threshold).numpy()
+            probabilities, names = softmax.numpy(), np.array(self.spec.classes, dtype=object)[chosen]
             columns["prediction"] = np.where(refused, np.array(None, dtype=object), names)
             for code, name in enumerate(self.spec.classes):
                 columns[PROBABILITY + name] = np.where(refused, np.nan, probabilities[:, code])

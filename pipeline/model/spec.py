@@ -138,6 +138,10 @@ class ModelSpec:
     """What features.sql makes of the declared columns, by feature: DOUBLE for a number, STRING for a category."""
     temperature: float = 1.0
     """A classifier's outputs are divided by it before they become probabilities."""
+    positive: str | None = None
+    """Of two classes the one that is predicted where its probability is at least ``threshold``; None: the most probable
+    class is predicted."""
+    threshold: float = 0.5
     split: SplitRule = SplitRule(1)
     """Which rows the training knows."""
     former_options: tuple[str, ...] = ()

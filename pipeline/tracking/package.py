@@ -85,7 +85,7 @@ def _packaged(config: Config, data: Manifest, resolved: Resolved, trained: Train
 
     The packages that a model needs are pinned to the versions of this environment; Spark is not among them.
     """
-    spec = model_spec(config, data, resolved, trained.temperature)
+    spec = model_spec(config, data, resolved, trained.temperature, trained.threshold)
     with tempfile.TemporaryDirectory() as scratch:
         model, entry = Path(scratch) / "model", Path(scratch) / "raw_row_model.py"
         _write_model(model, config, spec, trained.weights)

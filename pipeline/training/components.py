@@ -15,7 +15,7 @@ from pipeline.model.spec import NetSpec
 from pipeline.training.length import Length
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Of outputs (rows, outputs) and labels (rows,): the sum over the rows, a tensor of no dimension."""
+"""Of outputs (rows, outputs) and labels (rows,): the loss of each row, (rows,)."""
 
 
 class Schedule(Protocol):
@@ -35,13 +35,13 @@ _CYCLE_RISE, _CYCLE_START = 0.3, 1 / 25
 def cross_entropy(spec: NetSpec, smoothing: float) -> Loss:
     """Return the cross entropy of logits (rows, classes) and class codes, in nats."""
     return lambda outputs, labels: nn.functional.cross_entropy(
-        outputs, labels, reduction="sum", label_smoothing=smoothing
+        outputs, labels, reduction="none", label_smoothing=smoothing
     )
 
 
 def squared_error(spec: NetSpec, smoothing: float) -> Loss:
     """Return the squared error in units of the label's standard deviation: the learning rate then fits any label."""
-    return lambda outputs, labels: ((outputs.squeeze(1) - labels) / spec.label_std).square().sum()
+    return lambda outputs, labels: ((outputs.squeeze(1) - labels) / spec.label_std).square()
 
 
 LOSSES: dict[str, Callable[[NetSpec, float], Loss]] = {

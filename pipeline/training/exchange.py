@@ -10,7 +10,7 @@ import itertools
 import math
 import os
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import horovod.torch as hvd
 import torch
@@ -90,6 +90,17 @@ def current_rank(is_elastic: bool) -> int | None:
         return None
 
 
+class Agreed(NamedTuple):
+    """What all ranks know after a step's message."""
+
+    is_finite: bool
+    """Whether all numbers of all ranks are finite."""
+    is_stopping: bool
+    """Whether any rank wants to stop."""
+    weighs: bool
+    """Whether any row of the step has a weight above 0."""
+
+
 class Exchange:
     """One message per step between the ranks: all gradients, and behind them what the ranks must agree on.
 
@@ -99,14 +110,15 @@ class Exchange:
     message per step to stop together.
     """
 
-    def __init__(self, net: nn.Module, ranks: Ranks) -> None:
-        self._ranks = ranks
+    def __init__(self, net: nn.Module, ranks: Ranks, is_weighted: bool = False) -> None:
+        """Lay the parameters out. ``is_weighted`` says that the ranks must agree on the weight of each step's rows."""
+        self._ranks, self._is_weighted = ranks, is_weighted
         parameters = list(net.parameters())
         ends = list(itertools.accumulate(p.numel() for p in parameters))
         self.parameter = nn.Parameter(torch.empty(ends[-1], device=parameters[0].device))
         """All of the network's parameters as one vector, and their gradients."""
-        # The gradients, then the loss, then the number of ranks that want to stop.
-        self._flat = torch.zeros(ends[-1] + 2, device=parameters[0].device)
+        # The gradients, then the rows' weight if they have weights, the loss, and how many ranks want to stop.
+        self._flat = torch.zeros(ends[-1] + 2 + is_weighted, device=parameters[0].device)
         self._handle = 0
         for parameter, end in zip(parameters, ends, strict=True):
             place = slice(end - parameter.numel(), end)
@@ -119,14 +131,24 @@ class Exchange:
         """Set the gradients of the step before to zero."""
         self._flat.zero_()
 
-    def start(self, loss: Tensor, wants_to_stop: bool) -> None:
-        """Begin to add up over the ranks; there is time for other work until :meth:`finish`."""
+    def start(self, loss: Tensor, wants_to_stop: bool, weights: Tensor | None = None) -> None:
+        """Begin to add up over the ranks; there is time for other work until :meth:`finish`.
+
+        ``weights`` (rows,) are those of this rank's rows. The gradients are then of a sum over the rows, not a mean.
+        """
+        if weights is not None:
+            self._flat[-3] = weights.sum()
         self._flat[-2] = loss
         self._flat[-1] = float(wants_to_stop)
         self._handle = self._ranks.start_sum(self._flat, "step")
 
-    def finish(self) -> tuple[bool, bool]:
-        """Wait for the sums; return whether all numbers of all ranks are finite, and whether any rank wants to stop."""
+    def finish(self) -> Agreed:
+        """Wait for the sums; gradients of weighted rows are then divided by the weight of all ranks' rows."""
         self._ranks.finish_sum(self._handle)
-        total, stops = torch.stack([self._flat.sum(), self._flat[-1]]).tolist()
-        return math.isfinite(total), stops > 0
+        parts = [self._flat.sum(), self._flat[-1], *([self._flat[-3]] if self._is_weighted else [])]
+        total, stops, *weight = torch.stack(parts).tolist()
+        weighs = not weight or weight[0] > 0
+        if weight and weighs:
+            assert self.parameter.grad is not None
+            self.parameter.grad.div_(weight[0])
+        return Agreed(math.isfinite(total), stops > 0, weighs)

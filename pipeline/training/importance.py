@@ -16,7 +16,7 @@ from pipeline.evaluation.bucket_sums import row_hash
 from pipeline.evaluation.metrics import Importance
 from pipeline.model.network import TabularNet
 from pipeline.training.exchange import Ranks
-from pipeline.training.loader import Batch, Shard
+from pipeline.training.loader import Batch, Shard, joined
 from pipeline.training.task import Task
 from pipeline.training.validation import BATCH_ROWS, refused_rows
 
@@ -39,7 +39,8 @@ def measure_importance(net: TabularNet, shard: Shard, task: Task, ranks: Ranks, 
         return []
     net.eval()
     names = task.config.feature_columns
-    features, labels = _rows_by_hash(shard, task, MOST_ANSWERS // (len(names) * repeats))
+    rows = _rows_by_hash(shard, task, MOST_ANSWERS // (len(names) * repeats))
+    features, labels = rows.features, rows.labels
     sums = torch.zeros(2 + len(names) * repeats, dtype=torch.float64)
     sums[0], sums[1] = len(labels), _error(net, features, labels, task, temperature)
     for column in range(len(names)):
@@ -50,10 +51,10 @@ def measure_importance(net: TabularNet, shard: Shard, task: Task, ranks: Ranks, 
             features[:, column] = values[torch.randperm(len(values), generator=random)]
             sums[2 + column * repeats + repeat] = _error(net, features, labels, task, temperature)
         features[:, column] = values
-    rows, *errors = ranks.add_up(sums, "importance").tolist()
-    if not rows:
+    count, *errors = ranks.add_up(sums, "importance").tolist()
+    if not count:
         return []
-    of_task = (lambda error: error / rows) if task.data.label.classes else (lambda error: math.sqrt(error / rows))
+    of_task = (lambda error: error / count) if task.data.label.classes else (lambda error: math.sqrt(error / count))
     growths = np.array([of_task(error) for error in errors[1:]]).reshape(len(names), repeats) - of_task(errors[0])
     measured = [Importance(n, float(g.mean()), float(g.std())) for n, g in zip(names, growths, strict=True)]
     return sorted(measured, key=lambda importance: (-importance.growth, importance.feature))
@@ -67,14 +68,12 @@ def _rows_by_hash(shard: Shard, task: Task, most: int) -> Batch:
     most = min(MOST_ROWS, max(_FEWEST_ROWS, most))
     share = most / max(1, task.data.splits[task.data.measured_split].rows)
     parts = [shard.no_rows]
-    for features, labels in shard.batches(BATCH_ROWS):
-        chosen = ~refused_rows(features, task)
+    for batch in shard.batches(BATCH_ROWS):
+        chosen = ~refused_rows(batch.features, task)
         if share < 1:
-            chosen &= row_hash(features, labels) % _SHARES < round(share * _SHARES)
-        parts.append((features[chosen], labels[chosen]))
-    # equal rows are chosen together, so there may be more
-    features, labels = (torch.cat(part)[:most] for part in zip(*parts, strict=True))
-    return features, labels
+            chosen &= row_hash(batch.features, batch.labels) % _SHARES < round(share * _SHARES)
+        parts.append(batch.at(chosen))
+    return joined(parts).at(slice(most))  # equal rows are chosen together, so there may be more
 
 
 def _error(net: TabularNet, features: Tensor, labels: Tensor, task: Task, temperature: float) -> float:

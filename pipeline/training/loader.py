@@ -12,10 +12,10 @@ row groups are decoded while the network trains on these. So the memory does not
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -27,11 +27,38 @@ from pipeline.runtime.storage import Folder
 from pipeline.training.petastorm_reader import Block, advice, check_files, read_row_groups
 from pipeline.training.task import Cache
 
-Batch = tuple[Tensor, Tensor]
-"""Features, float32 (rows, features), and labels: int64 (rows,) class codes, or float32 (rows,) for regression.
 
-Numbers of a wide column, one that float32 would spoil, are counted from its offset.
-"""
+class Batch(NamedTuple):
+    """Some rows."""
+
+    features: Tensor
+    """float32 (rows, features). Numbers of a wide column, one that float32 would spoil, are counted from its offset."""
+    labels: Tensor
+    """(rows,): int64 class codes, or float32 for regression, counted from the label's offset."""
+    weights: Tensor | None = None
+    """float32 (rows,); None without `label.weight`."""
+
+    def at(self, rows: Tensor | slice) -> Batch:
+        """Return some of the rows, in the order of their numbers if ``rows`` has numbers."""
+        return Batch(self.features[rows], self.labels[rows], None if self.weights is None else self.weights[rows])
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the rows on ``device``."""
+        weights = None if self.weights is None else self.weights.to(device)
+        return Batch(self.features.to(device), self.labels.to(device), weights)
+
+    def copy(self) -> Batch:
+        """Return the rows in memory of their own."""
+        weights = None if self.weights is None else self.weights.clone()
+        return Batch(self.features.clone(), self.labels.clone(), weights)
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Return the rows of at least one batch, in their order."""
+    features, labels, weights = zip(*batches, strict=True)
+    together = None if weights[0] is None else torch.cat(weights)
+    return Batch(torch.cat(features), torch.cat(labels), together)
+
 
 # With so many row groups mixed, each makes about a tenth of a batch's rows.
 _MIXED_GROUPS = 8
@@ -61,6 +88,7 @@ class MemoryShard:
 
     features: Tensor
     labels: Tensor
+    weights: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -70,19 +98,22 @@ class MemoryShard:
     @property
     def no_rows(self) -> Batch:
         """A batch of no rows."""
-        return self.features[:0], self.labels[:0]
+        return self._all.at(slice(0))
+
+    @property
+    def _all(self) -> Batch:
+        return Batch(self.features, self.labels, self.weights)
 
     def epoch(self, batch_size: int, seed: int, epoch: int, rank: int, skip: int = 0) -> Iterator[Batch]:
         """Yield the shard in this epoch's order, without its first ``skip`` batches."""
         order = epoch_order(self.rows, seed, epoch, rank)
         for start in range(skip * batch_size, self.rows, batch_size):
-            chosen = order[start : start + batch_size]
-            yield self.features[chosen], self.labels[chosen]
+            yield self._all.at(order[start : start + batch_size])
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Yield the shard in the order of the Parquet files."""
         for start in range(0, self.rows, batch_size):
-            yield self.features[start : start + batch_size], self.labels[start : start + batch_size]
+            yield self._all.at(slice(start, start + batch_size))
 
 
 @dataclass(frozen=True)
@@ -117,7 +148,7 @@ class StreamedShard:
                 yield shuffled(list(itertools.islice(blocks, chunk)))
 
         def shuffled(blocks: list[Block]) -> Batch:
-            order = torch.randperm(sum(len(labels) for _, labels in blocks), generator=random)
+            order = torch.randperm(sum(len(block.labels) for block in blocks), generator=random)
             return _tensors(self.data, blocks, torch.argsort(order))
 
         return itertools.islice(_rebatched(_prefetched(mixed()), batch_size), skip, None)
@@ -153,19 +184,19 @@ def _prefetched(items: Iterator[Batch]) -> Iterator[Batch]:
 def _rebatched(blocks: Iterator[Batch], batch_size: int) -> Iterator[Batch]:
     """Cut blocks of any length into batches of the same length, of which only the last may be shorter."""
     left: Batch | None = None
-    for features, labels in blocks:
-        begin = 0 if left is None else batch_size - len(left[1])
+    for block in blocks:
+        rows, begin = len(block.labels), 0 if left is None else batch_size - len(left.labels)
         if left is not None:
-            left = torch.cat((left[0], features[:begin])), torch.cat((left[1], labels[:begin]))
-            if len(left[1]) < batch_size:
+            left = joined([left, block.at(slice(begin))])
+            if len(left.labels) < batch_size:
                 continue
             yield left
-        end = len(labels) - (len(labels) - begin) % batch_size
+        end = rows - (rows - begin) % batch_size
         for start in range(begin, end, batch_size):
-            yield features[start : start + batch_size], labels[start : start + batch_size]
+            yield block.at(slice(start, start + batch_size))
         # Copies: a slice would keep the whole block in memory while the next one is made.
-        left = (features[end:].clone(), labels[end:].clone()) if end < len(labels) else None
-        del features, labels
+        left = block.at(slice(end, None)).copy() if end < rows else None
+        del block
     if left is not None:
         yield left
 
@@ -204,18 +235,21 @@ def _tensors(data: Manifest, blocks: list[Block], place: Tensor | None = None) -
 
     This empties ``blocks``: each is freed when it has been copied, so that memory never holds all of them twice.
     """
-    rows = sum(len(labels) for _, labels in blocks)
+    rows = sum(len(block.labels) for block in blocks)
     features = torch.empty(rows, len(data.numeric) + len(data.vocabularies))
     labels = torch.empty(rows, dtype=torch.int64 if data.label.classes else torch.float32)
+    weights = None if data.weight is None else torch.empty(rows)
     place = torch.arange(rows) if place is None else place
     end = rows
     while blocks:
-        block_features, block_labels = blocks.pop()
-        start = end - len(block_labels)
-        features[place[start:end]] = torch.from_numpy(block_features)
-        labels[place[start:end]] = torch.from_numpy(block_labels)
+        block = blocks.pop()
+        start = end - len(block.labels)
+        features[place[start:end]] = torch.from_numpy(block.features)
+        labels[place[start:end]] = torch.from_numpy(block.labels)
+        if weights is not None:
+            weights[place[start:end]] = torch.from_numpy(block.weights)
         end = start
-    return features, labels
+    return Batch(features, labels, weights)
 
 
 def check_rows(data: Manifest, folder: Folder, split: SplitName, when: str, rows: int) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,12 +20,19 @@ with warnings.catch_warnings():  # Petastorm 0.12 uses names that pyarrow 14 has
     from petastorm import make_batch_reader
     from pyarrow.filesystem import DaskFileSystem
 
-Block = tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]
-"""One row group: float32 (rows, features) and labels (rows,), int64 codes or float32 numbers.
 
-Features and labels that are numbers are counted from their column's offset.
-The features are one matrix, so that gathering a batch is one operation instead of one per column.
-"""
+class Block(NamedTuple):
+    """One row group.
+
+    Features and labels that are numbers are counted from their column's offset.
+    """
+
+    features: np.ndarray[Any, Any]
+    """float32 (rows, features): one matrix, so that gathering a batch is one operation instead of one per column."""
+    labels: np.ndarray[Any, Any]
+    """(rows,): int64 codes or float32 numbers."""
+    weights: np.ndarray[Any, Any] | None
+    """float32 (rows,); None without `label.weight`."""
 
 
 def read_row_groups(
@@ -37,6 +44,7 @@ def read_row_groups(
     """
     offsets = data.offsets
     *features_stored, (label_name, label) = data.stored.items()
+    weight = data.weight_stored
     groups = data.splits[split].row_groups
     if not groups[rank::num_proc]:
         return
@@ -46,7 +54,7 @@ def read_row_groups(
         warnings.simplefilter("ignore", category=FutureWarning)
         reader = make_batch_reader(
             urls,
-            schema_fields=[*data.stored.values()],
+            schema_fields=[*data.columns],
             # One thread: with more, row groups arrive in another order every time.
             reader_pool_type="thread",
             workers_count=1,
@@ -67,7 +75,11 @@ def read_row_groups(
             for place, (name, file_name) in enumerate(features_stored):
                 features[:, place] = relative(getattr(batch, file_name), offsets.get(name, 0.0))
             label_offset = offsets.get(label_name, 0.0)
-            yield features, labels.astype(np.int64) if data.label.classes else relative(labels, label_offset)
+            yield Block(
+                features,
+                labels.astype(np.int64) if data.label.classes else relative(labels, label_offset),
+                None if weight is None else getattr(batch, weight).astype(np.float32),
+            )
 
 
 def check_files(folder: Folder, data: Manifest, split: SplitName, rank: int, num_proc: int) -> None:

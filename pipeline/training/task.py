@@ -61,6 +61,8 @@ class TrainingResult:
     """Of each feature on the rows of the measured split, the greatest first."""
     temperature: float
     """The packaged model divides the network's outputs by it; see training/temperature.py."""
+    threshold: float
+    """The packaged model predicts `label.positive` from this probability on; see evaluation/threshold.py."""
     history: list[EpochRecord]
     """Every epoch, in order."""
     places: list[Place]

@@ -50,11 +50,12 @@ def _first_outputs(net: TabularNet, shard: Shard, task: Task) -> tuple[Tensor, T
     """Return outputs (rows, classes) and labels (rows,) of this rank's first validation rows that a model answers."""
     net.eval()
     device = next(net.parameters()).device
-    outputs, labels, cells = [net(shard.no_rows[0].to(device)).double()], [shard.no_rows[1].to(device)], 0
-    for features, of_batch in shard.batches(BATCH_ROWS):
-        answered = ~refused_rows(features, task)
-        outputs.append(net(features[answered].to(device)).double())
-        labels.append(of_batch[answered].to(device))
+    none = shard.no_rows.to(device)
+    outputs, labels, cells = [net(none.features).double()], [none.labels], 0
+    for batch in shard.batches(BATCH_ROWS):
+        answered = batch.at(~refused_rows(batch.features, task)).to(device)
+        outputs.append(net(answered.features).double())
+        labels.append(answered.labels)
         cells += outputs[-1].numel()
         if cells >= _MOST_OUTPUTS:
             break

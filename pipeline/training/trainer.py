@@ -26,12 +26,12 @@ from pipeline.training.checkpoint import Progress
 from pipeline.training.divergence import check_losses, not_finite
 from pipeline.training.exchange import Exchange, Ranks
 from pipeline.training.hiding import Hiding
-from pipeline.training.importance import measure_importance
 from pipeline.training.length import length_of
 from pipeline.training.loader import Shard, open_shard, steps_and_rows
+from pipeline.training.measuring import measure
 from pipeline.training.task import Task, TrainingResult
-from pipeline.training.temperature import fit_temperature
-from pipeline.training.validation import add_up, evaluate, validate
+from pipeline.training.validation import add_up, validate
+from pipeline.training.weighting import Weighting, add_up_losses
 
 _LOG_EVERY_S = 10
 _USED_IN_EPOCHS: tuple[SplitName, ...] = ("train", "validation")  # the test rows stay unread until the last epoch ends
@@ -70,7 +70,8 @@ class Trainer:
         self.net = TabularNet(net_spec(task.config, self.data)).to(self.device)
         ranks.broadcast(dict(self.net.named_parameters()))
         self.hiding = Hiding(task.config, self.data)
-        self.exchange = Exchange(self.net, ranks)
+        self.weighting = Weighting(task.config, self.data, self.device)
+        self.exchange = Exchange(self.net, ranks, self.weighting.is_on)
         self.length = length_of(self.settings, self.data, ranks.size)
         self.loss, self.step_loss = components.make_losses(task.config.label.task, self.net.spec, self.settings)
         decays, weights = components.decaying(self.net), self.exchange.parameter
@@ -125,11 +126,7 @@ class Trainer:
 
             # Inside the block: the other ranks must not wait until rank 0's writers are done.
             self.net.load_state_dict(self.best_weights or {})
-            temperature = fit_temperature(self.net, self.shards["validation"], self.task, self.ranks)
-            # After it the test rows are in `shards`.
-            evaluations = evaluate(self.net, self.loss, self.task, self.ranks, self.shards, temperature)
-            tested = self.shards[self.data.measured_split]
-            importance = measure_importance(self.net, tested, self.task, self.ranks, temperature)
+            measured = measure(self.net, self.loss, self.task, self.ranks, self.shards)
             peak_mib = self.ranks.gather(placement.peak_memory_mib())
         if self.ranks.rank != 0:
             return None
@@ -139,11 +136,7 @@ class Trainer:
             weights_text=describe_weights(self.net),
             network=json.dumps(asdict(self.net.spec), indent=1),
             best=self.progress.best,
-            evaluation=evaluations.measured,
-            validation=evaluations.validation,
-            uncalibrated=evaluations.uncalibrated,
-            importance=importance,
-            temperature=temperature,
+            **vars(measured),
             history=self.progress.history,
             places=self.places,
             pending=metrics.pending if metrics else [],
@@ -196,27 +189,28 @@ class Trainer:
         losses = [record.validation.loss for record in self.progress.history]
         for step in range(first_step, steps):
             # A rank without rows takes the step all the same, or the others would wait for it for ever.
-            features, labels = batch[0].to(self.device), batch[1].to(self.device)
+            batch = batch.to(self.device)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.schedule((epoch - 1) * steps + step, losses)
             self.exchange.clear()
-            outputs = self.net(self.hiding.hide(features))
-            loss = self.step_loss(outputs, labels)
-            # A sum, not a mean: each rank divides by the rows of the global batch. So every row weighs the same,
-            # however unequal the ranks' last batches are.
-            (loss / self.batch_rows[step]).backward()  # type: ignore[no-untyped-call]
-            self.exchange.start(loss.detach(), self.stop_asked())
+            outputs, weights = self.net(self.hiding.hide(batch.features)), self.weighting.of(batch)
+            loss = add_up_losses(self.step_loss(outputs, batch.labels), weights)
+            # A sum, not a mean: each rank divides by the rows of the global batch, or all by the sum of their weights.
+            # So every row weighs what it should, however unequal the ranks' last batches are.
+            (loss / self.batch_rows[step] if weights is None else loss).backward()  # type: ignore[no-untyped-call]
+            self.exchange.start(loss.detach(), self.stop_asked(), weights)
 
             # While the sums are on their way, count this batch and fetch the next one.
-            sums.add(outputs.detach(), labels, loss.detach())
-            batch = next(batches, shard.no_rows)
+            sums.add(outputs.detach(), batch.labels, loss.detach(), weights=weights)
+            taken, batch = batch, next(batches, shard.no_rows)
 
-            is_finite, is_stopping = self.exchange.finish()
-            if not is_finite:
-                raise not_finite(self.task, self.ranks, f"epoch {epoch}, step {step + 1}", features)
-            components.clip_gradient(self.exchange.parameter, self.settings)
-            self.optimizer.step()
-            if is_stopping:
+            agreed = self.exchange.finish()
+            if not agreed.is_finite:
+                raise not_finite(self.task, self.ranks, f"epoch {epoch}, step {step + 1}", taken.features)
+            if agreed.weighs:
+                components.clip_gradient(self.exchange.parameter, self.settings)
+                self.optimizer.step()
+            if agreed.is_stopping:
                 return step + 1
             if time.monotonic() - last_line > _LOG_EVERY_S:
                 last_line = time.monotonic()
@@ -273,7 +267,7 @@ class Trainer:
     def _restore_part(self) -> tuple[int, MetricSums]:
         """Return the steps of this epoch that were done before a stop, and this rank's sums of them."""
         saved, self.saved = self.saved, None
-        sums = MetricSums(self.data.label, self.device)
+        sums = MetricSums(self.data.label, self.device, is_weighted=self.weighting.is_on)
         if saved is None or not saved.progress.step:
             return 0, sums
         partial_epoch.restore_random_state(saved.tensors, self.ranks.rank, self.device)

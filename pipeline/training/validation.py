@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,11 +11,13 @@ from pipeline.data.manifest import SplitName
 from pipeline.evaluation.bucket_sums import BucketSums
 from pipeline.evaluation.metrics import Evaluation, SplitMetrics
 from pipeline.evaluation.sums import MetricSums
+from pipeline.model.choice import chosen_classes
 from pipeline.model.network import TabularNet
 from pipeline.training.components import Loss
 from pipeline.training.exchange import Ranks
 from pipeline.training.loader import Shard, check_rows, open_shard
 from pipeline.training.task import Task
+from pipeline.training.weighting import Weighting, add_up_losses
 
 BATCH_ROWS = 4096
 """Rows that the network takes at once where nothing is learned."""
@@ -26,12 +27,14 @@ BATCH_ROWS = 4096
 def validate(net: TabularNet, loss: Loss, shard: Shard, task: Task, device: torch.device) -> MetricSums:
     """Return this rank's sums for an epoch's record."""
     net.eval()
-    sums = MetricSums(task.data.label, device)
-    for features, labels in shard.batches(BATCH_ROWS):
-        features, labels = features.to(device), labels.to(device)
-        refused = refused_rows(features, task)
-        outputs = _answered(net, features, refused)
-        sums.add(outputs, labels, loss(outputs, labels), refused=refused)
+    weighting = Weighting(task.config, task.data, device)
+    sums = MetricSums(task.data.label, device, is_weighted=weighting.is_on)
+    for batch in shard.batches(BATCH_ROWS):
+        batch = batch.to(device)
+        weights, refused = weighting.of(batch), refused_rows(batch.features, task)
+        outputs = _answered(net, batch.features, refused)
+        total = add_up_losses(loss(outputs, batch.labels), weights)
+        sums.add(outputs, batch.labels, total, refused=refused, weights=weights)
     return sums
 
 
@@ -52,6 +55,14 @@ def add_up(ranks: Ranks, task: Task, epoch: int, trained: MetricSums, validated:
 
 
 @dataclass(frozen=True)
+class Answering:
+    """What makes answers of a classifier's outputs."""
+
+    temperature: float = 1.0
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True)
 class Evaluations:
     """A network measured in full."""
 
@@ -62,8 +73,21 @@ class Evaluations:
     """On the measured split, with temperature 1; None if the temperature is 1."""
 
 
+def fit_threshold(net: TabularNet, loss: Loss, task: Task, ranks: Ranks, shard: Shard, temperature: float) -> float:
+    """Return `label.threshold`, chosen on the validation rows of all ranks in ``shard`` if it is a rule.
+
+    Without rows of both classes, it is 0.5.
+    """
+    label = task.config.label
+    if label.threshold_rule is None:
+        return float(label.threshold)
+    sums, _ = _all_sums(net, loss, shard, task, Answering(temperature), 0)
+    sums.vector.copy_(ranks.add_up(sums.vector, "threshold"))
+    return sums.threshold(label.threshold_rule) or 0.5
+
+
 def evaluate(
-    net: TabularNet, loss: Loss, task: Task, ranks: Ranks, shards: dict[SplitName, Shard], temperature: float
+    net: TabularNet, loss: Loss, task: Task, ranks: Ranks, shards: dict[SplitName, Shard], answering: Answering
 ) -> Evaluations:
     """Return all metrics of a network on the measured split and on the validation rows, over the rows of all ranks.
 
@@ -73,24 +97,25 @@ def evaluate(
         RowAccountingError: a row is missing.
     """
 
-    def on(split: SplitName, temperature: float, with_errors: bool = False) -> Evaluation:
+    def on(split: SplitName, answering: Answering, with_errors: bool = False) -> Evaluation:
         rows = task.data.splits[split].rows if with_errors else 0
-        sums, buckets = _all_sums(net, loss, shards[split], task, temperature, rows)
+        sums, buckets = _all_sums(net, loss, shards[split], task, answering, rows)
         sums.vector.copy_(ranks.add_up(sums.vector, f"{split} rows"))
         evaluation = sums.evaluate(task.data.vocabularies, has_loss=True)
         check_rows(task.data, task.folder, split, "after the last epoch", evaluation.rows)
         if not len(buckets.vector):
             return evaluation
         buckets.vector.copy_(ranks.add_up(buckets.vector, f"buckets of {split} rows"))
-        return dataclasses.replace(evaluation, standard_errors=buckets.standard_errors())
+        return replace(evaluation, standard_errors=buckets.standard_errors())
 
     split = task.data.measured_split
-    validation = on("validation", temperature, with_errors=split == "validation")
+    validation = on("validation", answering, with_errors=split == "validation")
     if split != "validation":
         shards.clear()
         shards[split] = open_shard(task.folder, task.data, split, ranks.rank, ranks.size, task.cache)
-    measured = validation if split == "validation" else on(split, temperature, with_errors=True)
-    return Evaluations(measured, validation, on(split, 1.0) if temperature != 1 else None)
+    measured = validation if split == "validation" else on(split, answering, with_errors=True)
+    uncalibrated = on(split, replace(answering, temperature=1.0)) if answering.temperature != 1 else None
+    return Evaluations(measured, validation, uncalibrated)
 
 
 def _answered(net: TabularNet, features: Tensor, refused: Tensor) -> Tensor:
@@ -113,7 +138,7 @@ def refused_rows(features: Tensor, task: Task) -> Tensor:
 
 @torch.no_grad()
 def _all_sums(
-    net: TabularNet, loss: Loss, shard: Shard, task: Task, temperature: float, rows: int
+    net: TabularNet, loss: Loss, shard: Shard, task: Task, answering: Answering, rows: int
 ) -> tuple[MetricSums, BucketSums]:
     """Return this rank's sums for all metrics, with slices by the categorical features, and those of each bucket.
 
@@ -121,20 +146,24 @@ def _all_sums(
     """
     net.eval()
     device, data, numeric = next(net.parameters()).device, task.data, len(task.data.numeric)
+    weighting = Weighting(task.config, data, device)
     sizes = [len(values) + 2 for values in data.vocabularies.values()]  # with "other" and missing
-    sums = MetricSums(data.label, device, with_detail=True, category_sizes=sizes)
+    sums = MetricSums(data.label, device, with_detail=True, category_sizes=sizes, is_weighted=weighting.is_on)
     missing = torch.tensor(sizes, dtype=torch.float32, device=device) - 1
     buckets = BucketSums(data.label, rows, device)
-    for features, labels in shard.batches(BATCH_ROWS):
-        features, labels = features.to(device), labels.to(device)
+    for batch in shard.batches(BATCH_ROWS):
+        batch = batch.to(device)
+        features, labels, weights = batch.features, batch.labels, weighting.of(batch)
         refused = refused_rows(features, task)
         outputs = _answered(net, features, refused)
-        of_batch = loss(outputs, labels)
-        outputs = outputs.double()
-        answers = torch.softmax(outputs / temperature, dim=1) if data.label.classes else outputs
+        of_batch = add_up_losses(loss(outputs, labels), weights)
+        answers, predicted = outputs.double(), None
+        if data.label.classes:
+            answers = torch.softmax(answers / answering.temperature, dim=1)
+            predicted = chosen_classes(answers, data.label.positive_code, answering.threshold)
         codes = features[:, numeric:]
         codes = torch.where(codes.isnan(), missing, codes).long()
-        sums.add(answers, labels, of_batch, codes=codes, refused=refused)
-        buckets.add(answers, labels, refused, features)
+        sums.add(answers, labels, of_batch, codes=codes, refused=refused, predicted=predicted, weights=weights)
+        buckets.add(answers, labels, refused, features, predicted)
     buckets.flush()
     return sums, buckets

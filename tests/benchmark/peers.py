@@ -182,7 +182,9 @@ def largest_share(config: Config, prepared: Prepared) -> float:
     order = np.argsort(values)
     values, group_of = values[order], group_of[order]
     shares = [0.0]
-    for features, labels in StreamedShard(prepared.folder, prepared.manifest, "train", 0, RANKS).epoch(size, 0, 1, 0):
+    for features, labels, _ in StreamedShard(prepared.folder, prepared.manifest, "train", 0, RANKS).epoch(
+        size, 0, 1, 0
+    ):
         if len(labels) == size:
             groups = group_of[np.searchsorted(values, features[:, 0].numpy())]
             shares.append(np.bincount(groups).max() / size)

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from conftest import UseCase, read_split, to_pandas
 from datasets import an_epoch
-from pipeline.config import Config, Split
+from pipeline.config import Config
 from pipeline.data.shards import Prepared, prepare_data
 from pipeline.data.specs import Trained, net_spec
 from pipeline.evaluation import baselines, figures, report
@@ -144,20 +144,21 @@ def test_what_cannot_be_fitted_is_left_out(
 
 
 def test_the_report_says_first_what_is_better(spark: SparkSession, use_case: UseCase) -> None:
-    data = prepare_data(spark, case(use_case), 2).manifest
+    config = case(use_case, tracking={"gate": {"metric": "log_loss"}})
+    data = prepare_data(spark, config, 2).manifest
     evaluation = Evaluation(180, 0, {"accuracy": 0.8, "log_loss": 0.5})
     run = report.TrainedRun(
         name="case",
         run_id="0",
         data=data,
-        split=Split(),
-        metric="log_loss",
+        config=config,
         history=[an_epoch(1)],
         best_epoch=1,
         evaluation=evaluation,
         validation=evaluation,
         uncalibrated=None,
         temperature=1.0,
+        threshold=0.5,
         importance=[],
     )
     svg = {"loss_curves": figures.as_svg(figures.draw_curves(run.history, "accuracy", 1))}

@@ -17,7 +17,7 @@ from conftest import UseCase, read_split, to_pandas
 from datasets import an_epoch
 from handmade import untrained_model
 from pipeline import predict
-from pipeline.config import Split
+from pipeline.config import Config
 from pipeline.data import parity
 from pipeline.data.manifest import Manifest
 from pipeline.data.names import free, stored_names
@@ -152,7 +152,7 @@ def test_classes_may_have_any_names(
     evaluation = holdout.evaluate(spark, config, data, packaged, None).candidate
     assert [scores.name for scores in evaluation.classes] == sorted(CLASSES)
     assert all(scores.support for scores in evaluation.classes)
-    for figure in figures_of(data, evaluation):
+    for figure in figures_of(config, data, evaluation):
         assert "<svg" in figure
 
     source, output = str(tmp_path / "case" / "data.csv"), str(tmp_path / "out")
@@ -167,11 +167,9 @@ def test_classes_may_have_any_names(
     assert scored["prediction"].fillna("").tolist() == answers["prediction"].tolist()
 
 
-def figures_of(data: Manifest, evaluation: Evaluation) -> list[str]:
+def figures_of(config: Config, data: Manifest, evaluation: Evaluation) -> list[str]:
     """Return the figures that show classes, and the report's page, which needs curves of a training as well."""
-    run = report.TrainedRun(
-        "names", "0", data, Split(), "accuracy", [an_epoch(1)], 1, evaluation, evaluation, None, 1.0, []
-    )
+    run = report.TrainedRun("names", "0", data, config, [an_epoch(1)], 1, evaluation, evaluation, None, 1.0, 0.5, [])
     svg = {name: figures.as_svg(figure) for name, figure in report.draw(run).items()}
     page = report.render(run, None, None, {}, svg)
     assert all(str(escape(name)) in page for name in data.label.classes)

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 from conftest import PENGUINS, UseCase, csv_rows, read_split, to_pandas
 from pipeline.config import load_config
-from pipeline.data import prepare
+from pipeline.data import vocabularies
 from pipeline.data.shards import prepare_data
 from pipeline.runtime.errors import UserError
 
@@ -123,5 +123,7 @@ def test_an_empty_split_is_reported(spark: SparkSession, use_case: UseCase) -> N
 
 def test_values_are_sorted_the_same_however_spark_collects_them() -> None:
     expected = ["007", "7", "10"]
-    assert prepare._sorted_values(["10", "007", "7"]) == prepare._sorted_values(["7", "10", "007"]) == expected
-    assert prepare._sorted_values({"b", "10", "a"}) == ["10", "a", "b"]
+    assert (
+        vocabularies._sorted_values(["10", "007", "7"]) == vocabularies._sorted_values(["7", "10", "007"]) == expected
+    )
+    assert vocabularies._sorted_values({"b", "10", "a"}) == ["10", "a", "b"]

@@ -111,6 +111,8 @@ SPEC: dict[str, list[Any]] = {
     "missing": [[None], "NA", [5]],
     "features": [{}, {"Island": DEEP}, {"Island": {"op": "Reflect", "type": "string"}}, []],
     "temperature": [0, -1.0, "1", None],
+    "positive": ["Adelie", HTML, 1, True],
+    "threshold": [0, 1, -0.5, "f1", None],
     "split": [{}, [], {"version": 3, "validation_from": None, "test_from": None}],
     "former_options": [[{}], 3],
     "select": ["SELECT 1", HUGE, "COPY (SELECT 1) TO 'poisoned'", ["x"]],

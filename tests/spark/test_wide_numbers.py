@@ -88,9 +88,9 @@ def trained(config: Config, prepared: Prepared, epochs: int = 80) -> TabularNet:
     loss, optimizer = make_loss("regression", net.spec), torch.optim.Adam(net.parameters(), lr=0.01)
     shard = read_shard(prepared.folder, prepared.manifest, "train", 0, 1)
     for epoch in range(epochs):
-        for features, labels in shard.epoch(50, 0, epoch, 0):
+        for features, labels, _ in shard.epoch(50, 0, epoch, 0):
             optimizer.zero_grad()
-            (loss(net(features), labels) / len(labels)).backward()  # type: ignore[no-untyped-call]
+            loss(net(features), labels).mean().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return net.eval()
 

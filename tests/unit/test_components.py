@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pipeline.config import Training
-from pipeline.config.sections import Label
+from pipeline.config.label import Label
 from pipeline.model.network import TabularNet
 from pipeline.model.spec import CategoricalInput, NetSpec, NumericInput, Periodic
 from pipeline.training.components import (
@@ -135,10 +135,10 @@ def test_label_smoothing_is_torch_s_and_validation_has_none() -> None:
     spec = SimpleNamespace(label_std=1.0)
     outputs, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
     smooth = make_loss("classification", cast(Any, spec), 0.1)(outputs, labels)
-    theirs = nn.CrossEntropyLoss(reduction="sum", label_smoothing=0.1)(outputs, labels)
-    assert smooth.item() == theirs.item()
-    plain = nn.CrossEntropyLoss(reduction="sum")(outputs, labels)
-    assert make_loss("classification", cast(Any, spec))(outputs, labels).item() == plain.item() != smooth.item()
+    assert torch.equal(smooth, nn.CrossEntropyLoss(reduction="none", label_smoothing=0.1)(outputs, labels))
+    plain = nn.CrossEntropyLoss(reduction="none")(outputs, labels)
+    assert torch.equal(make_loss("classification", cast(Any, spec))(outputs, labels), plain)
+    assert not torch.equal(plain, smooth)
 
 
 def rows_of(rows: int, columns: int, num_proc: int) -> Any:

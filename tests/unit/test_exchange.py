@@ -33,10 +33,26 @@ def step(loss_factor, stop):
     exchange.start(loss.detach(), stop)
     return exchange.finish()
 
-assert step(1.0, False) == (True, False)
+assert step(1.0, False) == (True, False, True)
 assert exchange.parameter.grad.tolist() == [3.0, 3.0, 3.0]
-assert step(1.0, True) == (True, True)
-assert step(float("nan"), False) == (False, False)
+assert step(1.0, True) == (True, True, True)
+assert step(float("nan"), False) == (False, False, True)
+
+weighted = Exchange(net, ranks, is_weighted=True)
+
+def weighted_step(weights):
+    weighted.clear()
+    loss = (net(torch.ones(3, 2)).squeeze(1) * weights).sum()
+    loss.backward()
+    weighted.start(loss.detach(), False, weights)
+    return weighted.finish()
+
+assert weighted_step(torch.tensor([0.0, 1.0, 3.0])) == (True, False, True)
+assert weighted.parameter.grad.tolist() == [1.0, 1.0, 1.0]
+assert weighted_step(torch.zeros(3)) == (True, False, False)
+assert weighted.parameter.grad.tolist() == [0.0, 0.0, 0.0]
+assert weighted_step(torch.tensor([0.0, float("nan"), 3.0])) == (False, False, False)
+exchange = weighted
 exchange.parameter.data.add_(1)  # to step the one parameter is to step the network
 assert torch.equal(net.bias.detach(), before[1] + 1)
 ranks.barrier()
