@@ -139,6 +139,9 @@ class Model(Settings):
     """Width of each hidden layer; an empty list makes a model that is linear in what the first layer takes."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of hidden activations dropped in training."""
+    members: int = Field(default=1, ge=1, le=256)
+    """So many networks in one, which share most of their weights and answer with their mean (TabM, Gorishniy et al.
+    2025): better on many tables, and about as many times the work."""
     numeric_embedding: Literal["none", "periodic"] = "none"
     """`periodic`: beside each number the network takes learned sines and cosines of it (Gorishniy et al. 2022), which
     help where the answer does not change smoothly."""

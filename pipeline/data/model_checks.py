@@ -104,6 +104,7 @@ def check_spec(spec: ModelSpec, weights: Path) -> None:
     _require(spec.positive is None or is_of_two, "positive", "two classes")
     _require(0 < spec.threshold < 1, "threshold", "a probability")
     _require(0 <= net.dropout < 1, "network.dropout", "a share")
+    _require(net.members >= 1, "network.members", "whole numbers from 1")
     stored = _stored_weights(weights)
     _require(_expected_weights(net) == stored, "network", f"weights.safetensors, which holds {stored:,} values")
 
@@ -121,10 +122,16 @@ def _expected_weights(net: NetSpec) -> int:
     if waves:
         inputs += numbers * waves.width
         periodic = numbers * (waves.frequencies * (1 + 2 * waves.width) + waves.width)
-    sizes = [inputs, *net.hidden_sizes, net.outputs]
-    layers = sum((before + 1) * after for before, after in itertools.pairwise(sizes))
+    sizes = [inputs, *net.hidden_sizes]
+    hidden = sum(_layer_weights(before, after, net.members) for before, after in itertools.pairwise(sizes))
+    layers = hidden + net.members * (sizes[-1] + 1) * net.outputs
     embeddings = sum(c.codes * c.width for c in net.categorical if c.encoding == "embedding")
     return layers + embeddings + periodic + 2 * numbers
+
+
+def _layer_weights(before: int, after: int, members: int) -> int:
+    """Return the values of a hidden layer: of members, shared weights, and factors and a bias of each one's own."""
+    return before * after + (members * (before + 2 * after) if members > 1 else after)
 
 
 def _stored_weights(weights: Path) -> int:

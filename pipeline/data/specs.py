@@ -74,6 +74,7 @@ def net_spec(config: Config, data: Manifest) -> NetSpec:
         label_mean=stats.mean - stats.offset if stats else 0.0,
         label_std=(stats.std or 1.0) if stats else 1.0,
         periodic=_periodic(config) if config.features.numeric else None,
+        members=config.model.members,
         label_offset=stats.offset if stats else 0.0,
     )
 

@@ -210,13 +210,14 @@ def _from_5_to_6(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
 
 
 def _from_6_to_7(model: Tree, settings: Tree) -> tuple[Tree, Tree]:
-    """Say which class is predicted, the most probable one, and that all rows weigh the same."""
-    model = {**model, "positive": None, "threshold": 0.5}
+    """Say that the most probable class is predicted, that rows weigh the same, and that a network is a single one."""
+    model = {**model, "positive": None, "threshold": 0.5, "network": {**model["network"], "members": 1}}
     if not settings:
         return model, settings
     label = {"positive": None, "threshold": 0.5, "weight": None, **settings["label"]}
     training = {"class_weights": "none", **settings["training"]}
-    return model, {**settings, "label": label, "training": training}
+    net = {"members": 1, **settings["model"]}
+    return model, {**settings, "label": label, "training": training, "model": net}
 
 
 _STEPS: tuple[Callable[[Tree, Tree], tuple[Tree, Tree]], ...] = (

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from .members import OwnLinear, SharedLinear, combined
 from .numbers import Numbers, PeriodicEmbedding
 from .spec import CategoricalInput, NetSpec
 
@@ -44,18 +45,26 @@ class TabularNet(nn.Module):
         )
         numbers = len(spec.numeric) + len(self._numbers.indicators)
         embedded = len(spec.numeric) * spec.periodic.width if spec.periodic else 0
-        sizes = [numbers + embedded + sum(c.width for c in spec.categorical), *spec.hidden_sizes]
-        hidden = (_hidden_layer(inputs, outputs, spec.dropout) for inputs, outputs in itertools.pairwise(sizes))
-        layers = [*itertools.chain(*hidden), nn.Linear(sizes[-1], spec.outputs)]
+        self.layers = _layers(spec, numbers + embedded + sum(c.width for c in spec.categorical))
         with torch.no_grad():
             # An indicator that is 0 in every training row must not speak when it is 1 for the first time.
-            next(layers[0].parameters())[:, len(spec.numeric) : numbers] = 0
-        self.layers = nn.Sequential(*layers)
+            next(self.layers[0].parameters())[..., len(spec.numeric) : numbers] = 0
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return (rows, outputs) for float32 (rows, columns)."""
-        out: Tensor = self.layers(self._inputs(rows))
+        return self.combined(self.of_members(rows))
+
+    def of_members(self, rows: Tensor) -> Tensor:
+        """Return each member's outputs, (rows, members, outputs); (rows, outputs) of a network without members."""
+        inputs, members = self._inputs(rows), self.spec.members
+        if members > 1:
+            inputs = inputs.unsqueeze(1).expand(-1, members, -1)
+        out: Tensor = self.layers(inputs)
         return out * self.spec.label_std + self.spec.label_mean if self.spec.outputs == 1 else out
+
+    def combined(self, outputs: Tensor) -> Tensor:
+        """Return (rows, outputs) of what :meth:`of_members` returns."""
+        return combined(outputs) if self.spec.members > 1 else outputs
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights; in models and checkpoints until version 0.2.0 an embedding is called as its column."""
@@ -102,8 +111,15 @@ def _module_name(position: int, column: str) -> str:
     return f"{position}_{re.sub(r'[^A-Za-z0-9_]', '_', column)}"
 
 
-def _hidden_layer(inputs: int, outputs: int, dropout: float) -> list[nn.Module]:
-    return [nn.Linear(inputs, outputs), nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
+def _layers(spec: NetSpec, inputs: int) -> nn.Sequential:
+    """Return the hidden layers and the last one."""
+    layers: list[nn.Module] = []
+    sizes = [inputs, *spec.hidden_sizes]
+    for before, after in itertools.pairwise(sizes):
+        shared = SharedLinear(spec.members, before, after, not layers) if spec.members > 1 else nn.Linear(before, after)
+        layers += [shared, nn.ReLU(), *([nn.Dropout(spec.dropout)] if spec.dropout else [])]
+    last = OwnLinear(spec.members, sizes[-1], spec.outputs) if spec.members > 1 else nn.Linear(sizes[-1], spec.outputs)
+    return nn.Sequential(*layers, last)
 
 
 def weight_bytes(net: nn.Module) -> bytes:

@@ -81,6 +81,8 @@ class NetSpec:
     """Regression learns (label - mean) / std and answers in the label's own unit; 0 and 1 for classification."""
     periodic: Periodic | None = None
     """How numbers are embedded; None: they are not."""
+    members: int = 1
+    """Networks in this one, which share most weights and answer with their mean; 1: a single network."""
     label_offset: float = 0.0
     """The label and its mean are counted from here; the prediction is the offset and the answer, added in float64."""
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import Training
+from pipeline.model.members import OwnLinear, SharedLinear
 from pipeline.model.numbers import PeriodicEmbedding
 from pipeline.model.spec import NetSpec
 from pipeline.training.length import Length
@@ -56,8 +57,20 @@ def make_loss(task: str, spec: NetSpec, smoothing: float = 0.0) -> Loss:
 
 
 def make_losses(task: str, spec: NetSpec, settings: Training) -> tuple[Loss, Loss]:
-    """Return the loss that measures, and the one that steps follow, which `training.label_smoothing` may smooth."""
-    return make_loss(task, spec), make_loss(task, spec, settings.label_smoothing)
+    """Return the loss that measures, and the one that steps follow.
+
+    `training.label_smoothing` may smooth the second one. It takes what TabularNet.of_members returns: each member
+    learns by itself, and the mean of their losses counts.
+    """
+    measuring, smoothed = make_loss(task, spec), make_loss(task, spec, settings.label_smoothing)
+    if spec.members == 1:
+        return measuring, smoothed
+
+    def mean_of_members(outputs: Tensor, labels: Tensor) -> Tensor:
+        losses = smoothed(outputs.flatten(0, 1), labels.repeat_interleave(spec.members))
+        return losses.view(len(labels), spec.members).mean(dim=1)
+
+    return measuring, mean_of_members
 
 
 # ---- optimizer: by training.optimizer --------------------------------------------------------------------------------
@@ -121,8 +134,12 @@ def make_optimizer(
 
 
 def decaying(net: nn.Module) -> Tensor:
-    """Return 1 for each weight of ``net`` that may decay, else 0, as one vector: biases and learned vectors do not."""
-    matrices = {id(layer.weight) for layer in net.modules() if isinstance(layer, nn.Linear | PeriodicEmbedding)}
+    """Return 1 for each weight of ``net`` that may decay, else 0, as one vector.
+
+    Biases, learned vectors and members' own factors do not.
+    """
+    kinds = nn.Linear | SharedLinear | OwnLinear | PeriodicEmbedding
+    matrices = {id(layer.weight) for layer in net.modules() if isinstance(layer, kinds)}
     return torch.cat([torch.full_like(p, float(id(p) in matrices)).flatten() for p in net.parameters()]).detach()
 
 

@@ -193,7 +193,7 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.schedule((epoch - 1) * steps + step, losses)
             self.exchange.clear()
-            outputs, weights = self.net(self.hiding.hide(batch.features)), self.weighting.of(batch)
+            outputs, weights = self.net.of_members(self.hiding.hide(batch.features)), self.weighting.of(batch)
             loss = add_up_losses(self.step_loss(outputs, batch.labels), weights)
             # A sum, not a mean: each rank divides by the rows of the global batch, or all by the sum of their weights.
             # So every row weighs what it should, however unequal the ranks' last batches are.
@@ -201,7 +201,8 @@ class Trainer:
             self.exchange.start(loss.detach(), self.stop_asked(), weights)
 
             # While the sums are on their way, count this batch and fetch the next one.
-            sums.add(outputs.detach(), batch.labels, loss.detach(), weights=weights)
+            answers = self.net.combined(outputs.detach())
+            sums.add(answers, batch.labels, loss.detach(), weights=weights)
             taken, batch = batch, next(batches, shard.no_rows)
 
             agreed = self.exchange.finish()

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from horovod.runner import run
 from safetensors.torch import load
 
-import horovod
 from conftest import UseCase
 from datasets import checksums, write_dataset
 from pipeline.config import Config
@@ -90,7 +90,7 @@ def test_the_weighted_mean_is_exact(use_case: UseCase, tmp_path: Path, num_proc:
         return results
 
     # without Spark, whose session of the tests has two cores
-    first, *reruns = horovod.run(ranks, args=(tasks,), np=num_proc, use_gloo=True)[0]
+    first, *reruns = run(ranks, args=(tasks,), np=num_proc, use_gloo=True)[0]
     trained = load(checkpoint.read_weights(tasks[0].checkpoints, first.weights_sha256))
     for name, expected in one_step(config, data, folder).items():
         assert torch.allclose(trained[name], expected, rtol=1e-5, atol=1e-6), name

@@ -61,6 +61,7 @@ NETWORK: dict[str, list[Any]] = {
     "categorical": [[], [{"column": "Island", "encoding": "pickle", "values": 3, "width": 3, "offset": 0}]],
     "hidden_sizes": [[HUGE], [-1], [10**9, 10**9], "64", [True], [64] * 10],
     "dropout": [2, "0", -1],
+    "members": [0, -1, "2", 10**9, None],
     "outputs": [HUGE, 0, -1, "3"],
     "label_mean": ["x", None],
     "label_std": [[], "inf"],
