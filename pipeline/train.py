@@ -130,22 +130,40 @@ def _deliver(
     uri, config, result = task.tracking_uri, task.config, outcome.result
     run, decision = _trained_run(task, result), None
     with ThreadPoolExecutor(2) as pool:  # while the driver waits for the store and for Spark
-        fitting = pool.submit(baselines.measure, spark, config, task.data, task.folder, trained)
         drawing = pool.submit(_log_figures, uri, run)
         model_uri = _log_model(task, outcome, resolved, trained)
         watch.lap("package")
+        # Not before: if the store is down, the model must not wait for the trees.
+        fitting = pool.submit(baselines.measure, spark, config, task.data, task.folder, trained)
         if config.tracking.registered_model and gated:
             logged = runs.LoggedRun(task.run_id, model_uri, result.evaluation.metrics, task.data)
             decision = gate.judge_candidate(spark, config, uri, logged)
             watch.lap("gate")
         svg, beside = drawing.result(), fitting.result()
     watch.lap("baselines")
+    _warn_of_threshold(config, result)
     if beside:
         log.info("on the same rows: %s", beside.line(config.gate_metric))
         runs.log_outcome(uri, task.run_id, beside.as_metrics(), {})
     page = report.render(run, decision, beside, _timing(watch, result), svg)
     runs.log_text(uri, task.run_id, page, "report.html")
     return model_uri, decision, beside
+
+
+def _warn_of_threshold(config: Config, result: TrainingResult) -> None:
+    """Warn if no threshold does what `label.threshold` asks for, on the validation rows that chose it."""
+    rule = config.label.threshold_rule
+    if rule is None:
+        return
+    reached = result.validation.metrics[rule.metric]
+    if reached < rule.least or not reached > 0:
+        log.warning(
+            "label.threshold: %s is not reached on the validation rows: %s is %.4g there with the threshold %.4g",
+            config.label.threshold,
+            rule.metric,
+            reached,
+            result.threshold,
+        )
 
 
 def _trained_run(task: Task, result: TrainingResult) -> report.TrainedRun:

@@ -46,8 +46,8 @@ class Label(Settings):
     and there is no pr_auc."""
     threshold: Annotated[float, Field(gt=0, lt=1)] | str = Field(default=0.5, union_mode="left_to_right")
     """The positive class is predicted from this probability on: a number, `f1` (where F1 is highest), `recall>=0.8`
-    (the highest with this recall) or `precision>=0.9` (the lowest with it). Chosen on the validation rows; the model
-    keeps the number."""
+    (the highest with this recall) or `precision>=0.9` (the lowest with it). If none has that precision, it is the most
+    precise one. A rule is followed on the validation rows, and the model keeps the number."""
     weight: str | None = None
     """Column of features.sql with the weight of each row in the loss, at least 0; a row that lacks it is dropped."""
 

@@ -22,8 +22,9 @@ DEFAULT: dict[str, Tree] = {
         "early_stopping": {"patience": 16, "min_delta": 0.0},
     },
 }
+STRONG: dict[str, Tree] = {**DEFAULT, "model": {**DEFAULT["model"], "members": 8}}
 _OF_THE_OPTIMIZER = ("learning_rate", "weight_decay")  # of another optimizer these would be wrong
-PRESETS: dict[str, dict[str, Tree]] = {"default": DEFAULT, "none": {}}
+PRESETS: dict[str, dict[str, Tree]] = {"default": DEFAULT, "strong": STRONG, "none": {}}
 """Of each preset the settings by section; `none` leaves each setting at its own default."""
 
 

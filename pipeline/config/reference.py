@@ -26,11 +26,14 @@ def reference(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str
             yield from reference(section, key + item)
 
 
-def preset(name: str = "default") -> Iterator[str]:
-    """Yield the rows of the table of a preset: key, value."""
-    for section, values in PRESETS[name].items():
+def presets() -> Iterator[str]:
+    """Yield the rows of the table of presets: key, and the value in each preset that sets anything."""
+    named = [preset for preset in PRESETS.values() if preset]
+    for section in named[0]:
         mark = "[]" if section == "features.numeric" else ""
-        yield from (f"| `{section}{mark}.{key}` | `{json.dumps(value)}` |" for key, value in values.items())
+        for key in dict.fromkeys(key for preset in named for key in preset[section]):
+            values = [f"`{json.dumps(preset[section][key])}`" if key in preset[section] else "" for preset in named]
+            yield f"| `{section}{mark}.{key}` | {' | '.join(values)} |"
 
 
 def table() -> str:

@@ -133,8 +133,9 @@ class Split(Settings):
 class Model(Settings):
     """The network: fully connected layers with ReLU between them."""
 
-    preset: Literal["default", "none"] = "default"
-    """Settings that you leave out: `default`, see [Presets](#presets), or `none`, which is as this table says."""
+    preset: Literal["default", "strong", "none"] = "default"
+    """Settings that you leave out: `default` or `strong`, see [Presets](#presets), or `none`, which is as this table
+    says."""
     hidden_sizes: list[Annotated[int, Field(ge=1)]] = Field(default=[64, 64])
     """Width of each hidden layer; an empty list makes a model that is linear in what the first layer takes."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -192,7 +193,8 @@ class Training(Settings):
         default="none", union_mode="left_to_right"
     )
     """How much a row of each class weighs in the loss: `balanced` makes the classes weigh the same, as scikit-learn
-    does, or a weight by class, such as `{yes: 5}`; the others weigh 1. Probabilities then fit the weighted rows."""
+    does, or a weight by class, such as `{yes: 5}`; the others weigh 1. The probabilities of a class that weighs more
+    come out higher than its share."""
     early_stopping: EarlyStopping = EarlyStopping()
     """When to stop before the last epoch."""
     checkpoint_every: int = Field(default=1, ge=1)

@@ -98,6 +98,8 @@ def fitting(value: Any, annotation: Any) -> Any:
 
 def _of_kinds(written: Written, kinds: list[Any]) -> Any:
     is_text = str in kinds or (len(kinds) == 1 and get_origin(kinds[0]) is Literal)
+    if float in kinds and isinstance(written.value, int | float) and not isinstance(written.value, bool):
+        is_text = False  # a number or a text: `0.30` is a number
     return written.as_text() if is_text else written.value
 
 

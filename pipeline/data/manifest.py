@@ -196,12 +196,17 @@ class Manifest(_Record):
     @property
     def stored(self) -> dict[str, str]:
         """The name in the Parquet files of each feature and of the label, in their order."""
-        return stored_names([*self.numeric, *self.vocabularies, self.label.column])
+        return {name: file for name, file in self._all_stored.items() if name != self.weight}
+
+    @property
+    def _all_stored(self) -> dict[str, str]:
+        weight = [] if self.weight is None else [self.weight]
+        return stored_names([*self.numeric, *self.vocabularies, self.label.column, *weight])
 
     @property
     def weight_stored(self) -> str | None:
         """The name in the Parquet files of the weight."""
-        return None if self.weight is None else [*self.columns][-1]
+        return None if self.weight is None else self._all_stored[self.weight]
 
     @property
     def offsets(self) -> dict[str, float]:
@@ -210,8 +215,8 @@ class Manifest(_Record):
         return {column: numbers.offset for column, numbers in stats.items() if numbers.offset}
 
     def shard_bytes(self, num_proc: int) -> int:
-        """Return the memory of the largest shard's rows of all splits: 4 bytes per feature, 8 per label."""
-        row = 4 * (len(self.numeric) + len(self.vocabularies)) + 8
+        """Return the memory of the largest shard's rows of all splits: 4 bytes per feature and weight, 8 per label."""
+        row = 4 * (len(self.numeric) + len(self.vocabularies) + (self.weight is not None)) + 8
         return row * sum(max(split.shard_rows(num_proc)) for split in self.splits.values())
 
     def write(self, folder: Folder) -> None:

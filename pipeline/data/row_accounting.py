@@ -156,7 +156,8 @@ def check_weights(config: Config, stored: Mapping[str, str], written: Mapping[Sp
             problem = f"'{config.label.weight}' is {stats.min:g} in a {split} row; a weight is at least 0"
             raise config.mistake("label.weight", f"{problem}: correct it in {config.features.sql}")
         if stats.max == 0 and split != "test":
-            problem = f"'{config.label.weight}' is 0 in every {split} row, so there is nothing to learn from"
+            purpose = "to learn from" if split == "train" else "to choose the epoch by"
+            problem = f"'{config.label.weight}' is 0 in every {split} row, so there is nothing {purpose}"
             raise config.mistake("label.weight", problem)
 
 

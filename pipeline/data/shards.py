@@ -108,6 +108,9 @@ def check_prepared_from(config: Config, data: Manifest) -> None:
     if _config_fingerprint(config, data.num_proc) != data.config_fingerprint:
         problem = "source, features, label or split are not the same as in the training"
         raise config.mistake("--config", f"{problem}; give the same file and --set, or train again")
+    if config.label.positive != data.label.positive:
+        problem = f"is {config.label.positive or 'not set'}, but was {data.label.positive or 'not set'} in the training"
+        raise config.mistake("label.positive", f"{problem}; give the same file and --set, or train again")
 
 
 def _config_fingerprint(config: Config, num_proc: int) -> str:
@@ -120,7 +123,9 @@ def _config_fingerprint(config: Config, num_proc: int) -> str:
             (f.column, f.values, f.fewest_rows, f.max_values, f.hash_buckets, f.missing != "value")
             for f in config.features.categorical
         ],
-        "label": config.label.model_dump(exclude={"positive", "threshold"}),
+        "label": config.label.model_dump(
+            exclude={"positive", "threshold", *([] if config.label.weight else ["weight"])}
+        ),
         "split": config.split.model_dump(exclude={"oversample"}),
         "oversample": config.split.oversample,
         "num_proc": num_proc,

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.config.label import Label
 from pipeline.data import score
 from pipeline.data.manifest import LabelData, Manifest
 from pipeline.model.offsets import relative
@@ -107,15 +108,15 @@ def sums_of(label: LabelData, metric: str | None = None) -> MetricSums | MeanSum
 
 
 def counter(
-    models: list[Broadcast[dict[str, bytes]]], data: Manifest, metric: str, classes: list[str]
+    models: list[Broadcast[dict[str, bytes]]], data: Manifest, metric: str, classes: list[str], constant: int | None
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
     """Return the function that adds up the answers of the candidate, and of the champion if there is one.
 
-    ``classes`` are the label's texts in the order of the classes.
+    ``classes`` are the label's texts in the order of the classes. ``constant`` is what :func:`constant_class` returns.
     """
 
     def count(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-        sums = _Sums([score.shipped_model(model) for model in models], data, metric, classes)
+        sums = _Sums([score.shipped_model(model) for model in models], data, metric, classes, constant)
         for batch in batches:
             sums.add(batch)
         return sums.cells()
@@ -126,11 +127,13 @@ def counter(
 class _Sums:
     """The sums over the batches of one task."""
 
-    def __init__(self, scorers: list[Scorer], data: Manifest, metric: str, classes: list[str]) -> None:
+    def __init__(
+        self, scorers: list[Scorer], data: Manifest, metric: str, classes: list[str], constant: int | None
+    ) -> None:
         import pandas as pd
 
         self._scorers, self._label, self._metric = scorers, data.label, metric
-        self._constant = _constant(data)
+        self._constant, self._constant_class = _constant(data), constant
         self._code_of = pd.Index(classes, dtype=object)
         self._whole, self._alone = sums_of(data.label), np.zeros(4)
         self._in_buckets: dict[tuple[int, int], MetricSums | MeanSums] = {}
@@ -150,8 +153,8 @@ class _Sums:
         _add(self._whole, pair[0], actual)
         if len(pair) == 1:
             repeated = np.repeat(self._constant, len(actual), axis=0)
-            most_frequent = repeated.argmax(axis=1) if label.classes else None
-            pair.append(Answers(repeated, np.zeros(len(actual), dtype=bool), most_frequent))
+            same = None if self._constant_class is None else np.full(len(actual), self._constant_class)
+            pair.append(Answers(repeated, np.zeros(len(actual), dtype=bool), same))
         compared = ~batch.column(KNOWN).to_numpy(zero_copy_only=False)[known]
         hashes = batch.column(HASH).to_numpy()[known]
         self._add_to_sketch(hashes)
@@ -215,6 +218,21 @@ def _cells(what: int, bucket: int, vector: Any) -> pa.RecordBatch:
 def _lines(what: int, bucket: int, cells: Any, amounts: Any) -> pa.RecordBatch:
     columns = [np.full(len(cells), what, np.int32), np.full(len(cells), bucket, np.int32), cells, amounts]
     return pa.RecordBatch.from_arrays([pa.array(c) for c in columns], names=["what", "bucket", "cell", "amount"])
+
+
+def constant_class(label: Label, data: Manifest) -> int | None:
+    """Return the code of the class that the constant answer predicts; None for a number.
+
+    It is the most frequent one. With `label.positive` it is the positive one if its share reaches the threshold, and
+    wherever a rule chooses the threshold, since a constant answer that is always positive is the best by each rule.
+    """
+    if data.label.stats:
+        return None
+    shares, positive = _constant(data)[0], data.label.positive_code
+    if positive is None:
+        return int(shares.argmax())
+    is_positive = label.threshold_rule is not None or shares[positive] >= float(label.threshold)
+    return positive if is_positive else 1 - positive
 
 
 def _constant(data: Manifest) -> Any:

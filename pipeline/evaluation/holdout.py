@@ -80,7 +80,8 @@ def evaluate(spark: SparkSession, config: Config, data: Manifest, candidate: Pat
     packaged = [read_model(folder) for folder in folders]
     rows, classes = _test_rows(spark, config, data, packaged)
     shipped = [score.ship_model(spark, folder) for folder in folders]
-    count = answers.counter(shipped, data, config.gate_metric, classes)
+    constant = answers.constant_class(config.label, data)
+    count = answers.counter(shipped, data, config.gate_metric, classes, constant)
     expected = data.rows.test
     with progress(spark, f"scoring {expected} test rows with candidate{' and champion' if champion else ''}"):
         cells_of_row = len(rows.columns) + len(rows.schema[answers.SAMPLED].dataType.fields)  # type: ignore[attr-defined]
@@ -181,6 +182,8 @@ def _test_rows(
 def _with_knowledge(spark: SparkSession, rows: DataFrame, champion: PackagedModel) -> DataFrame:
     """Add whether the champion's training knows a row, by its own rule, and the label that its SQL makes."""
     config = champion.config
+    # A weight does not decide about a split. Today's source may lack it, and no row is new to the champion for that.
+    config = config.model_copy(update={"label": config.label.model_copy(update={"weight": None})})
     kept = carried_name(rows.schema[_RAW].dataType.names, "")  # type: ignore[attr-defined]
     given = rows.select(f"{_RAW}.*", F.struct(*rows.columns).alias(kept))
     declared = score.with_declared(spark, given, config)

@@ -135,7 +135,11 @@ class MetricSums:
         self._count("confusion", labels * (classes + 1) + predicted)
         is_wrong = predicted != labels
         if self._with_detail:
-            self._add_probabilities(answers.double(), labels, (~is_wrong).double())
+            # calibration is of the most probable class, whatever the threshold
+            is_right = answers.argmax(dim=1) == labels
+            if refused is not None:
+                is_right &= ~refused
+            self._add_probabilities(answers.double(), labels, is_right.double())
         return is_wrong
 
     def _add_probabilities(self, answers: Tensor, labels: Tensor, right: Tensor) -> None:

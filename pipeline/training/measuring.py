@@ -37,7 +37,7 @@ def measure(net: TabularNet, loss: Loss, task: Task, ranks: Ranks, shards: dict[
         RowAccountingError: a row is missing.
     """
     temperature = fit_temperature(net, shards["validation"], task, ranks)
-    threshold = fit_threshold(net, loss, task, ranks, shards["validation"], temperature)
+    threshold = fit_threshold(net, task, ranks, shards["validation"], temperature)
     evaluations = evaluate(net, loss, task, ranks, shards, Answering(temperature, threshold))
     tested = shards[task.data.measured_split]
     importance = measure_importance(net, tested, task, ranks, temperature)

@@ -73,15 +73,21 @@ class Evaluations:
     """On the measured split, with temperature 1; None if the temperature is 1."""
 
 
-def fit_threshold(net: TabularNet, loss: Loss, task: Task, ranks: Ranks, shard: Shard, temperature: float) -> float:
+@torch.no_grad()
+def fit_threshold(net: TabularNet, task: Task, ranks: Ranks, shard: Shard, temperature: float) -> float:
     """Return `label.threshold`, chosen on the validation rows of all ranks in ``shard`` if it is a rule.
 
-    Without rows of both classes, it is 0.5.
+    Rows that the packaged model refuses do not count. Without rows of both classes, it is 0.5.
     """
     label = task.config.label
     if label.threshold_rule is None:
         return float(label.threshold)
-    sums, _ = _all_sums(net, loss, shard, task, Answering(temperature), 0)
+    net.eval()
+    device = next(net.parameters()).device
+    sums = MetricSums(task.data.label, device, with_detail=True)
+    for batch in shard.batches(BATCH_ROWS):
+        answered = batch.at(~refused_rows(batch.features, task)).to(device)
+        sums.add(torch.softmax(net(answered.features).double() / temperature, dim=1), answered.labels)
     sums.vector.copy_(ranks.add_up(sums.vector, "threshold"))
     return sums.threshold(label.threshold_rule) or 0.5
 

@@ -17,7 +17,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from conftest import UseCase, read_split, to_pandas
 from pipeline.config import Config
 from pipeline.data.packaged import load_scorer
-from pipeline.data.shards import prepare_data
+from pipeline.data.shards import check_prepared_from, prepare_data
 from pipeline.data.specs import Trained, net_spec
 from pipeline.evaluation import baselines, holdout
 from pipeline.evaluation.baselines import MODEL
@@ -158,3 +158,40 @@ def test_another_threshold_needs_no_new_preparation(spark: SparkSession, use_cas
     assert again.reused
     assert (first.manifest.label.positive, again.manifest.label.positive) == (None, "yes")
     assert again.manifest.label.positive_code == 1
+    with pytest.raises(UserError, match=r"label\.positive: is yes, but was not set in the training; give"):
+        check_prepared_from(config.model_copy(update={"label": label}), first.manifest)
+    check_prepared_from(config, first.manifest)
+
+
+def test_a_weight_may_have_a_name_that_a_feature_would_get_in_the_files(spark: SparkSession, use_case: UseCase) -> None:
+    sql = "SELECT a AS `a b`, w AS column_0, y FROM raw"
+    features = {"numeric": ["a b"], "categorical": []}
+    prepared = prepare_data(
+        spark, case(use_case, sql=sql, features=features, label={"column": "y", "weight": "column_0"}), 2
+    )
+    data = prepared.manifest
+    assert ([*data.columns], data.weight_stored) == (["column_0_2", "y", "column_0"], "column_0")
+    shard = read_shard(prepared.folder, data, "validation", 0, 1)
+    assert shard.weights is not None
+    assert set(shard.weights.tolist()) == {0.0, 0.5, 1.0, 1.5, 2.0}
+    assert len(set(shard.features[:, 0].tolist())) > 20
+
+
+def test_a_champion_s_weight_does_not_make_its_rows_new(spark: SparkSession, use_case: UseCase, tmp_path: Path) -> None:
+    config = case(use_case)
+    prepared = prepare_data(spark, config, 2)
+    torch.manual_seed(0)
+    net = TabularNet(net_spec(config, prepared.manifest))
+    package.save_model(config, prepared.manifest, prepared.resolved, Trained(weight_bytes(net)), tmp_path / "champion")
+    champion = tmp_path / "champion" / "artifacts" / "model"
+    # the source no longer has the weight, and another split
+    csv = "\n".join(",".join(line.split(",")[i] for i in (0, 1, 3)) for line in table().splitlines()) + "\n"
+    source = {"path": "data.csv", "schema": "a DOUBLE, b DOUBLE, y STRING"}
+    today = case(use_case, csv, sql="SELECT a, b, y FROM raw", source=source, label={"column": "y"}, split={"seed": 5})
+    fresh = prepare_data(spark, today, 2)
+    package.save_model(today, fresh.manifest, fresh.resolved, Trained(weight_bytes(net)), tmp_path / "candidate")
+    candidate = tmp_path / "candidate" / "artifacts" / "model"
+    measured = holdout.evaluate(spark, today, fresh.manifest, candidate, champion)
+    tested = fresh.manifest.rows.test
+    assert measured.candidate.rows == tested
+    assert measured.paired.rows < 0.3 * tested  # about 15 % are in the champion's test rows

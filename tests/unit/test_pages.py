@@ -19,7 +19,7 @@ import pytest
 
 from conftest import PENGUINS, ROOT
 from pipeline.config import load_config
-from pipeline.config.reference import preset, reference, table
+from pipeline.config.reference import presets, reference, table
 from pipeline.model.dialect import reference as dialect
 
 PAGES = sorted(
@@ -215,8 +215,8 @@ def test_the_table_of_settings_is_the_generated_one() -> None:
     assert all(not row.endswith("| None |") for row in reference())
 
 
-def test_the_table_of_the_preset_is_the_generated_one() -> None:
-    assert "\n".join(preset()) in text_of(Path("conf/README.md"))
+def test_the_table_of_presets_is_the_generated_one() -> None:
+    assert "\n".join(presets()) in text_of(Path("conf/README.md"))
 
 
 def test_the_table_of_what_features_sql_may_use_is_the_generated_one() -> None:

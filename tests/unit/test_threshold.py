@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import pytest
 import torch
 from sklearn import metrics as sk
 
 from conftest import UseCase
+from datasets import write_dataset
 from pipeline.config.label import ThresholdRule
-from pipeline.data.manifest import LabelData
+from pipeline.data.manifest import LabelData, Manifest
+from pipeline.evaluation.answers import constant_class
+from pipeline.evaluation.metrics import Evaluation
 from pipeline.evaluation.sums import MetricSums
 from pipeline.model.choice import chosen_classes
 from pipeline.runtime.errors import UserError
+from pipeline.train import _warn_of_threshold
 
 ROWS = 4_000
 
@@ -97,6 +105,56 @@ def test_a_rare_class_is_found_with_f1() -> None:
     unseen, labels = rare(6, 20_000)
     at_half = sk.recall_score(labels, chosen_classes(unseen, 1, 0.5))
     assert sk.recall_score(labels, chosen_classes(unseen, 1, threshold)) > 0.4 > 0.15 > at_half
+
+
+def test_probabilities_are_measured_the_same_with_any_threshold() -> None:
+    answers, codes = rare(1)
+    measured = []
+    for threshold in (0.5, 0.05):
+        sums = MetricSums(label_of("yes"), with_detail=True)
+        sums.add(answers, codes, predicted=chosen_classes(answers, 1, threshold))
+        measured.append(sums.evaluate())
+    for name in ("log_loss", "calibration_error", "roc_auc", "pr_auc"):
+        assert measured[0].metrics[name] == measured[1].metrics[name], name
+    assert measured[0].calibration == measured[1].calibration
+    assert measured[0].metrics["recall"] < measured[1].metrics["recall"]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "shares", "expected"),
+    [(0.5, [9, 1], 0), (0.05, [9, 1], 1), (0.5, [1, 9], 1), ("f1", [9, 1], 1), ("precision>=0.9", [9, 1], 1)],
+)
+def test_the_constant_answer_has_the_same_threshold(
+    use_case: UseCase, tmp_path: Path, threshold: float | str, shares: list[int], expected: int
+) -> None:
+    data = write_dataset(tmp_path / "data", 20, 10, 1)
+    data.splits["train"].class_counts[:] = shares
+    config = use_case(label={"column": "y", "positive": "odd", "threshold": threshold})
+    assert constant_class(config.label, data.model_copy(update={"label": label_like(data, "odd")})) == expected
+    plain = use_case(label={"column": "y"})
+    assert constant_class(plain.label, data) == shares.index(max(shares))
+
+
+def label_like(data: Manifest, positive: str) -> LabelData:
+    return data.label.model_copy(update={"positive": positive})
+
+
+@pytest.mark.parametrize(("rule", "is_told"), [("precision>=0.9", True), ("precision>=0.4", False), ("f1", False)])
+def test_a_rule_that_no_threshold_follows_is_told(
+    use_case: UseCase, caplog: pytest.LogCaptureFixture, rule: str, is_told: bool
+) -> None:
+    config = use_case(label={"column": "y", "positive": "yes", "threshold": rule})
+    validation = Evaluation(9, 0, {"precision": 0.5, "recall": 0.2, "f1": 0.3})
+    _warn_of_threshold(config, cast(Any, SimpleNamespace(validation=validation, threshold=0.7)))
+    told = "label.threshold: precision>=0.9 is not reached on the validation rows: precision is 0.5 there with the"
+    assert (told in caplog.text) is is_told
+
+
+@pytest.mark.parametrize("written", ["0.30", ".3", "3.0e-1", "0.3"])
+def test_a_threshold_may_be_written_as_any_number(use_case: UseCase, written: str) -> None:
+    label = {"column": "y", "positive": "yes"}
+    assert use_case(label=label, overrides=(f"label.threshold={written}",)).label.threshold == 0.3
+    assert use_case(label=label, overrides=("label.threshold=recall>=0.8",)).label.threshold == "recall>=0.8"
 
 
 @pytest.mark.parametrize("present", [0, 1])

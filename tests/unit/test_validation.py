@@ -15,7 +15,7 @@ from pipeline.data.specs import net_spec
 from pipeline.model.network import TabularNet
 from pipeline.training.components import make_loss
 from pipeline.training.loader import MemoryShard
-from pipeline.training.validation import validate
+from pipeline.training.validation import fit_threshold, validate
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
@@ -43,3 +43,20 @@ def test_rows_that_a_model_refuses_do_not_choose_the_epoch(use_case: UseCase, tm
     with torch.no_grad():
         vectors[1] += 5.0
     assert measured().loss != before.loss
+
+
+def test_rows_that_a_model_refuses_do_not_choose_the_threshold(use_case: UseCase, tmp_path: Path) -> None:
+    features = {"numeric": ["a"], "categorical": [{"column": "k", "unknown": "refuse"}]}
+    config = use_case(features=features, label={"column": "y", "positive": "odd", "threshold": "recall>=0.9"})
+    data = write_dataset(tmp_path / "data", 20, 10, 1).model_copy(update={"vocabularies": {"k": ["x", "y"]}})
+    data = data.model_copy(update={"label": data.label.model_copy(update={"positive": "odd"})})
+    net = TabularNet(net_spec(config, data))
+    codes = torch.arange(60) % 3
+    labels = torch.where(codes == 2, 1, torch.arange(60) // 7 % 2)
+    given, rows = cast(Any, SimpleNamespace(data=data, config=config)), torch.stack([torch.arange(60.0), codes], dim=1)
+
+    def chosen(kept: torch.Tensor) -> float:
+        alone = cast(Any, SimpleNamespace(add_up=lambda vector, name: vector))
+        return fit_threshold(net, given, alone, MemoryShard(rows[kept], labels[kept]), 1.0)
+
+    assert chosen(torch.ones(60, dtype=torch.bool)) == chosen(codes != 2)
