@@ -70,7 +70,10 @@ def test_the_weighted_mean_is_exact(use_case: UseCase, tmp_path: Path, num_proc:
     label = data.label.model_copy(update={"positive": "odd"})
     data = data.model_copy(update={"label": label})
     store.open_store(config, uri)()
-    several = config.training.model_copy(update={"epochs": 3, "batch_size": 3})
+    several = {
+        "training": config.training.model_copy(update={"epochs": 3, "batch_size": 3, "gradient_clipping": 1.0}),
+        "model": config.model.model_copy(update={"members": 3, "dropout": 0.1, "numeric_embedding": "periodic"}),
+    }
 
     def task(config: Config) -> Task:
         run_id = runs.start_run(config, uri)
@@ -78,7 +81,7 @@ def test_the_weighted_mean_is_exact(use_case: UseCase, tmp_path: Path, num_proc:
         place = config.checkpoint_dir / run_id
         return Task(config, data, Folder(str(folder)), uri, run_id, {"driver": 3}, place)
 
-    tasks = [task(config), *(task(config.model_copy(update={"training": several})) for _ in range(2))]
+    tasks = [task(config), *(task(config.model_copy(update=several)) for _ in range(2))]
 
     def ranks(tasks: list[Task]) -> list[Any]:
         from pipeline.training.exchange import Ranks
