@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from conftest import UseCase, read_split, to_pandas
 from pipeline import predict
 from pipeline.config import Config
-from pipeline.data import prepare, quantiles, shards
+from pipeline.data import quantiles, shards, vocabularies
 from pipeline.data.manifest import SPLITS
 from pipeline.data.packaged import load_scorer
 from pipeline.data.parity import check_parity
@@ -109,7 +109,7 @@ def test_rare_values_are_other_and_a_missing_one_is_a_value(
     spark: SparkSession, messy: UseCase, monkeypatch: pytest.MonkeyPatch, ranked_by: str
 ) -> None:
     if ranked_by == "spark":
-        monkeypatch.setattr(prepare, "_FEW_VALUES", 10)
+        monkeypatch.setattr(vocabularies, "_FEW_VALUES", 10)
     config = messy()
     prepared = shards.prepare_data(spark, config, 2)
     data, files = prepared.manifest, rows_of(spark, prepared)
