@@ -17,6 +17,7 @@ import mlflow
 import pandas as pd
 
 from conftest import PENGUINS, ROOT
+from pipeline.config.sections import DEFAULT_WORK_DIR
 
 ROWS = [0, 3, 47, 101, 151, 203, 260, 275, 300, 343]
 """Penguins of each species and island; row 3 has no measurements."""
@@ -25,6 +26,11 @@ ROWS = [0, 3, 47, 101, 151, 203, 260, 275, 300, 343]
 def neutral(mlmodel: str) -> str:
     """Return the text of an `MLmodel` file with each absolute path reduced to its last name: MLflow reads none."""
     return re.sub(r"(?m)^(\s*\w+: )(?:file:/*)?/\S*/(\S+)$", r"\1\2", mlmodel)
+
+
+def without_folder(settings: str) -> str:
+    """Return the text of a `pipeline.yaml` with the default in the place of the folder that the job has worked in."""
+    return re.sub(r"(?m)^(  work_dir: ).*$", rf"\g<1>{DEFAULT_WORK_DIR}", settings)
 
 
 def record(model: Path, name: str, accuracy: float) -> Path:
@@ -37,6 +43,8 @@ def record(model: Path, name: str, accuracy: float) -> Path:
     shutil.copytree(model, folder, ignore=shutil.ignore_patterns("__pycache__"))
     mlmodel = folder / "MLmodel"
     mlmodel.write_text(neutral(mlmodel.read_text(encoding="utf-8")), encoding="utf-8")
+    settings = folder / "artifacts" / "model" / "pipeline.yaml"
+    settings.write_text(without_folder(settings.read_text(encoding="utf-8")), encoding="utf-8")
     recorded = {"validation_accuracy": accuracy, "rows": rows, "answers": answers}
     (folder / "expected.json").write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
     return folder

@@ -20,7 +20,7 @@ from pipeline.model.formats import FORMAT, NewerFormat, upgrade
 from pipeline.model.scorer import Scorer
 from pipeline.model.spec import ModelSpec
 from pipeline.runtime.errors import UserError
-from recordmodel import neutral
+from recordmodel import neutral, without_folder
 
 FORMAT_1 = next(folder for folder in PACKAGED_MODELS if folder.name == "format-1-penguins")
 by_model = pytest.mark.parametrize("model", PACKAGED_MODELS, ids=lambda folder: folder.name)
@@ -211,3 +211,14 @@ def test_the_paths_of_a_new_fixture_are_neutral() -> None:
             }
         },
     }
+    settings = "run:\n  num_proc: auto\n  work_dir: /scratch/work\n  data_dir: null\n"
+    assert yaml.safe_load(without_folder(settings))["run"] == {
+        "num_proc": "auto",
+        "work_dir": ".work",
+        "data_dir": None,
+    }
+
+
+@by_model
+def test_no_fixture_names_the_folder_that_its_job_has_worked_in(model: Path) -> None:
+    assert files(model)[1]["run"]["work_dir"] == ".work"
